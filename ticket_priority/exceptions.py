@@ -1,0 +1,39 @@
+"""Named errors. Each message says what to do next."""
+
+from __future__ import annotations
+
+
+class TicketPriorityError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class ArtifactError(TicketPriorityError):
+    """A published artefact is missing, incomplete, altered, or too new."""
+
+
+class ModelUnavailableError(TicketPriorityError):
+    """There is no model to answer: none was ever activated, or it cannot be loaded."""
+
+
+class SourceError(TicketPriorityError):
+    """A ticket source is described wrongly, or a model has none."""
+
+
+class DatasetError(TicketPriorityError):
+    """The labelled tickets do not make a training set."""
+
+
+class TrainingError(TicketPriorityError):
+    """A training run cannot start or cannot finish."""
+
+
+class TrainingInProgressError(TrainingError):
+    """Another training run holds the lock."""
+
+
+class EncoderUnavailableError(TrainingError):
+    """The base model can be had neither from the hub, nor the cache, nor a folder."""
+
+
+class QueueUnavailableError(TicketPriorityError):
+    """A task was asked for where no queue is installed."""

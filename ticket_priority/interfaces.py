@@ -1,0 +1,186 @@
+"""The values and protocols that rooms hand to each other. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+CLASS_NAMES: Final[tuple[str, str, str]] = ("low", "medium", "high")
+"""Class names indexed by class id."""
+
+MAX_TOKENS: Final[int] = 512
+"""The longest input, in tokens, that a model may be given."""
+
+
+class ArtifactFile:
+    """File names inside a published artefact."""
+
+    WEIGHTS: Final = "model.safetensors"
+    ONNX: Final = "model.onnx"
+    TOKENIZER: Final = "tokenizer.json"
+    CONFIG: Final = "config.json"
+    METRICS: Final = "metrics.json"
+    MANIFEST: Final = "manifest.json"
+
+
+ARTIFACT_FORMAT: Final[int] = 1
+"""The version of the artefact layout this package writes and the newest it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A model's answer for one text.
+
+    `probabilities` holds one number a class, in the order of `CLASS_NAMES`, summing to 1.
+    """
+
+    probabilities: tuple[float, ...]
+
+    @property
+    def priority(self) -> int:
+        """The class id of the most probable class; on a tie the graver one."""
+        return max(range(len(self.probabilities)), key=lambda i: (self.probabilities[i], i))
+
+    @property
+    def label(self) -> str:
+        return CLASS_NAMES[self.priority]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the chosen class, 0 to 1."""
+        return self.probabilities[self.priority]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """One training example: normalised text, class id, and where it came from."""
+
+    text: str
+    label: int
+    group: str = ""
+    source: str = ""
+    pk: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Everything a training run can be told. Raises ValueError on an impossible value.
+
+    Learning rates are per optimiser step; `max_length` is in tokens; `patience` in epochs.
+    `precision`, `devices`, `accelerator` and `strategy` take Lightning's values; "auto" picks
+    bf16 where the hardware has it.
+    """
+
+    model_name: str = "distilbert-base-multilingual-cased"
+    output_dir: str = "outputs"
+    max_epochs: int = 4
+    batch_size: int = 32
+    max_length: int = MAX_TOKENS
+    learning_rate: float = 5e-5
+    head_learning_rate: float | None = None
+    weight_decay: float = 0.01
+    lr_scheduler: str | None = None
+    warmup_ratio: float = 0.1
+    trainable_layers: int | None = None
+    precision: str = "auto"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    strategy: str = "auto"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = 1.0
+    patience: int | None = 2
+    monitor: str = "val_accuracy"
+    seed: int = 42
+    num_workers: int = 0
+    threads: int | None = None
+    resume_from: str | None = None
+    quantize: bool = True
+    wandb_project: str | None = None
+    wandb_mode: str = "online"
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model_name), "model_name must name a hub model, a folder or 'embedded'")
+        _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
+        for name in ("max_epochs", "batch_size", "accumulate_grad_batches"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("learning_rate", "head_learning_rate", "gradient_clip_val"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be positive")
+        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        _require(self.lr_scheduler in (None, "cosine"), "lr_scheduler must be None or 'cosine'")
+        _require(0 <= self.warmup_ratio < 1, "warmup_ratio must be at least 0 and below 1")
+        _require(
+            self.trainable_layers is None or self.trainable_layers >= 0,
+            "trainable_layers must be None (all) or at least 0 (the head alone)",
+        )
+        _require(self.patience is None or self.patience >= 1, "patience must be None or at least 1")
+        _require(
+            self.monitor in ("val_accuracy", "val_loss", "val_macro_f1"),
+            "monitor must be val_accuracy, val_macro_f1 or val_loss",
+        )
+        _require(
+            self.wandb_mode in ("online", "offline", "disabled"),
+            "wandb_mode must be online, offline or disabled",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a trainer hands back.
+
+    `artifact_dir` holds every artefact file but the manifest, ready to be published; `metrics`
+    is JSON-ready (keys `model`, `majority`, `tfidf_logreg`, `serving`, `training`).
+    """
+
+    artifact_dir: Path
+    run_dir: Path
+    best_checkpoint: Path | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Classifier(Protocol):
+    """Runs one published artefact. Instances are safe to share between threads."""
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify normalised texts, in their order. An empty list gives an empty list."""
+        ...
+
+
+class ClassifierFactory(Protocol):
+    """Loads the artefact in `directory`; raises `ArtifactError` when it cannot."""
+
+    def __call__(
+        self, directory: Path, *, threads: int | None = None, batch_tokens: int = 4096
+    ) -> Classifier: ...
+
+
+ProgressCallback = Callable[[str], None]
+"""Takes one line about what a long step is doing."""
+
+
+class Trainer(Protocol):
+    """Fits a model and writes an artefact; raises `TrainingError` with what to do about it."""
+
+    def __call__(
+        self,
+        train: Sequence[LabelledText],
+        validation: Sequence[LabelledText],
+        test: Sequence[LabelledText],
+        config: TrainingConfig,
+        *,
+        progress: ProgressCallback = ...,
+        show_progress_bar: bool = ...,
+    ) -> TrainingResult: ...
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
