@@ -1,0 +1,159 @@
+"""The on-disk model artefact: layout, checksums, atomic publishing. Nothing here unpickles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ticket_priority.exceptions import ArtifactError
+from ticket_priority.interfaces import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
+
+REQUIRED_FILES: Final = (ArtifactFile.CONFIG, ArtifactFile.METRICS)
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published, verified artefact. `digest` is the SHA-256 of its manifest."""
+
+    directory: Path
+    kind: str
+    digest: str
+    metrics: dict[str, Any]
+
+
+def publish(staged: Path, root: Path, name: str) -> Artifact:
+    """Copy the files of `staged` to `root/name` with a manifest, in one atomic step.
+
+    Raises ArtifactError when a file is missing, the name is taken or `root` cannot be written;
+    nothing is left behind then.
+    """
+    target = root / name
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise ArtifactError(f"{target} exists already: publish under another name.")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        try:
+            for path in sorted(staged.iterdir()):
+                if path.is_file() and path.name != ArtifactFile.MANIFEST:
+                    shutil.copyfile(path, temporary / path.name)
+            _write_manifest(temporary)
+            read(temporary)
+            temporary.chmod(0o755)
+            _sync(temporary)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot publish to {root}: {error}. Check its permissions and free space, or set "
+            'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
+        ) from error
+    return read(target)
+
+
+def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
+    """Verify the artefact in `directory` and return it; raises ArtifactError with the reason.
+
+    Every file's SHA-256 is compared with the manifest, and the manifest's own with
+    `expected_digest` where one is given.
+    """
+    manifest_path = directory / ArtifactFile.MANIFEST
+    try:
+        manifest_bytes = manifest_path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory} holds no readable artefact ({error.strerror}): train again, "
+            "or activate another version."
+        ) from error
+    digest = hashlib.sha256(manifest_bytes).hexdigest()
+    if expected_digest is not None and digest != expected_digest:
+        raise ArtifactError(f"{manifest_path} is not the manifest that was registered.")
+    manifest = _parse(manifest_bytes, manifest_path)
+    _check_format(manifest, manifest_path)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not set(REQUIRED_FILES) <= set(files):
+        raise ArtifactError(f"{manifest_path} lists no {' and '.join(REQUIRED_FILES)}.")
+    for name, expected in files.items():
+        _verify_file(directory, name, expected)
+    config = _parse((directory / ArtifactFile.CONFIG).read_bytes(), directory / ArtifactFile.CONFIG)
+    if config.get("classes") != list(CLASS_NAMES):
+        raise ArtifactError(f"{directory} was trained for other classes than {CLASS_NAMES}.")
+    metrics_path = directory / ArtifactFile.METRICS
+    return Artifact(
+        directory=directory,
+        kind=str(config.get("kind", "")),
+        digest=digest,
+        metrics=_parse(metrics_path.read_bytes(), metrics_path),
+    )
+
+
+def remove(directory: Path) -> None:
+    """Delete an artefact that was never registered."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _write_manifest(directory: Path) -> None:
+    files = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
+    missing = [name for name in REQUIRED_FILES if name not in files]
+    if missing:
+        raise ArtifactError(f"The artefact to be published lacks {', '.join(missing)}.")
+    manifest = {"format": ARTIFACT_FORMAT, "files": files}
+    text = json.dumps(manifest, indent=2, sort_keys=True)
+    (directory / ArtifactFile.MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _check_format(manifest: dict[str, Any], path: Path) -> None:
+    version = manifest.get("format")
+    if not isinstance(version, int):
+        raise ArtifactError(f"{path} names no format.")
+    if version > ARTIFACT_FORMAT:
+        raise ArtifactError(
+            f"{path} has format {version}; this release reads up to {ARTIFACT_FORMAT}: "
+            "upgrade django-ticket-priority."
+        )
+
+
+def _verify_file(directory: Path, name: str, expected: object) -> None:
+    if Path(name).name != name:
+        raise ArtifactError(f"The manifest in {directory} names a path outside it: {name!r}.")
+    try:
+        actual = _sha256(directory / name)
+    except OSError as error:
+        raise ArtifactError(f"{directory / name} cannot be read: {error.strerror}.") from error
+    if actual != expected:
+        raise ArtifactError(f"{directory / name} differs from its checksum: it was altered.")
+
+
+def _parse(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} does not hold a JSON object.")
+    return value
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(directory: Path) -> None:
+    for path in (*directory.iterdir(), directory):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,146 @@
+"""`get_classifier()`: one loaded model a process, following the active model version."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from django.utils.module_loading import import_string
+
+from ticket_priority import artifacts
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import ArtifactError, ModelUnavailableError
+from ticket_priority.interfaces import Classification, Classifier, ClassifierFactory
+from ticket_priority.models import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 30.0
+"""How long a version that could not be loaded is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveClassifier:
+    """A loaded model and the version it is."""
+
+    model_version: ModelVersion
+    classifier: Classifier
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify normalised texts, in their order."""
+        return self.classifier.classify(texts)
+
+
+class _Slot:
+    """What one process has loaded. Forked children start with an empty one."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.loaded: ActiveClassifier | None = None
+        self.failed_pk: int | None = None
+        self.failed_at = 0.0
+
+    def recently_failed(self, version: ModelVersion) -> bool:
+        return self.failed_pk == version.pk and time.monotonic() - self.failed_at < RETRY_SECONDS
+
+
+_slot = _Slot()
+
+
+def get_classifier() -> ActiveClassifier:
+    """Return the classifier of the active model version, loading it at most once a process.
+
+    While a new version loads, or when it cannot be loaded, the one loaded before goes on serving.
+    Raises ModelUnavailableError when there is none.
+    """
+    slot = _current_slot()
+    version = ModelVersion.objects.active()
+    if version is None:
+        raise ModelUnavailableError(
+            "No model version is active: run `manage.py train_priority_model`, or "
+            "`manage.py activate_priority_model NAME`."
+        )
+    loaded = slot.loaded
+    if loaded is not None and loaded.model_version.pk == version.pk:
+        return loaded
+    if slot.lock.acquire(blocking=loaded is None):
+        try:
+            return _load_into(slot, version)
+        finally:
+            slot.lock.release()
+    assert loaded is not None  # noqa: S101 - the lock was busy, so another model serves meanwhile
+    return loaded
+
+
+def loaded_model_version() -> ModelVersion | None:
+    """Return the version this process has in memory, without loading or querying anything."""
+    loaded = _current_slot().loaded
+    return None if loaded is None else loaded.model_version
+
+
+def reset() -> None:
+    """Forget what this process has loaded."""
+    global _slot
+    _slot = _Slot()
+
+
+def load(version: ModelVersion) -> Classifier:
+    """Verify and load the artefact of a version; raises ArtifactError or ModelUnavailableError."""
+    options = get_settings()
+    artifact = artifacts.read(
+        options.artifact_root / version.directory, expected_digest=version.digest
+    )
+    return build(artifact.kind, artifact.directory)
+
+
+def build(kind: str, directory: Path) -> Classifier:
+    """Build the classifier that the settings name for a kind of artefact."""
+    options = get_settings()
+    path = options.classifiers.get(kind)
+    if path is None:
+        raise ArtifactError(
+            f'{directory} is of kind {kind!r}, for which TICKET_PRIORITY["CLASSIFIERS"] names '
+            "no class."
+        )
+    try:
+        factory: ClassifierFactory = import_string(path)
+    except ImportError as error:
+        raise ModelUnavailableError(f"The classifier {path} cannot be imported: {error}") from error
+    return factory(directory, threads=options.threads, batch_tokens=options.batch_tokens)
+
+
+def _current_slot() -> _Slot:
+    global _slot
+    if _slot.pid != os.getpid():
+        _slot = _Slot()
+    return _slot
+
+
+def _load_into(slot: _Slot, version: ModelVersion) -> ActiveClassifier:
+    loaded = slot.loaded
+    if loaded is not None and loaded.model_version.pk == version.pk:
+        return loaded
+    if not slot.recently_failed(version):
+        try:
+            slot.loaded = ActiveClassifier(version, load(version))
+        except Exception as error:
+            # Whatever a broken artefact raises, the version before it must go on serving.
+            logger.exception("Model version %s cannot be loaded", version.name)
+            slot.failed_pk, slot.failed_at = version.pk, time.monotonic()
+            ModelVersion.objects.filter(pk=version.pk).update(load_error=str(error)[:2000])
+        else:
+            slot.failed_pk = None
+            return slot.loaded
+    if loaded is None:
+        raise ModelUnavailableError(
+            f"Model version {version.name} cannot be loaded; the log and the model version's "
+            "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
+        )
+    return loaded

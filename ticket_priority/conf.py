@@ -1,0 +1,90 @@
+"""The one reader of `settings.TICKET_PRIORITY`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.signals import setting_changed
+
+SETTING: Final = "TICKET_PRIORITY"
+MODES: Final = ("sync", "async", "suggest")
+
+
+def _base_dir() -> Path:
+    return Path(getattr(settings, "BASE_DIR", None) or Path.cwd())
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """The merged settings. Field names are the keys of `TICKET_PRIORITY` in lower case.
+
+    `classifiers` maps an artefact's kind to the class that serves it; `threads` is per process
+    (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
+    how long a worker may sit on a batch before another takes it over.
+    """
+
+    enabled: bool = True
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mode: str = "sync"
+    model_name: str = "distilbert-base-multilingual-cased"
+    artifact_root: Path = field(default_factory=lambda: _base_dir() / "ticket_priority_models")
+    output_dir: Path = field(default_factory=lambda: _base_dir() / "outputs")
+    classifiers: Mapping[str, str] = field(
+        default_factory=lambda: {"transformer": "ticket_priority.serving.onnx.OnnxClassifier"}
+    )
+    trainer: str = "ticket_priority.ml.trainer.fit"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    batch_size: int = 64
+    batch_tokens: int = 4096
+    max_attempts: int = 5
+    claim_seconds: int = 300
+    sweep_minutes: int = 1
+    min_training_rows: int = 60
+    gate_metric: str = "macro_f1"
+    api_max_texts: int = 64
+    api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
+    api_throttle_rate: str | None = "120/min"
+    show_confidence: bool = True
+
+
+_merged: PluginSettings | None = None
+
+
+def get_settings() -> PluginSettings:
+    """Return the defaults with the project's `TICKET_PRIORITY` laid over them.
+
+    Unknown keys are left out here; the system checks report them.
+    """
+    global _merged
+    if _merged is None:
+        given = user_settings()
+        known = {name: given[name.upper()] for name in setting_names() if name.upper() in given}
+        for name in ("artifact_root", "output_dir"):
+            if name in known:
+                known[name] = Path(known[name])
+        _merged = PluginSettings(**known)
+    return _merged
+
+
+def user_settings() -> Mapping[str, Any]:
+    """Return the project's own dictionary, empty when it is absent or not a dictionary."""
+    given = getattr(settings, SETTING, None)
+    return given if isinstance(given, Mapping) else {}
+
+
+def setting_names() -> list[str]:
+    return [item.name for item in fields(PluginSettings)]
+
+
+def _reset(*, setting: str, **kwargs: Any) -> None:
+    global _merged
+    if setting in (SETTING, "BASE_DIR"):
+        _merged = None
+
+
+setting_changed.connect(_reset, dispatch_uid="ticket_priority.conf.reset")

@@ -1,0 +1,242 @@
+"""The registry of model versions, the predictions they made, and what people made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from ticket_priority.exceptions import SourceError
+from ticket_priority.priorities import Priority
+from ticket_priority.signals import model_version_activated
+from ticket_priority.sources import get_source
+
+
+class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    def active(self) -> ModelVersion | None:
+        """Return the version that serves, or None."""
+        return self.filter(is_active=True).first()
+
+
+class ModelVersion(models.Model):
+    """A published artefact with its figures. At most one is active."""
+
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    kind = models.CharField(_("kind"), max_length=50)
+    directory = models.CharField(
+        _("directory"), max_length=500, help_text=_("Relative to ARTIFACT_ROOT.")
+    )
+    digest = models.CharField(_("manifest SHA-256"), max_length=64)
+    base_model = models.CharField(_("base model"), max_length=300, blank=True)
+    metrics = models.JSONField(_("metrics"), default=dict)
+    config = models.JSONField(_("training configuration"), default=dict)
+    dataset = models.JSONField(_("training data"), default=dict)
+    run_directory = models.CharField(_("run directory"), max_length=500, blank=True)
+    # True or NULL: a unique column allows many NULLs on every database, so at most one is True.
+    is_active = models.BooleanField(
+        _("active"), null=True, unique=True, default=None, editable=False
+    )
+    activated_at = models.DateTimeField(_("activated at"), null=True, blank=True, editable=False)
+    load_error = models.TextField(_("load error"), blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    objects = ModelVersionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        verbose_name = _("model version")
+        verbose_name_plural = _("model versions")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def activate(self) -> None:
+        """Make this the serving version; every process follows at its next classification."""
+        for attempt in range(3):
+            try:
+                with transaction.atomic():
+                    previous = self._swap_active()
+                break
+            except IntegrityError:
+                # Somebody else activated a version between our two updates.
+                if attempt == 2:
+                    raise
+        model_version_activated.send(
+            sender=type(self), model_version=self, previous=previous or None
+        )
+
+    def _swap_active(self) -> ModelVersion | None:
+        manager = type(self).objects
+        previous = manager.select_for_update().filter(is_active=True).first()
+        manager.filter(is_active=True).exclude(pk=self.pk).update(is_active=None)
+        self.is_active, self.activated_at, self.load_error = True, timezone.now(), ""
+        self.save(update_fields=["is_active", "activated_at", "load_error"])
+        return previous if previous is not None and previous.pk != self.pk else None
+
+
+class TicketRowQuerySet(models.QuerySet[Any]):
+    """Rows about a ticket, found by content type and primary key."""
+
+    def for_instance(self, instance: models.Model) -> TicketRowQuerySet:
+        return self.for_keys(type(instance), [instance.pk])
+
+    def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> TicketRowQuerySet:
+        return self.filter(
+            content_type=content_type_of(model), object_id__in=[str(key) for key in keys]
+        )
+
+
+class PredictionQuerySet(TicketRowQuerySet):
+    def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
+        """Return the newest row of each ticket by `str(pk)`, in one query.
+
+        The tickets must be of one model. Tickets without a row are left out.
+        """
+        tickets = list(instances)
+        if not tickets:
+            return {}
+        rows = self.for_keys(type(tickets[0]), [ticket.pk for ticket in tickets])
+        return {row.object_id: row for row in rows.select_related("model_version").order_by("pk")}
+
+    def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
+        """Pending rows that no living worker is busy with, oldest first."""
+        expired = timezone.now() - timedelta(seconds=claim_seconds)
+        return (
+            self.filter(state=Prediction.State.PENDING)
+            .filter(models.Q(claimed_at=None) | models.Q(claimed_at__lt=expired))
+            .order_by("pk")
+        )
+
+
+class Prediction(models.Model):
+    """What a model version said of a ticket, or that it still has to say it (state pending)."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("pending")
+        APPLIED = "applied", _("applied")
+        SUGGESTED = "suggested", _("suggested")
+        SUPERSEDED = "superseded", _("superseded")
+        ABSTAINED = "abstained", _("abstained")
+        FAILED = "failed", _("failed")
+
+    class Reason(models.TextChoices):
+        OK = "ok", _("classified")
+        QUEUED = "queued", _("waiting for a worker")
+        NO_MODEL = "no_model", _("no model is active")
+        MODEL_ERROR = "model_error", _("the model failed")
+        DISABLED = "disabled", _("classification is switched off")
+        EMPTY_TEXT = "empty_text", _("the ticket has no text")
+        PERSON_DECIDED = "person_decided", _("a person decided first")
+        TICKET_GONE = "ticket_gone", _("the ticket is gone")
+        REPLACED = "replaced", _("a newer prediction took its place")
+
+    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
+    object_id = models.CharField(_("ticket"), max_length=64)
+    model_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="predictions",
+        verbose_name=_("model version"),
+    )
+    mode = models.CharField(_("mode"), max_length=10)
+    state = models.CharField(_("state"), max_length=12, choices=State.choices)
+    reason = models.CharField(_("reason"), max_length=20, choices=Reason.choices)
+    priority = models.PositiveSmallIntegerField(
+        _("priority"), choices=Priority.choices, null=True, blank=True
+    )
+    prob_low = models.FloatField(_("probability of low"), null=True, blank=True)
+    prob_medium = models.FloatField(_("probability of medium"), null=True, blank=True)
+    prob_high = models.FloatField(_("probability of high"), null=True, blank=True)
+    confidence = models.FloatField(_("confidence"), null=True, blank=True)
+    latency_ms = models.FloatField(_("latency in ms"), null=True, blank=True)
+    text_hash = models.CharField(_("text SHA-256"), max_length=64, blank=True)
+    value_before = models.JSONField(
+        _("host value before"), null=True, blank=True, encoder=DjangoJSONEncoder
+    )
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    claim = models.CharField(max_length=32, blank=True, editable=False)
+    claimed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    decided_at = models.DateTimeField(_("decided at"), null=True, blank=True, editable=False)
+
+    objects = PredictionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("prediction")
+        verbose_name_plural = _("predictions")
+        indexes = [
+            models.Index(fields=["content_type", "object_id"], name="tp_prediction_ticket"),
+            models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
+        ]
+
+    def __str__(self) -> str:
+        label = "?" if self.priority is None else str(Priority(self.priority).label)
+        return f"{label} ({self.get_state_display()})"
+
+    @property
+    def probabilities(self) -> dict[str, float | None]:
+        """The probability of each class by its name; None until classified."""
+        return {"low": self.prob_low, "medium": self.prob_medium, "high": self.prob_high}
+
+
+class Override(models.Model):
+    """A person's decision about a ticket's priority. From equal to to is a confirmation."""
+
+    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
+    object_id = models.CharField(_("ticket"), max_length=64)
+    prediction = models.ForeignKey(
+        Prediction,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="overrides",
+        verbose_name=_("prediction"),
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    from_priority = models.PositiveSmallIntegerField(
+        _("from"), choices=Priority.choices, null=True, blank=True
+    )
+    to_priority = models.PositiveSmallIntegerField(_("to"), choices=Priority.choices)
+    reason = models.TextField(_("reason"), blank=True)
+    via = models.CharField(_("via"), max_length=20, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    objects = TicketRowQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("override")
+        verbose_name_plural = _("overrides")
+        indexes = [
+            models.Index(fields=["content_type", "object_id"], name="tp_override_ticket"),
+        ]
+
+    def __str__(self) -> str:
+        before = "-" if self.from_priority is None else Priority(self.from_priority).label
+        return f"{before} → {Priority(self.to_priority).label}"
+
+
+def content_type_of(model: type[models.Model]) -> ContentType:
+    """Return the content type under which a ticket's rows are kept: its source's model's."""
+    try:
+        model = get_source(model).model
+    except SourceError:
+        pass
+    return ContentType.objects.get_for_model(model, for_concrete_model=True)

@@ -1,0 +1,222 @@
+"""Ticket sources: where text and labels live on a host's model, and what its values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import models
+from django.utils.module_loading import import_string
+
+from ticket_priority.conf import MODES, get_settings
+from ticket_priority.exceptions import SourceError
+from ticket_priority.priorities import Priority
+from ticket_priority.text import join_fields
+
+LabelledRows = Callable[["models.QuerySet[Any]"], "models.QuerySet[Any]"]
+
+_IDENTITY: Mapping[str, Any] = {priority.slug: priority.value for priority in Priority}
+
+
+@dataclass(frozen=True, slots=True)
+class TicketSource:
+    """The attachment to one host model. Build it with `register()`.
+
+    `to_host` maps each class name to the host's own value; `from_host` maps the host's values
+    back to class names (None: the inverse of `to_host`). `unset` lists the host values that mean
+    "nobody has decided": by default None, the empty string and the field's own default.
+    `labelled` takes a queryset and returns the rows whose priority a person set.
+    """
+
+    model: type[models.Model]
+    text_fields: tuple[str, ...]
+    priority_field: str = "priority"
+    to_host: Mapping[str, Any] = field(default_factory=lambda: dict(_IDENTITY))
+    from_host: Mapping[Any, str] | None = None
+    unset: tuple[Any, ...] | None = None
+    created_field: str | None = None
+    language_field: str | None = None
+    segment_field: str | None = None
+    labelled: str | LabelledRows | None = None
+    mode: str | None = None
+
+    def __post_init__(self) -> None:
+        # A tuple is meant; a lone string would be read letter by letter.
+        if isinstance(self.text_fields, str):
+            object.__setattr__(self, "text_fields", (self.text_fields,))
+        object.__setattr__(self, "text_fields", tuple(self.text_fields))
+
+    @property
+    def label(self) -> str:
+        """The host model as `app_label.ModelName`."""
+        return self.model._meta.label
+
+    @property
+    def effective_mode(self) -> str:
+        mode = self.mode or get_settings().mode
+        return mode if mode in MODES else "suggest"
+
+    @property
+    def host_field(self) -> models.Field[Any, Any]:
+        """The host's priority field; raises FieldDoesNotExist."""
+        found = self.model._meta.get_field(self.priority_field)
+        if not isinstance(found, models.Field):
+            raise FieldDoesNotExist(f"{self.label}.{self.priority_field} is not a column.")
+        return found
+
+    @property
+    def unset_values(self) -> tuple[Any, ...]:
+        if self.unset is not None:
+            return tuple(self.unset)
+        default = self.host_field.get_default()
+        return (None, "") if default in (None, "") else (None, "", default)
+
+    def text_of(self, instance: models.Model) -> str:
+        """Return the ticket's normalised text; empty when every text field is."""
+        return join_fields(getattr(instance, name, None) for name in self.text_fields)
+
+    def value_of(self, instance: models.Model) -> Any:
+        """Return the host's priority value in the column's own type (a form's "3" becomes 3)."""
+        return self.clean(getattr(instance, self.host_field.attname))
+
+    def clean(self, value: Any) -> Any:
+        """Convert a raw value to the column's type; None where that cannot be done."""
+        column = self.host_field
+        if isinstance(column, models.ForeignKey):
+            column = column.target_field
+        try:
+            return column.to_python(value)
+        except ValidationError:
+            return None
+
+    def is_unset(self, value: Any) -> bool:
+        return value in self.unset_values
+
+    def to_priority(self, value: Any) -> Priority | None:
+        """Translate a host value; None when it is unset or maps to no class."""
+        if self.is_unset(value):
+            return None
+        mapping = self.from_host
+        if mapping is None:
+            mapping = {host: slug for slug, host in self.to_host.items()}
+        slug = mapping.get(value)
+        return None if slug is None else Priority.from_slug(slug)
+
+    def to_host_value(self, priority: int) -> Any:
+        """Translate a class id; raises SourceError when `to_host` leaves the class out."""
+        slug = Priority(priority).slug
+        try:
+            return self.to_host[slug]
+        except KeyError:
+            raise SourceError(
+                f'The source {self.label} has no host value for "{slug}": add it to "to_host".'
+            ) from None
+
+    def set_on(self, instance: models.Model, priority: int) -> None:
+        """Set the priority in memory, without saving."""
+        setattr(instance, self.host_field.attname, self.to_host_value(priority))
+
+    def compare_and_set(self, pk: Any, *, before: Any, priority: int, using: str | None) -> bool:
+        """Write the priority unless the column has changed from `before`; True if written."""
+        column = self.host_field.attname
+        rows = self.queryset(using).filter(pk=pk)
+        rows = rows.filter(**{f"{column}__isnull": True} if before is None else {column: before})
+        return rows.update(**{column: self.to_host_value(priority)}) == 1
+
+    def queryset(self, using: str | None = None) -> models.QuerySet[Any]:
+        """Every row of the host model, past any default manager that hides some."""
+        return self.model._base_manager.using(using)
+
+    def labelled_rows(self, using: str | None = None) -> models.QuerySet[Any]:
+        """Rows whose value may be a label: `labelled` if given, else all that are not unset."""
+        rows = self.queryset(using)
+        if self.labelled is not None:
+            chosen = import_string(self.labelled) if isinstance(self.labelled, str) else None
+            return (chosen or self.labelled)(rows)  # type: ignore[operator, no-any-return]
+        return rows.exclude(self.unset_condition())
+
+    def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
+        """Rows nobody has decided."""
+        return self.queryset(using).filter(self.unset_condition())
+
+    def unset_condition(self) -> models.Q:
+        column = self.host_field.attname
+        condition = models.Q()
+        for value in self.unset_values:
+            if value is None:
+                condition |= models.Q(**{f"{column}__isnull": True})
+            elif self.clean(value) is not None:
+                condition |= models.Q(**{column: value})
+        return condition
+
+
+_sources: dict[type[models.Model], TicketSource] = {}
+_subscribers: list[Callable[[TicketSource], None]] = []
+
+
+def register(
+    model: type[models.Model] | str,
+    *,
+    text_fields: Sequence[str],
+    adapter: str | None = None,
+    **options: Any,
+) -> TicketSource:
+    """Give a model automatic priority; call it at any time, the last call for a model counts.
+
+    `model` is a class or "app_label.ModelName"; `adapter` the dotted path of a `TicketSource`
+    subclass; the options are `TicketSource`'s fields. No column is added. Raises SourceError for
+    an unknown model or option.
+    """
+    try:
+        host = apps.get_model(model) if isinstance(model, str) else model
+        build: type[TicketSource] = import_string(adapter) if adapter else TicketSource
+        source = build(model=host, text_fields=tuple(_listed(text_fields)), **options)
+    except (LookupError, ImportError, TypeError, ValueError) as error:
+        raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
+    _sources[host] = source
+    for subscriber in _subscribers:
+        subscriber(source)
+    return source
+
+
+def unregister(model: type[models.Model]) -> None:
+    """Forget a source. Its receivers stay connected and do nothing."""
+    _sources.pop(model, None)
+
+
+def subscribe(subscriber: Callable[[TicketSource], None]) -> None:
+    """Call `subscriber` for each source, those registered already and those to come."""
+    _subscribers.append(subscriber)
+    for source in _sources.values():
+        subscriber(source)
+
+
+def all_sources() -> list[TicketSource]:
+    return list(_sources.values())
+
+
+def get_source(model: type[models.Model]) -> TicketSource:
+    """Return the source of a model, of its proxy or of its child; raises SourceError."""
+    for base in model.__mro__:
+        if base in _sources:
+            return _sources[base]
+    raise SourceError(
+        f"{model.__name__} is no ticket source: give it a PriorityField, or name it in "
+        'TICKET_PRIORITY["SOURCES"].'
+    )
+
+
+def find_source(label: str) -> TicketSource:
+    """Return the source called `app_label.ModelName` in any case; raises SourceError."""
+    for source in _sources.values():
+        if source.label.lower() == label.lower():
+            return source
+    known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
+    raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
+
+
+def _listed(names: Sequence[str]) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else names
