@@ -1,0 +1,13 @@
+"""The training room: the only one that imports torch, lightning and transformers."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+_REQUIRED = ("torch", "lightning", "transformers", "torchmetrics", "sklearn", "safetensors", "onnx")
+
+if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
+    raise ImportError(
+        f"ticket_priority.ml needs {', '.join(_missing)}. "
+        'Install what training needs with: pip install "django-ticket-priority[ml]"'
+    )
