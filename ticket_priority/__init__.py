@@ -2,4 +2,41 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ticket_priority.classification import classify
+    from ticket_priority.classifiers import get_classifier
+    from ticket_priority.overrides import override
+    from ticket_priority.priorities import Priority
+    from ticket_priority.receivers import muted
+    from ticket_priority.sources import register
+
+__all__ = [
+    "Priority",
+    "__version__",
+    "classify",
+    "get_classifier",
+    "muted",
+    "override",
+    "register",
+]
+
+_ROOMS = {
+    "Priority": "priorities",
+    "classify": "classification",
+    "get_classifier": "classifiers",
+    "muted": "receivers",
+    "override": "overrides",
+    "register": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: Django's app registry is not ready while this package is loaded.
+    if name in _ROOMS:
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
@@ -84,13 +85,14 @@ class ModelVersion(models.Model):
 class TicketRowQuerySet(models.QuerySet[Any]):
     """Rows about a ticket, found by content type and primary key."""
 
-    def for_instance(self, instance: models.Model) -> TicketRowQuerySet:
+    def for_instance(self, instance: models.Model) -> Self:
         return self.for_keys(type(instance), [instance.pk])
 
-    def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> TicketRowQuerySet:
-        return self.filter(
-            content_type=content_type_of(model), object_id__in=[str(key) for key in keys]
-        )
+    def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> Self:
+        return self.for_model(model).filter(object_id__in=[str(key) for key in keys])
+
+    def for_model(self, model: type[models.Model]) -> Self:
+        return self.filter(content_type=content_type_of(model))
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -184,6 +186,11 @@ class Prediction(models.Model):
         return f"{label} ({self.get_state_display()})"
 
     @property
+    def is_nudge_worthy(self) -> bool:
+        """Whether a worker could decide it now."""
+        return self.state == self.State.PENDING and self.reason != self.Reason.DISABLED
+
+    @property
     def probabilities(self) -> dict[str, float | None]:
         """The probability of each class by its name; None until classified."""
         return {"low": self.prob_low, "medium": self.prob_medium, "high": self.prob_high}
@@ -235,8 +242,6 @@ class Override(models.Model):
 
 def content_type_of(model: type[models.Model]) -> ContentType:
     """Return the content type under which a ticket's rows are kept: its source's model's."""
-    try:
+    with suppress(SourceError):
         model = get_source(model).model
-    except SourceError:
-        pass
     return ContentType.objects.get_for_model(model, for_concrete_model=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import models
+from django.db import connections, models
 from django.utils.module_loading import import_string
 
 from ticket_priority.conf import MODES, get_settings
@@ -119,6 +119,14 @@ class TicketSource:
         """Set the priority in memory, without saving."""
         setattr(instance, self.host_field.attname, self.to_host_value(priority))
 
+    def write(self, instance: models.Model, priority: int, *, using: str | None) -> None:
+        """Write the priority to the row, and the `auto_now` columns, and nothing else."""
+        values: dict[str, Any] = {self.host_field.attname: self.to_host_value(priority)}
+        for column in self.model._meta.concrete_fields:
+            if getattr(column, "auto_now", False):
+                values[column.attname] = column.pre_save(instance, add=False)
+        self.queryset(using).filter(pk=instance.pk).update(**values)
+
     def compare_and_set(self, pk: Any, *, before: Any, priority: int, using: str | None) -> bool:
         """Write the priority unless the column has changed from `before`; True if written."""
         column = self.host_field.attname
@@ -129,6 +137,16 @@ class TicketSource:
     def queryset(self, using: str | None = None) -> models.QuerySet[Any]:
         """Every row of the host model, past any default manager that hides some."""
         return self.model._base_manager.using(using)
+
+    def lock(self, pk: Any, *, using: str) -> Any:
+        """Lock the row until the transaction ends, where the database can, and return it.
+
+        Raises the model's DoesNotExist.
+        """
+        rows = self.queryset(using)
+        if connections[using].features.has_select_for_update:
+            rows = rows.select_for_update()
+        return rows.get(pk=pk)
 
     def labelled_rows(self, using: str | None = None) -> models.QuerySet[Any]:
         """Rows whose value may be a label: `labelled` if given, else all that are not unset."""

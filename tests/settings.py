@@ -1,0 +1,28 @@
+"""The demo's settings for the tests: a database by environment, a queue that is not running."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from helpdesk.settings import *  # noqa: F403
+from helpdesk.settings import DATABASES, Q_CLUSTER, TICKET_PRIORITY
+
+TEST_DIR = Path(tempfile.mkdtemp(prefix="ticket-priority-tests-"))
+DATABASES["default"].setdefault("TEST", {})
+if os.environ.get("HELPDESK_DATABASE", "sqlite") == "sqlite":
+    # A file, so that threads and other processes share it.
+    DATABASES["default"]["TEST"]["NAME"] = str(TEST_DIR / "test.sqlite3")
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+TICKET_PRIORITY = {
+    **TICKET_PRIORITY,
+    "ARTIFACT_ROOT": TEST_DIR / "models",
+    "OUTPUT_DIR": TEST_DIR / "outputs",
+    "THREADS": 1,
+}
+Q_CLUSTER = {**Q_CLUSTER, "name": "ticket-priority-tests"}

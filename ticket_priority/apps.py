@@ -1,0 +1,27 @@
+"""Wiring. No query runs and no model loads here."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
+
+
+class TicketPriorityConfig(AppConfig):
+    name = "ticket_priority"
+    verbose_name = _("Ticket priority")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from ticket_priority import checks, receivers, sources
+        from ticket_priority.signals import model_version_activated
+
+        checks.register_checks()
+        checks.register_configured_sources()
+        sources.subscribe(receivers.connect)
+        post_migrate.connect(
+            receivers.create_schedules, sender=self, dispatch_uid="ticket_priority.schedules"
+        )
+        model_version_activated.connect(
+            receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"
+        )

@@ -1,0 +1,167 @@
+"""System checks with stable ids."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections
+
+from ticket_priority import conf, queue
+from ticket_priority.exceptions import SourceError
+from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
+from ticket_priority.sources import TicketSource, all_sources, register
+
+_broken_sources: dict[str, str] = {}
+
+
+def register_checks() -> None:
+    checks.register(check_settings, "ticket_priority")
+    checks.register(check_sources, "ticket_priority")
+    checks.register(check_serving, "ticket_priority")
+    checks.register(check_queue, "ticket_priority")
+    checks.register(check_sqlite, "ticket_priority")
+
+
+def register_configured_sources() -> None:
+    """Register `TICKET_PRIORITY["SOURCES"]`; what fails is kept for `check_sources`."""
+    _broken_sources.clear()
+    configured = conf.get_settings().sources
+    for label, options in configured.items() if isinstance(configured, dict) else ():
+        try:
+            register(label, **{name: value for name, value in options.items() if name != "model"})
+        except (SourceError, TypeError, AttributeError) as error:
+            _broken_sources[str(label)] = str(error)
+
+
+def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = getattr(settings, conf.SETTING, {})
+    if not isinstance(given, dict):
+        yield checks.Error(f"{conf.SETTING} must be a dictionary.", id="ticket_priority.E001")
+        return
+    known = {name.upper() for name in conf.setting_names()}
+    for key in sorted(set(given) - known, key=str):
+        yield checks.Error(
+            f"{conf.SETTING} has an unknown key {key!r}.",
+            hint=f"Known keys: {', '.join(sorted(known))}.",
+            id="ticket_priority.E002",
+        )
+    mode = given.get("MODE", "sync")
+    if mode not in conf.MODES:
+        yield checks.Error(
+            f"{conf.SETTING}['MODE'] is {mode!r}.",
+            hint=f"Choose one of {', '.join(conf.MODES)}.",
+            id="ticket_priority.E003",
+        )
+    try:
+        TrainingConfig(**given.get("TRAINING", {}))
+    except (TypeError, ValueError) as error:
+        yield checks.Error(
+            f"{conf.SETTING}['TRAINING'] is wrong: {error}.",
+            hint="Its keys are the fields of ticket_priority.interfaces.TrainingConfig.",
+            id="ticket_priority.E004",
+        )
+
+
+def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for label, message in _broken_sources.items():
+        yield checks.Error(
+            f"{conf.SETTING}['SOURCES'][{label!r}] cannot be used: {message}",
+            id="ticket_priority.E010",
+        )
+    if not all_sources() and not _broken_sources:
+        yield checks.Warning(
+            "No model has automatic priority.",
+            hint=f"Give a model a PriorityField, or name it in {conf.SETTING}['SOURCES'].",
+            id="ticket_priority.W011",
+        )
+    for source in all_sources():
+        yield from _check_source(source)
+
+
+def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
+    named = [source.priority_field, *source.text_fields]
+    named += filter(None, (source.created_field, source.language_field, source.segment_field))
+    missing = [name for name in named if not _has_attribute(source, name)]
+    if missing:
+        yield checks.Error(
+            f"The ticket source {source.label} has no {', '.join(missing)}.",
+            hint="Name fields of the model in text_fields, priority_field and the like.",
+            obj=source.model,
+            id="ticket_priority.E012",
+        )
+        return
+    if not source.text_fields:
+        yield checks.Error(
+            f"The ticket source {source.label} names no text_fields.",
+            obj=source.model,
+            id="ticket_priority.E013",
+        )
+    gaps = [name for name in CLASS_NAMES if name not in source.to_host]
+    if gaps:
+        yield checks.Error(
+            f"The ticket source {source.label} maps no host value for {', '.join(gaps)}.",
+            hint='Complete "to_host".',
+            obj=source.model,
+            id="ticket_priority.E014",
+        )
+    if source.mode is not None and source.mode not in conf.MODES:
+        yield checks.Error(
+            f"The ticket source {source.label} has an unknown mode {source.mode!r}.",
+            hint=f"Choose one of {', '.join(conf.MODES)}.",
+            obj=source.model,
+            id="ticket_priority.E015",
+        )
+
+
+def _has_attribute(source: TicketSource, name: str) -> bool:
+    try:
+        source.model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return hasattr(source.model, name)
+    return True
+
+
+def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    if "CLASSIFIERS" in conf.user_settings():
+        return
+    missing = [
+        name
+        for name in ("onnxruntime", "tokenizers", "numpy")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        yield checks.Warning(
+            f"Tickets cannot be classified: {', '.join(missing)} not installed.",
+            hint='pip install "django-ticket-priority[serving]"',
+            id="ticket_priority.W020",
+        )
+
+
+def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    deferred = [source.label for source in all_sources() if source.effective_mode != "sync"]
+    if deferred and not queue.is_installed():
+        yield checks.Warning(
+            f"{', '.join(deferred)}: the mode needs a queue, and django_q is not installed, so "
+            "tickets are classified in the request, after the commit.",
+            hint='pip install "django-ticket-priority[queue]", add "django_q" to INSTALLED_APPS '
+            "and run manage.py qcluster; or choose the mode sync.",
+            id="ticket_priority.W030",
+        )
+
+
+def check_sqlite(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for alias in connections:
+        database = connections[alias].settings_dict
+        options = database.get("OPTIONS", {})
+        if "sqlite3" in database["ENGINE"] and options.get("transaction_mode") != "IMMEDIATE":
+            yield checks.Warning(
+                f"The SQLite database {alias!r} starts transactions deferred: web processes and "
+                "workers that write at once meet 'database is locked'.",
+                hint='"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20}',
+                id="ticket_priority.W040",
+            )

@@ -1,0 +1,135 @@
+"""The steps that every road to a decided prediction shares."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from django.db import connections, models, router, transaction
+from django.utils import timezone
+
+from ticket_priority.classifiers import ActiveClassifier
+from ticket_priority.interfaces import Classification
+from ticket_priority.models import Override, Prediction, content_type_of
+from ticket_priority.priorities import Priority
+from ticket_priority.signals import priority_predicted
+from ticket_priority.sources import TicketSource
+from ticket_priority.text import text_hash
+
+logger = logging.getLogger(__name__)
+
+State, Reason = Prediction.State, Prediction.Reason
+Answer = tuple[Classification, float] | Exception | None
+"""A classification and its milliseconds, or the error it met, or None for an empty text."""
+
+
+def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answer]:
+    """Classify texts: answer and milliseconds for each; None for an empty one; or its error."""
+    filled = [index for index, text in enumerate(texts) if text]
+    answers: list[Answer] = [None] * len(texts)
+    started = time.perf_counter()
+    try:
+        results = classifier.classify([texts[index] for index in filled])
+    except Exception:
+        logger.exception("A batch of %d tickets failed; trying them one by one", len(filled))
+        for index in filled:
+            answers[index] = _answer_alone(classifier, texts[index])
+        return answers
+    each = 1000 * (time.perf_counter() - started) / max(len(filled), 1)
+    for index, result in zip(filled, results, strict=True):
+        answers[index] = (result, each)
+    return answers
+
+
+def _answer_alone(
+    classifier: ActiveClassifier, text: str
+) -> tuple[Classification, float] | Exception:
+    started = time.perf_counter()
+    try:
+        (result,) = classifier.classify([text])
+    except Exception as error:
+        return error
+    return result, 1000 * (time.perf_counter() - started)
+
+
+def fill(
+    prediction: Prediction,
+    text: str,
+    classification: Classification,
+    classifier: ActiveClassifier,
+    latency_ms: float,
+) -> None:
+    low, medium, high = classification.probabilities
+    prediction.prob_low, prediction.prob_medium, prediction.prob_high = low, medium, high
+    prediction.priority = classification.priority
+    prediction.confidence = classification.confidence
+    prediction.model_version = classifier.model_version
+    prediction.latency_ms = latency_ms
+    prediction.text_hash = text_hash(text)
+    prediction.decided_at = timezone.now()
+    prediction.state, prediction.reason = State.PENDING, Reason.OK
+
+
+def fill_abstained(prediction: Prediction) -> None:
+    prediction.state, prediction.reason = State.ABSTAINED, Reason.EMPTY_TEXT
+    prediction.decided_at = timezone.now()
+
+
+_STORED = (
+    "model_version_id",
+    "state",
+    "reason",
+    "priority",
+    "prob_low",
+    "prob_medium",
+    "prob_high",
+    "confidence",
+    "latency_ms",
+    "text_hash",
+    "claim",
+    "decided_at",
+)
+
+
+def stored_values(prediction: Prediction) -> dict[str, Any]:
+    return {name: getattr(prediction, name) for name in _STORED}
+
+
+def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
+    prediction.content_type = content_type_of(source.model)
+    prediction.object_id = str(instance.pk)
+    prediction.save(using=router.db_for_write(Prediction, instance=instance), force_insert=True)
+
+
+def priority_of(prediction: Prediction) -> Priority:
+    if prediction.priority is None:
+        raise ValueError("The prediction has not been classified.")
+    return Priority(prediction.priority)
+
+
+def supersede_pending(
+    source: TicketSource, instance: models.Model, reason: Prediction.Reason, using: str
+) -> None:
+    Prediction.objects.using(using).for_keys(source.model, [instance.pk]).filter(
+        state=State.PENDING
+    ).update(state=State.SUPERSEDED, reason=reason, decided_at=timezone.now())
+
+
+def announce(instance: models.Model, prediction: Prediction) -> None:
+    priority_predicted.send_robust(sender=type(instance), instance=instance, prediction=prediction)
+
+
+def savepoint(using: str) -> AbstractContextManager[Any]:
+    """Contain a database error, where there is a transaction that it would break."""
+    if connections[using].in_atomic_block:
+        return transaction.atomic(using=using)
+    return nullcontext()
+
+
+def forget(source: TicketSource, instance: models.Model, using: str) -> None:
+    """Delete what is stored about a ticket that is being deleted."""
+    for rows in (Override.objects, Prediction.objects):
+        rows.using(using).for_instance(instance).delete()

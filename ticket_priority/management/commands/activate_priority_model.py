@@ -1,0 +1,76 @@
+"""Choose the model version that serves."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ticket_priority import classifiers
+from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.models import ModelVersion
+
+
+class Command(BaseCommand):
+    help = "Activate a model version; every process follows at its next classification."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", nargs="?", help="a model version's name")
+        parser.add_argument(
+            "--previous", action="store_true", help="roll back to the version active before"
+        )
+        parser.add_argument("--list", action="store_true", help="list the versions and stop")
+        parser.add_argument("--json", action="store_true", help="print as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["list"]:
+            self._list(as_json=options["json"])
+            return
+        version = self._previous() if options["previous"] else self._named(options["name"])
+        try:
+            # A version that cannot be loaded must not be made to serve.
+            classifiers.load(version)
+        except TicketPriorityError as error:
+            raise CommandError(f"{version.name} was not activated: {error}") from error
+        version.activate()
+        if options["json"]:
+            self.stdout.write(json.dumps({"active": version.name}))
+        elif options["verbosity"] >= 1:
+            self.stdout.write(f"{version.name} is active.")
+
+    def _named(self, name: str | None) -> ModelVersion:
+        if not name:
+            raise CommandError("Name a model version (--list shows them), or pass --previous.")
+        version = ModelVersion.objects.filter(name=name).first()
+        if version is None:
+            known = ", ".join(ModelVersion.objects.values_list("name", flat=True)[:10]) or "none"
+            raise CommandError(f"There is no model version {name!r}. The newest: {known}.")
+        return version
+
+    def _previous(self) -> ModelVersion:
+        earlier = ModelVersion.objects.filter(is_active=None).exclude(activated_at=None)
+        version = earlier.order_by("-activated_at").first()
+        if version is None:
+            raise CommandError("No other version was ever active.")
+        return version
+
+    def _list(self, *, as_json: bool) -> None:
+        versions = [
+            {
+                "name": version.name,
+                "active": bool(version.is_active),
+                "base_model": version.base_model,
+                "macro_f1": version.metrics.get("model", {}).get("macro_f1"),
+                "created_at": version.created_at.isoformat(timespec="seconds"),
+            }
+            for version in ModelVersion.objects.all()
+        ]
+        if as_json:
+            self.stdout.write(json.dumps(versions, indent=2))
+            return
+        for row in versions:
+            mark = "*" if row["active"] else " "
+            score = "-" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
+            self.stdout.write(f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}")

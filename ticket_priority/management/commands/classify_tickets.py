@@ -1,0 +1,70 @@
+"""Classify the tickets that nobody and nothing has given a priority."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections import Counter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ticket_priority.classification import backfill
+from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.sources import all_sources, find_source
+
+
+class Command(BaseCommand):
+    help = (
+        "Classify every ticket whose priority is unset, in batches. Run it again to resume; "
+        "tickets that the active model version has answered are passed over."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        parser.add_argument("--limit", type=int, help="stop after so many tickets a source")
+        parser.add_argument("--database", help="database alias of the tickets")
+        parser.add_argument("--dry-run", action="store_true", help="classify, but write nothing")
+        parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        totals: dict[str, Counter[str]] = {}
+        try:
+            sources = [find_source(label) for label in options["source"] or ()] or all_sources()
+            if not sources:
+                raise CommandError("No model is a ticket source. See manage.py check.")
+            for source in sources:
+                totals[source.label] = self._classify(source, options)
+        except TicketPriorityError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. Run it again to resume.", returncode=130) from None
+        if options["json"]:
+            self.stdout.write(json.dumps(totals, indent=2))
+        failed = sum(counts["failed"] for counts in totals.values())
+        if failed:
+            raise CommandError(f"{failed} tickets could not be classified; the log says why.")
+
+    def _classify(self, source: Any, options: dict[str, Any]) -> Counter[str]:
+        speaks = options["verbosity"] >= 1 and not options["json"]
+        undecided = source.unset_rows(options["database"]).count()
+        if speaks:
+            self.stdout.write(f"{source.label}: {undecided} tickets without priority")
+        total: Counter[str] = Counter()
+        seen = 0
+        batches = backfill(
+            source,
+            dry_run=options["dry_run"],
+            limit=options["limit"],
+            using=options["database"],
+        )
+        for counts, size in batches:
+            total += counts
+            seen += size
+            if speaks:
+                self.stdout.write(f"  {seen} of {undecided}", ending="\n")
+        if speaks:
+            done = ", ".join(f"{count} {name}" for name, count in total.items()) or "nothing to do"
+            prefix = "would be: " if options["dry_run"] else ""
+            self.stdout.write(f"  {prefix}{done}")
+        return total

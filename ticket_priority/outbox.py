@@ -1,0 +1,179 @@
+"""Use case: pending predictions are worked off, each applied exactly once.
+
+Rows are always locked ticket first, prediction second, so that a worker and a person who touch
+the same ticket cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models, router, transaction
+from django.utils import timezone
+
+from ticket_priority.classifiers import ActiveClassifier, get_classifier
+from ticket_priority.conf import get_settings
+from ticket_priority.decisions import (
+    Reason,
+    State,
+    announce,
+    answers_of,
+    fill,
+    fill_abstained,
+    priority_of,
+    stored_values,
+)
+from ticket_priority.exceptions import ModelUnavailableError, SourceError
+from ticket_priority.models import Prediction
+from ticket_priority.sources import TicketSource, get_source
+
+logger = logging.getLogger(__name__)
+
+
+def drain(*, limit: int | None = None, using: str | None = None) -> int:
+    """Classify pending predictions in batches until none is left; return how many were decided.
+
+    Any number of workers may drain at once. A batch is claimed, classified without holding a
+    lock, and applied ticket by ticket, unless a person decided meanwhile.
+    """
+    options = get_settings()
+    decided = 0
+    if not options.enabled:
+        return decided
+    database = using or router.db_for_write(Prediction)
+    _give_up_on_poison(database)
+    while limit is None or decided < limit:
+        size = options.batch_size if limit is None else min(options.batch_size, limit - decided)
+        if not _pending_exists(database):
+            break
+        try:
+            classifier = get_classifier()
+        except ModelUnavailableError as error:
+            logger.warning("Pending tickets wait: %s", error)
+            break
+        claimed = _claim(size, database)
+        if not claimed:
+            break
+        decided += sum(_decide_claimed(claimed, classifier, database))
+    return decided
+
+
+def _pending_exists(using: str) -> bool:
+    seconds = get_settings().claim_seconds
+    return Prediction.objects.using(using).claimable(claim_seconds=seconds).exists()
+
+
+def _give_up_on_poison(using: str) -> None:
+    options = get_settings()
+    exhausted = Prediction.objects.using(using).claimable(claim_seconds=options.claim_seconds)
+    exhausted.filter(attempts__gte=options.max_attempts).update(
+        state=State.FAILED, decided_at=timezone.now()
+    )
+
+
+def _claim(size: int, using: str) -> list[Prediction]:
+    options = get_settings()
+    token = uuid.uuid4().hex
+    rows = Prediction.objects.using(using)
+    with transaction.atomic(using=using):
+        candidates = rows.claimable(claim_seconds=options.claim_seconds)
+        if connections[using].features.has_select_for_update_skip_locked:
+            candidates = candidates.select_for_update(skip_locked=True)
+        keys = list(candidates.values_list("pk", flat=True)[:size])
+        rows.claimable(claim_seconds=options.claim_seconds).filter(pk__in=keys).order_by().update(
+            claim=token, claimed_at=timezone.now(), attempts=models.F("attempts") + 1
+        )
+    return list(rows.filter(claim=token, state=State.PENDING).order_by("pk"))
+
+
+def _decide_claimed(
+    claimed: list[Prediction], classifier: ActiveClassifier, using: str
+) -> Iterator[bool]:
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for prediction in claimed:
+        by_type[prediction.content_type_id].append(prediction)
+    for content_type_id, predictions in by_type.items():
+        source = _source_of(content_type_id)
+        if source is None:
+            continue
+        tickets = _fetch(source, [row.object_id for row in predictions], using)
+        known = [row for row in predictions if row.object_id in tickets]
+        for row in predictions:
+            if row.object_id not in tickets:
+                yield _close_without_ticket(row, using)
+        texts = [source.text_of(tickets[row.object_id]) for row in known]
+        for row, text, answer in zip(known, texts, answers_of(classifier, texts), strict=True):
+            if isinstance(answer, Exception):
+                Prediction.objects.using(using).filter(pk=row.pk, claim=row.claim).update(
+                    reason=Reason.MODEL_ERROR
+                )
+                continue
+            if answer is None:
+                fill_abstained(row)
+            else:
+                fill(row, text, answer[0], classifier, answer[1])
+            yield _settle(source, tickets[row.object_id], row, using)
+
+
+def _settle(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> bool:
+    """Apply a claimed, classified prediction, once and only if nobody else decided."""
+    claim, prediction.claim, prediction.decided_at = prediction.claim, "", timezone.now()
+    applies = prediction.state == State.PENDING and prediction.mode != "suggest"
+    if prediction.state == State.PENDING and not applies:
+        prediction.state = State.SUGGESTED
+    try:
+        with transaction.atomic(using=using):
+            if applies:
+                written = source.compare_and_set(
+                    instance.pk,
+                    before=source.clean(prediction.value_before),
+                    priority=priority_of(prediction),
+                    using=using,
+                )
+                prediction.state = State.APPLIED if written else State.SUPERSEDED
+                prediction.reason = Reason.OK if written else Reason.PERSON_DECIDED
+            ours = Prediction.objects.using(using).filter(
+                pk=prediction.pk, claim=claim, state=State.PENDING
+            )
+            if not ours.update(**stored_values(prediction)):
+                raise _Overtaken
+    except _Overtaken:
+        return False
+    if prediction.state == State.APPLIED:
+        source.set_on(instance, priority_of(prediction))
+    announce(instance, prediction)
+    return True
+
+
+class _Overtaken(Exception):
+    """Another worker or a person settled the prediction first."""
+
+
+def _source_of(content_type_id: int) -> TicketSource | None:
+    model = ContentType.objects.get_for_id(content_type_id).model_class()
+    try:
+        return None if model is None else get_source(model)
+    except SourceError:
+        logger.warning("Pending predictions of %s wait: it is no ticket source now", model)
+        return None
+
+
+def _fetch(source: TicketSource, keys: Sequence[str], using: str) -> dict[str, models.Model]:
+    pk_field = source.model._meta.pk
+    rows = source.queryset(using).in_bulk([pk_field.to_python(key) for key in keys])
+    return {str(pk): ticket for pk, ticket in rows.items()}
+
+
+def _close_without_ticket(prediction: Prediction, using: str) -> bool:
+    closed = Prediction.objects.using(using).filter(pk=prediction.pk, claim=prediction.claim)
+    return bool(
+        closed.update(
+            state=State.ABSTAINED, reason=Reason.TICKET_GONE, decided_at=timezone.now(), claim=""
+        )
+    )

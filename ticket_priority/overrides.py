@@ -1,0 +1,68 @@
+"""Use case: a person decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models, router, transaction
+
+from ticket_priority.decisions import Reason, supersede_pending
+from ticket_priority.models import Override, Prediction, content_type_of
+from ticket_priority.priorities import Priority
+from ticket_priority.signals import priority_overridden
+from ticket_priority.sources import get_source
+
+
+def override(
+    instance: models.Model,
+    priority: int,
+    *,
+    user: Any = None,
+    reason: str = "",
+    via: str = "",
+) -> Override:
+    """Set a ticket's priority on a person's word and record who, when, from, to and why.
+
+    The host's column is written without `save()`, so nothing else of the ticket changes but its
+    `auto_now` columns. Raises the model's DoesNotExist when the ticket is gone.
+    """
+    source = get_source(type(instance))
+    using = router.db_for_write(type(instance), instance=instance)
+    with transaction.atomic(using=using):
+        current = source.lock(instance.pk, using=using)
+        before = source.to_priority(source.value_of(current))
+        source.write(current, priority, using=using)
+        record = record_override(
+            instance, before=before, after=priority, user=user, reason=reason, via=via
+        )
+    source.set_on(instance, priority)
+    return record
+
+
+def record_override(
+    instance: models.Model,
+    *,
+    before: int | None,
+    after: int,
+    user: Any = None,
+    reason: str = "",
+    via: str = "",
+) -> Override:
+    """Record a decision that the host has already written. Pending predictions are dropped."""
+    source = get_source(type(instance))
+    using = router.db_for_write(Override, instance=instance)
+    with transaction.atomic(using=using):
+        supersede_pending(source, instance, Reason.PERSON_DECIDED, using)
+        latest = Prediction.objects.using(using).for_instance(instance).order_by("pk").last()
+        record = Override.objects.using(using).create(
+            content_type=content_type_of(source.model),
+            object_id=str(instance.pk),
+            prediction=latest,
+            user=user if user is not None and user.is_authenticated else None,
+            from_priority=before,
+            to_priority=Priority(after),
+            reason=reason,
+            via=via,
+        )
+    priority_overridden.send_robust(sender=type(instance), instance=instance, override=record)
+    return record

@@ -1,0 +1,55 @@
+"""The road to django-q2, and what happens where it is not installed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from django.apps import apps
+
+from ticket_priority.conf import get_settings
+from ticket_priority.outbox import drain
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TASK: Final = "ticket_priority.tasks.drain_predictions"
+SWEEP_NAME: Final = "ticket_priority.sweep"
+
+
+def is_installed() -> bool:
+    """Say whether the project runs django-q2."""
+    return apps.is_installed("django_q")
+
+
+def nudge(using: str) -> None:
+    """Ask a worker to drain the pending predictions; without a queue, drain them here.
+
+    A broker that is down loses nothing: the rows stay pending, and the sweep or the next nudge
+    takes them. Never raises.
+    """
+    try:
+        if is_installed():
+            from django_q.tasks import async_task
+
+            async_task(DRAIN_TASK, using, task_name=SWEEP_NAME)
+        else:
+            drain(using=using)
+    except Exception:
+        logger.exception("No worker could be told of pending tickets; the sweep will find them")
+
+
+def ensure_schedules() -> None:
+    """Create or update the schedule that sweeps up pending predictions."""
+    if not is_installed():
+        return
+    from django_q.models import Schedule
+
+    Schedule.objects.update_or_create(
+        name=SWEEP_NAME,
+        defaults={
+            "func": DRAIN_TASK,
+            "schedule_type": Schedule.MINUTES,
+            "minutes": get_settings().sweep_minutes,
+            "repeats": -1,
+        },
+    )

@@ -1,0 +1,101 @@
+"""Django signal receivers, and the context manager that mutes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.db import models, router, transaction
+from django.db.models.signals import post_delete, post_save, pre_save
+
+from ticket_priority import queue
+from ticket_priority.classification import classify_before_insert, record_after_insert
+from ticket_priority.decisions import forget
+from ticket_priority.exceptions import SourceError
+from ticket_priority.models import Prediction
+from ticket_priority.sources import TicketSource, get_source
+
+_muted: ContextVar[bool] = ContextVar("ticket_priority_muted", default=False)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Save tickets without classifying them, in this thread or task."""
+    token = _muted.set(True)
+    try:
+        yield
+    finally:
+        _muted.reset(token)
+
+
+def connect(source: TicketSource) -> None:
+    """Listen to a source's model, its proxies and its children."""
+    for sender in (source.model, *_descendants(source.model)):
+        uid = f"ticket_priority.{sender._meta.label_lower}"
+        pre_save.connect(before_save, sender=sender, dispatch_uid=f"{uid}.pre_save")
+        post_save.connect(after_save, sender=sender, dispatch_uid=f"{uid}.post_save")
+        post_delete.connect(after_delete, sender=sender, dispatch_uid=f"{uid}.post_delete")
+
+
+def before_save(
+    sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
+) -> None:
+    source = _listening_source(sender)
+    if source is not None and instance._state.adding and not raw:
+        classify_before_insert(source, instance, using)
+
+
+def after_save(
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool,
+    raw: bool,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    source = _listening_source(sender)
+    if source is None or raw or not created:
+        return
+    prediction = record_after_insert(source, instance, using)
+    if prediction is not None and prediction.is_nudge_worthy:
+        database = router.db_for_write(Prediction, instance=instance)
+        transaction.on_commit(partial(queue.nudge, database), using=using, robust=True)
+
+
+def after_delete(
+    sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
+) -> None:
+    source = _registered_source(sender)
+    if source is not None:
+        forget(source, instance, using)
+
+
+def wake_pending(**kwargs: Any) -> None:
+    """A model serves now: tickets that waited for one need wait no longer."""
+    database = router.db_for_write(Prediction)
+    transaction.on_commit(partial(queue.nudge, database), using=database, robust=True)
+
+
+def create_schedules(**kwargs: Any) -> None:
+    queue.ensure_schedules()
+
+
+def _listening_source(sender: type[models.Model]) -> TicketSource | None:
+    return None if _muted.get() else _registered_source(sender)
+
+
+def _registered_source(sender: type[models.Model]) -> TicketSource | None:
+    try:
+        return get_source(sender)
+    except SourceError:
+        return None
+
+
+def _descendants(model: type[models.Model]) -> list[type[models.Model]]:
+    if not apps.models_ready:
+        return []
+    return [other for other in apps.get_models() if other is not model and issubclass(other, model)]

@@ -1,0 +1,236 @@
+"""Use case: labelled tickets become a registered model version, and perhaps the active one."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from ticket_priority import artifacts, classifiers, datasets
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import (
+    TicketPriorityError,
+    TrainingError,
+    TrainingInProgressError,
+)
+from ticket_priority.interfaces import LabelledText, ProgressCallback, Trainer, TrainingConfig
+from ticket_priority.models import ModelVersion
+from ticket_priority.sources import TicketSource, all_sources
+
+logger = logging.getLogger(__name__)
+
+ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """What came of a training run.
+
+    `compared_with` is the active version's gate figure on the same test split, or None where no
+    version was active or it could not be run.
+    """
+
+    version: ModelVersion
+    activated: bool
+    reason: str
+    compared_with: float | None
+    run_dir: Path
+
+
+def configure(**changes: Any) -> TrainingConfig:
+    """Return the settings' training configuration with `changes` over it; None changes nothing.
+
+    Raises TrainingError on an impossible value.
+    """
+    options = get_settings()
+    given: dict[str, Any] = {
+        "model_name": options.model_name,
+        "output_dir": str(options.output_dir),
+        **options.training,
+        **{name: value for name, value in changes.items() if value is not None},
+    }
+    try:
+        return TrainingConfig(**given)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"The training configuration is wrong: {error}.") from error
+
+
+def train_model(
+    config: TrainingConfig,
+    *,
+    sources: Sequence[TicketSource] | None = None,
+    activate: str = "if-better",
+    progress: ProgressCallback = logger.info,
+    show_progress_bar: bool = False,
+) -> TrainingOutcome:
+    """Train on the tickets people labelled, publish, register, and activate by the gate.
+
+    Raises TrainingInProgressError, DatasetError, TrainingError or ArtifactError. Whatever fails,
+    and on Ctrl-C, the active version stays as it was and no version is registered.
+    """
+    with _training_lock(get_settings().artifact_root):
+        _check_writable(Path(config.output_dir))
+        fit = _load_trainer()
+        progress("Reading labelled tickets")
+        dataset = datasets.build(all_sources() if sources is None else sources)
+        progress(_describe(dataset))
+        result = fit(
+            dataset.train,
+            dataset.validation,
+            dataset.test,
+            config,
+            progress=progress,
+            show_progress_bar=show_progress_bar,
+        )
+        progress("Publishing the artefact")
+        version = _register(result.artifact_dir, result.run_dir, config, dataset)
+        progress("Comparing with the active version")
+        passes, reason, compared_with = _pass_gate(version, dataset.test, activate)
+        if passes:
+            version.activate()
+        return TrainingOutcome(version, passes, reason, compared_with, result.run_dir)
+
+
+def _register(
+    staged: Path, run_dir: Path, config: TrainingConfig, dataset: datasets.Dataset
+) -> ModelVersion:
+    root = get_settings().artifact_root
+    name = _free_name(root)
+    artifact = artifacts.publish(staged, root, name)
+    try:
+        with transaction.atomic():
+            return ModelVersion.objects.create(
+                name=name,
+                kind=artifact.kind,
+                directory=name,
+                digest=artifact.digest,
+                base_model=config.model_name,
+                metrics=artifact.metrics,
+                config=config.as_dict(),
+                dataset=dataset.summary(),
+                run_directory=str(run_dir),
+            )
+    except BaseException:
+        artifacts.remove(artifact.directory)
+        raise
+
+
+def _free_name(root: Path) -> str:
+    stamp = timezone.now().strftime("%Y%m%d-%H%M%S")
+    name, number = stamp, 1
+    while (root / name).exists() or ModelVersion.objects.filter(name=name).exists():
+        number += 1
+        name = f"{stamp}-{number}"
+    return name
+
+
+def _pass_gate(
+    candidate: ModelVersion, test: Sequence[LabelledText], activate: str
+) -> tuple[bool, str, float | None]:
+    """Decide on activation; return the decision, why, and the active version's figure.
+
+    Both are scored as they are served, so a candidate that cannot be served is found here.
+    """
+    if activate == "never":
+        return False, "activation was not asked for", None
+    metric = get_settings().gate_metric
+    try:
+        candidate_score = _score(candidate, test, metric)
+    except TicketPriorityError as error:
+        return False, f"the new version cannot be served: {error}", None
+    active = ModelVersion.objects.active()
+    if active is None:
+        return True, "no version was active", None
+    try:
+        active_score = _score(active, test, metric)
+    except TicketPriorityError as error:
+        return True, f"the active version {active.name} cannot be run: {error}", None
+    figures = f"{metric} {candidate_score:.3f} against {active_score:.3f} of {active.name}"
+    if activate == "always":
+        return True, f"activation was asked for; {figures}", active_score
+    if candidate_score >= active_score:
+        return True, figures, active_score
+    return False, f"{figures}, which stays active", active_score
+
+
+def _score(version: ModelVersion, test: Sequence[LabelledText], metric: str) -> float:
+    answers = classifiers.load(version).classify([row.text for row in test])
+    pairs = [(row.label, answer.priority) for row, answer in zip(test, answers, strict=True)]
+    if metric == "accuracy":
+        return sum(true == predicted for true, predicted in pairs) / len(pairs)
+    if metric == "macro_f1":
+        return _macro_f1(pairs)
+    raise TrainingError(
+        f'TICKET_PRIORITY["GATE_METRIC"] is {metric!r}; choose macro_f1 or accuracy.'
+    )
+
+
+def _macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
+    """Mean F1 of the classes that occur in the test split."""
+    scores = []
+    for label in {true for true, _ in pairs}:
+        hits = sum(true == predicted == label for true, predicted in pairs)
+        involved = sum((true == label) + (predicted == label) for true, predicted in pairs)
+        scores.append(2 * hits / involved)
+    return sum(scores) / len(scores)
+
+
+def _load_trainer() -> Trainer:
+    path = get_settings().trainer
+    try:
+        trainer: Trainer = import_string(path)
+    except ImportError as error:
+        raise TrainingError(f"The trainer {path} cannot be imported: {error}") from error
+    return trainer
+
+
+def _describe(dataset: datasets.Dataset) -> str:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in dataset.dropped.items() if count)
+    line = (
+        f"{len(dataset)} labelled tickets: {len(dataset.train)} to train, "
+        f"{len(dataset.validation)} to validate, {len(dataset.test)} to test"
+    )
+    return f"{line} (left out: {dropped})" if dropped else line
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TrainingError(
+            f"The output directory {directory} cannot be written: {error.strerror}. Pass "
+            '--output-dir, or set TICKET_PRIORITY["OUTPUT_DIR"].'
+        ) from error
+
+
+@contextmanager
+def _training_lock(root: Path) -> Iterator[None]:
+    """Hold the one training slot. The system frees it when the process dies, however it dies."""
+    path = root / ".training.lock"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise TrainingError(
+            f"{root} cannot be written: {error.strerror}. Set "
+            'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingInProgressError(
+                f"Another training run holds {path}. Wait for it, or stop it."
+            ) from error
+        yield
