@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse_lazy
+from django.utils.translation import gettext as _
+from django.views import View
+from django.views.generic import CreateView, ListView, TemplateView
+
+from helpdesk.access import AgentRequiredMixin
+from helpdesk.forms import (
+    CommentForm,
+    OpenTicketForm,
+    PriorityForm,
+    QueueFilterForm,
+    TicketPropertiesForm,
+)
+from helpdesk.mail import send_reply
+from helpdesk.models import Ticket, TicketQuerySet
+from ticket_priority import override
+from ticket_priority.models import Override, Prediction
+from ticket_priority.priorities import Priority
+
+OPENED_TICKET: Final = "opened_ticket"
+
+
+class OpenTicketView(CreateView):  # type: ignore[type-arg]
+    form_class = OpenTicketForm
+    template_name = "helpdesk/open_ticket.html"
+    success_url = reverse_lazy("helpdesk:thanks")
+
+    def form_valid(self, form: forms.ModelForm[Ticket]) -> HttpResponse:
+        response = super().form_valid(form)
+        assert self.object is not None  # noqa: S101
+        self.request.session[OPENED_TICKET] = self.object.pk
+        return response
+
+
+class ThanksView(TemplateView):
+    """Shows the number of the ticket this browser opened last, and of no other."""
+
+    template_name = "helpdesk/thanks.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(number=self.request.session.get(OPENED_TICKET), **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A ticket's priority and the newest prediction about it, if there is one."""
+
+    ticket: Ticket
+    prediction: Prediction | None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the shown priority is the model's own."""
+        return (
+            self.prediction is not None
+            and self.prediction.state == Prediction.State.APPLIED
+            and self.prediction.priority == self.ticket.priority
+        )
+
+    @property
+    def is_pending(self) -> bool:
+        return self.prediction is not None and self.prediction.state == Prediction.State.PENDING
+
+    @property
+    def is_suggested(self) -> bool:
+        return (
+            self.prediction is not None
+            and self.prediction.state == Prediction.State.SUGGESTED
+            and self.prediction.priority is not None
+            and self.prediction.priority != self.ticket.priority
+        )
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the model was asked and gave no answer."""
+        return self.prediction is not None and self.prediction.state in (
+            Prediction.State.FAILED,
+            Prediction.State.ABSTAINED,
+        )
+
+    @property
+    def probabilities(self) -> list[tuple[Priority, float]]:
+        """Each class with its probability, the gravest first; empty until classified."""
+        if self.prediction is None:
+            return []
+        known = self.prediction.probabilities
+        pairs = [(priority, known[priority.slug]) for priority in reversed(Priority)]
+        return [(priority, share) for priority, share in pairs if share is not None]
+
+
+class QueueView(AgentRequiredMixin, ListView):  # type: ignore[type-arg]
+    template_name = "helpdesk/queue.html"
+    paginate_by = 25
+    context_object_name = "tickets"
+
+    def get_queryset(self) -> TicketQuerySet:
+        self.filter_form = QueueFilterForm(self.request.GET or None)
+        wanted: dict[str, Any] = {}
+        if self.filter_form.is_bound:
+            self.filter_form.is_valid()
+            wanted = self.filter_form.cleaned_data
+        self.tickets = self._filter(wanted)
+        return self._filter_priority(wanted.get("priority", "")).in_working_order()
+
+    def _filter(self, wanted: dict[str, Any]) -> TicketQuerySet:
+        tickets = Ticket.objects.all()
+        status = wanted.get("status") or QueueFilterForm.ACTIVE
+        if status == QueueFilterForm.ACTIVE:
+            tickets = tickets.active()
+        elif status != QueueFilterForm.ALL:
+            tickets = tickets.filter(status=status)
+        if wanted.get("queue"):
+            tickets = tickets.filter(queue=wanted["queue"])
+        if wanted.get("assignee") == "me":
+            tickets = tickets.filter(assignee=self.request.user.pk)
+        elif wanted.get("assignee") == "nobody":
+            tickets = tickets.filter(assignee=None)
+        return tickets.search(wanted.get("q") or "")
+
+    def _filter_priority(self, wanted: str) -> TicketQuerySet:
+        tickets = self.tickets
+        if wanted == "unset":
+            tickets = tickets.filter(priority=None)
+        elif wanted:
+            tickets = tickets.filter(priority=Priority.from_slug(wanted))
+        return tickets.select_related("queue", "assignee").defer("description")
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().get_context_data(**kwargs)
+        page = list(context["tickets"])
+        predictions = Prediction.objects.latest_for(page)
+        counts = dict(self.tickets.order_by().values_list("priority").annotate(number=Count("pk")))
+        chosen = self.request.GET.get("priority", "")
+        context.update(
+            filter_form=self.filter_form,
+            rows=[Judgement(ticket, predictions.get(str(ticket.pk))) for ticket in page],
+            tallies=[
+                (slug, priority, counts.get(priority, 0), slug == chosen)
+                for slug, priority in (
+                    *((priority.slug, priority) for priority in reversed(Priority)),
+                    ("unset", None),
+                )
+            ],
+            total=sum(counts.values()),
+            chosen_priority=chosen,
+        )
+        return context
+
+
+class TicketView(AgentRequiredMixin, View):
+    """The ticket page."""
+
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)
+        self.pk: int = kwargs["pk"]
+
+    def get_ticket(self) -> Ticket:
+        return get_object_or_404(Ticket.objects.select_related("queue", "assignee"), pk=self.pk)
+
+    def get_user(self) -> User:
+        user = self.request.user
+        assert isinstance(user, User)  # noqa: S101
+        return user
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return self.show(self.get_ticket())
+
+    def show(self, ticket: Ticket, **bound: forms.BaseForm) -> HttpResponse:
+        prediction = Prediction.objects.latest_for([ticket]).get(str(ticket.pk))
+        context: dict[str, Any] = {
+            "ticket": ticket,
+            "judgement": Judgement(ticket, prediction),
+            "comments": ticket.comments.select_related("author"),
+            "overrides": Override.objects.for_instance(ticket).select_related("user"),
+            "properties_form": TicketPropertiesForm(instance=ticket),
+            "comment_form": CommentForm(),
+            "priority_form": PriorityForm(initial={"priority": ticket.priority}),
+            **bound,
+        }
+        return render(self.request, "helpdesk/ticket.html", context, status=422 if bound else 200)
+
+
+class TicketActionView(TicketView):
+    """Takes one form of the ticket page, and shows the page with it again when it is invalid."""
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        # Where the login page leads when the session ran out before the form was sent.
+        return redirect("helpdesk:ticket", pk=pk)
+
+
+class PropertiesView(TicketActionView):
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        ticket = self.get_ticket()
+        form = TicketPropertiesForm(request.POST, instance=ticket)
+        if not form.is_valid():
+            return self.show(self.get_ticket(), properties_form=form)
+        form.save()
+        if form.changed_data:
+            messages.success(request, _("The ticket is updated."))
+        return redirect(ticket)
+
+
+class CommentView(TicketActionView):
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        ticket = self.get_ticket()
+        form = CommentForm(request.POST)
+        if not form.is_valid():
+            return self.show(ticket, comment_form=form)
+        comment = form.save(commit=False)
+        comment.ticket, comment.author = ticket, self.get_user()
+        comment.save()
+        ticket.save(update_fields=["updated_at"])
+        if comment.is_internal:
+            messages.success(request, _("The note is saved."))
+        elif send_reply(comment):
+            messages.success(
+                request, _("The reply was sent to %(address)s.") % {"address": ticket.requester}
+            )
+        elif ticket.requester:
+            messages.warning(request, _("The reply is saved, but the mail could not be sent."))
+        else:
+            messages.warning(
+                request, _("The reply is saved. The ticket has no e-mail address to send it to.")
+            )
+        return redirect(f"{ticket.get_absolute_url()}#comment-{comment.pk}")
+
+
+class PriorityView(TicketActionView):
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        ticket = self.get_ticket()
+        form = PriorityForm(request.POST)
+        if not form.is_valid():
+            return self.show(ticket, priority_form=form)
+        chosen = Priority(form.cleaned_data["priority"])
+        override(
+            ticket,
+            chosen,
+            user=self.get_user(),
+            reason=form.cleaned_data["reason"],
+            via="page",
+        )
+        messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
+        return redirect(ticket)
+
+
+class AcceptSuggestionView(TicketActionView):
+    """Takes over the suggestion the page showed, unless another has replaced it since."""
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        ticket = self.get_ticket()
+        prediction = Prediction.objects.latest_for([ticket]).get(str(ticket.pk))
+        shown = request.POST.get("prediction", "")
+        if (
+            prediction is None
+            or not Judgement(ticket, prediction).is_suggested
+            or shown != str(prediction.pk)
+        ):
+            messages.warning(
+                request, _("The suggestion has changed in the meantime. Please look again.")
+            )
+            return redirect(ticket)
+        chosen = Priority(prediction.priority)
+        override(
+            ticket,
+            chosen,
+            user=self.get_user(),
+            reason=_("Suggestion accepted"),
+            via="page",
+        )
+        messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
+        return redirect(ticket)
