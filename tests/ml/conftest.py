@@ -24,7 +24,10 @@ FILLERS = ("please", "the", "system", "is", "since", "monday", "team", "hello", 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a random two-layer BERT and its WordPiece tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-encoder")
+    return write_tiny_encoder(tmp_path_factory.mktemp("tiny-encoder"))
+
+
+def write_tiny_encoder(folder: Path) -> Path:
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng():

@@ -1,0 +1,90 @@
+"""A model that really serves: a tiny encoder, trained once a session and published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ticket_priority.models import ModelVersion
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Train the tiny encoder until it tells an outage from a typo; return the TrainingResult."""
+    from tests.ml.conftest import toy_rows, write_tiny_encoder
+    from ticket_priority.interfaces import TrainingConfig
+    from ticket_priority.ml.trainer import fit
+
+    folder = tmp_path_factory.mktemp("toy")
+    config = TrainingConfig(
+        model_name=str(write_tiny_encoder(tmp_path_factory.mktemp("toy-encoder"))),
+        output_dir=str(folder),
+        max_epochs=8,
+        batch_size=16,
+        max_length=48,
+        learning_rate=5e-3,
+        precision="32-true",
+        accelerator="cpu",
+        threads=2,
+    )
+    return fit(
+        toy_rows(240, 1), toy_rows(60, 2), toy_rows(60, 3), config, show_progress_bar=False
+    )
+
+
+@pytest.fixture
+def artifact_root(tmp_path: Path, settings: Any) -> Path:
+    """Point ARTIFACT_ROOT and OUTPUT_DIR into a folder of this test."""
+    root = tmp_path / "models"
+    settings.TICKET_PRIORITY = {
+        **settings.TICKET_PRIORITY,
+        "ARTIFACT_ROOT": root,
+        "OUTPUT_DIR": tmp_path / "outputs",
+    }
+    return root
+
+
+@pytest.fixture
+def fresh_classifier() -> Iterator[None]:
+    """Begin and end with no model in this process's memory."""
+    from ticket_priority import classifiers
+
+    classifiers.reset()
+    yield
+    classifiers.reset()
+
+
+@pytest.fixture
+def toy_version(db: None, artifact_root: Path, toy_run: Any) -> ModelVersion:
+    """Return a published, registered version that is not active."""
+    return publish_toy(toy_run, artifact_root, "toy-1")
+
+
+@pytest.fixture
+def active_model(toy_version: ModelVersion, fresh_classifier: None) -> ModelVersion:
+    """Return the active version: "outage" is high, "invoice" medium, "typo" low."""
+    toy_version.activate()
+    return toy_version
+
+
+def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:
+    """Publish and register the toy run under a name of its own."""
+    from ticket_priority import artifacts
+    from ticket_priority.models import ModelVersion
+
+    staged = root.parent / f"staged-{name}"
+    shutil.copytree(toy_run.artifact_dir, staged)
+    artifact = artifacts.publish(staged, root, name)
+    return ModelVersion.objects.create(
+        name=name,
+        kind=artifact.kind,
+        directory=name,
+        digest=artifact.digest,
+        base_model="tiny",
+        metrics=artifact.metrics,
+    )
