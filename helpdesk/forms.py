@@ -85,7 +85,7 @@ class QueueFilterForm(forms.Form):
     status = forms.ChoiceField(
         label=_("Status"),
         required=False,
-        choices=[(ACTIVE, _("Open and pending")), *Ticket.Status.choices, (ALL, _("All"))],
+        choices=[(ACTIVE, _("Unsolved")), *Ticket.Status.choices, (ALL, _("All"))],
     )
     queue = forms.ModelChoiceField(
         Queue.objects.all(), label=_("Queue"), required=False, empty_label=_("All")
@@ -96,7 +96,7 @@ class QueueFilterForm(forms.Form):
         choices=[
             ("", _("All")),
             *((priority.slug, priority.label) for priority in reversed(Priority)),
-            ("unset", _("Not set")),
+            ("unset", _("Unset")),
         ],
     )
     assignee = forms.ChoiceField(

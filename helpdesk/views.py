@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,18 +53,31 @@ class ThanksView(TemplateView):
         return super().get_context_data(number=self.request.session.get(OPENED_TICKET), **kwargs)
 
 
+def judge(tickets: Sequence[Ticket]) -> list[Judgement]:
+    """Return the judgement of each ticket, in two queries."""
+    predictions = Prediction.objects.latest_for(tickets)
+    keys = [ticket.pk for ticket in tickets]
+    decided = set(Override.objects.for_keys(Ticket, keys).values_list("object_id", flat=True))
+    return [
+        Judgement(ticket, predictions.get(str(ticket.pk)), str(ticket.pk) in decided)
+        for ticket in tickets
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A ticket's priority and the newest prediction about it, if there is one."""
+    """A ticket's priority, the newest prediction about it, and whether a person has decided."""
 
     ticket: Ticket
     prediction: Prediction | None
+    is_decided: bool
 
     @property
     def is_automatic(self) -> bool:
         """Whether the shown priority is the model's own."""
         return (
-            self.prediction is not None
+            not self.is_decided
+            and self.prediction is not None
             and self.prediction.state == Prediction.State.APPLIED
             and self.prediction.priority == self.ticket.priority
         )
@@ -73,13 +87,22 @@ class Judgement:
         return self.prediction is not None and self.prediction.state == Prediction.State.PENDING
 
     @property
+    def suggestion(self) -> Priority | None:
+        """The class an agent may accept; None when there is nothing to accept."""
+        prediction = self.prediction
+        if (
+            self.is_decided
+            or prediction is None
+            or prediction.state != Prediction.State.SUGGESTED
+            or prediction.priority is None
+            or prediction.priority == self.ticket.priority
+        ):
+            return None
+        return Priority(prediction.priority)
+
+    @property
     def is_suggested(self) -> bool:
-        return (
-            self.prediction is not None
-            and self.prediction.state == Prediction.State.SUGGESTED
-            and self.prediction.priority is not None
-            and self.prediction.priority != self.ticket.priority
-        )
+        return self.suggestion is not None
 
     @property
     def is_unanswered(self) -> bool:
@@ -138,13 +161,11 @@ class QueueView(AgentRequiredMixin, ListView):  # type: ignore[type-arg]
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         context = super().get_context_data(**kwargs)
-        page = list(context["tickets"])
-        predictions = Prediction.objects.latest_for(page)
         counts = dict(self.tickets.order_by().values_list("priority").annotate(number=Count("pk")))
         chosen = self.request.GET.get("priority", "")
         context.update(
             filter_form=self.filter_form,
-            rows=[Judgement(ticket, predictions.get(str(ticket.pk))) for ticket in page],
+            rows=judge(context["tickets"]),
             tallies=[
                 (slug, priority, counts.get(priority, 0), slug == chosen)
                 for slug, priority in (
@@ -177,10 +198,9 @@ class TicketView(AgentRequiredMixin, View):
         return self.show(self.get_ticket())
 
     def show(self, ticket: Ticket, **bound: forms.BaseForm) -> HttpResponse:
-        prediction = Prediction.objects.latest_for([ticket]).get(str(ticket.pk))
         context: dict[str, Any] = {
             "ticket": ticket,
-            "judgement": Judgement(ticket, prediction),
+            "judgement": judge([ticket])[0],
             "comments": ticket.comments.select_related("author"),
             "overrides": Override.objects.for_instance(ticket).select_related("user"),
             "properties_form": TicketPropertiesForm(instance=ticket),
@@ -259,18 +279,14 @@ class AcceptSuggestionView(TicketActionView):
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()
-        prediction = Prediction.objects.latest_for([ticket]).get(str(ticket.pk))
-        shown = request.POST.get("prediction", "")
-        if (
-            prediction is None
-            or not Judgement(ticket, prediction).is_suggested
-            or shown != str(prediction.pk)
-        ):
+        (judgement,) = judge([ticket])
+        chosen = judgement.suggestion
+        shown = judgement.prediction and str(judgement.prediction.pk)
+        if chosen is None or request.POST.get("prediction") != shown:
             messages.warning(
                 request, _("The suggestion has changed in the meantime. Please look again.")
             )
             return redirect(ticket)
-        chosen = Priority(prediction.priority)
         override(
             ticket,
             chosen,
