@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -52,11 +54,7 @@ def report(
     figures |= {
         "accuracy": float(accuracy_score(truth, chosen)),
         "macro_f1": float(f1_score(truth, chosen, average="macro", zero_division=0.0)),
-        "weighted_kappa": float(
-            cohen_kappa_score(
-                truth, chosen, labels=_CLASSES, weights="quadratic", replace_undefined_by=0.0
-            )
-        ),
+        "weighted_kappa": _weighted_kappa(truth, chosen),
         "per_class": _per_class(truth, chosen),
         "confusion_matrix": confusion_matrix(truth, chosen, labels=_CLASSES).tolist(),
     }
@@ -68,6 +66,16 @@ def most_probable(probabilities: npt.NDArray[np.float32]) -> list[int]:
     last = probabilities.shape[1] - 1
     chosen: list[int] = (last - probabilities[:, ::-1].argmax(axis=1)).tolist()
     return chosen
+
+
+def _weighted_kappa(truth: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> float:
+    with warnings.catch_warnings():
+        # One class only on both sides: documented as 0, so not worth a warning.
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        kappa = cohen_kappa_score(
+            truth, chosen, labels=_CLASSES, weights="quadratic", replace_undefined_by=0.0
+        )
+    return float(kappa)
 
 
 def _calibration_error(

@@ -1,0 +1,95 @@
+"""The files of a training run: its folder, its checkpoints, and an artefact all at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from ticket_priority.exceptions import TrainingError
+from ticket_priority.interfaces import TrainingConfig
+
+_RUN_DIR_VARIABLE: Final = "TICKET_PRIORITY_RUN_DIR"
+
+
+@contextmanager
+def run_directory(config: TrainingConfig) -> Iterator[Path]:
+    """Make the folder of this run, one no other run has; processes it starts again share it.
+
+    Raises TrainingError when the output folder cannot be written to.
+    """
+    if getattr(rank_zero_only, "rank", 0):
+        # The first process started this program again and made the folder for it.
+        yield Path(os.environ.get(_RUN_DIR_VARIABLE, config.output_dir))
+        return
+    run_dir = _new_directory(Path(config.output_dir))
+    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
+    try:
+        yield run_dir
+    finally:
+        os.environ.pop(_RUN_DIR_VARIABLE, None)
+
+
+def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
+    """Read the checkpoint to resume and make sure that it belongs to this configuration."""
+    path = Path(str(config.resume_from))
+    if not path.is_file():
+        raise TrainingError(f"There is no checkpoint to resume at {path}.")
+    checkpoint = load_checkpoint(path)
+    known = checkpoint.get("hyper_parameters", {})
+    for name in ("model_name", "trainable_layers"):
+        if known.get(name) != getattr(config, name):
+            raise TrainingError(
+                f"{path} was trained with {name}={known.get(name)!r}, not "
+                f"{getattr(config, name)!r}. Resume it with the configuration it was started with."
+            )
+    return checkpoint
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )
+    except Exception as error:
+        raise TrainingError(f"The checkpoint {path} cannot be read: {error}") from error
+    return checkpoint
+
+
+@contextmanager
+def all_or_nothing(directory: Path) -> Iterator[Path]:
+    """Give a folder beside `directory` to write to; it takes that name only when all went well."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _new_directory(output_dir: Path) -> Path:
+    now = datetime.now().astimezone()
+    day = output_dir / f"{now:%Y-%m-%d}"
+    try:
+        day.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            run_dir = day / (f"{now:%H-%M-%S}" if number == 1 else f"{now:%H-%M-%S}-{number}")
+            with suppress(FileExistsError):
+                run_dir.mkdir()
+                break
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write to the output folder {output_dir}: {error}. "
+            "Choose a folder that can be written to."
+        ) from error
+    return run_dir
