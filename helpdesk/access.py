@@ -20,19 +20,29 @@ def is_agent(user: AbstractBaseUser | AnonymousUser) -> bool:
     return user.is_staff or user.groups.filter(name=AGENTS_GROUP).exists()
 
 
-def agents() -> QuerySet[User]:
-    """Return the active users a ticket can be assigned to, by name."""
+def agents(*, besides: int | None = None) -> QuerySet[User]:
+    """Return the active users a ticket can be assigned to, by name.
+
+    `besides` adds one user who need not be an agent any more: the present assignee.
+    """
     # A subquery, not a join: a user in several groups would be listed several times.
     members = User.groups.through.objects.filter(group__name=AGENTS_GROUP).values("user")
-    return User.objects.filter(Q(is_staff=True) | Q(pk__in=members), is_active=True).order_by(
-        "username"
-    )
+    working = Q(is_active=True) & (Q(is_staff=True) | Q(pk__in=members))
+    return User.objects.filter(working | Q(pk=besides)).order_by("username")
+
+
+def request_is_agents(request: HttpRequest) -> bool:
+    """Return `is_agent` of the request's user, asking the database once a request."""
+    known: bool | None = getattr(request, "_is_agent", None)
+    if known is None:
+        known = is_agent(getattr(request, "user", AnonymousUser()))
+        request._is_agent = known  # type: ignore[attr-defined]
+    return known
 
 
 def agent(request: HttpRequest) -> dict[str, Any]:
     """Template context: `is_agent`, looked up only where a template asks."""
-    user = getattr(request, "user", AnonymousUser())
-    return {"is_agent": SimpleLazyObject(lambda: is_agent(user))}
+    return {"is_agent": SimpleLazyObject(lambda: request_is_agents(request))}
 
 
 class AgentRequiredMixin(AccessMixin):
@@ -41,7 +51,7 @@ class AgentRequiredMixin(AccessMixin):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return self.handle_no_permission()
-        if not is_agent(request.user):
+        if not request_is_agents(request):
             self.raise_exception = True
             return self.handle_no_permission()
         return super().dispatch(request, *args, **kwargs)  # type: ignore[misc, no-any-return]

@@ -118,7 +118,7 @@ class TicketPropertiesForm(forms.ModelForm):  # type: ignore[type-arg]
         assignee, queue = self.fields["assignee"], self.fields["queue"]
         assert isinstance(assignee, forms.ModelChoiceField)  # noqa: S101
         assert isinstance(queue, forms.ModelChoiceField)  # noqa: S101
-        assignee.queryset = agents()
+        assignee.queryset = agents(besides=self.instance.assignee_id)
         assignee.empty_label = _("Nobody")
         queue.empty_label = _("No queue")
         for field in self.fields.values():

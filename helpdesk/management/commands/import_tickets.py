@@ -134,9 +134,7 @@ class Command(BaseCommand):
             return
         if options.dry_run:
             valid = report.read - report.rejected
-            self.stdout.write(
-                f"{valid} of {report.read} rows can be imported. Nothing was written."
-            )
+            self.stdout.write(f"{valid} of {report.read} rows are valid. Nothing was written.")
             return
         self.stdout.write(
             self.style.SUCCESS(
