@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -25,7 +26,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import logging
 
 from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
 
@@ -205,8 +205,10 @@ def build_model_from_config(config: dict[str, Any], pooling: str, num_classes: i
         ) from error
 
 
-def _from_config(factory: Any, config: PreTrainedConfig, options: dict[str, Any]) -> Any:
-    return factory.from_config(config, **options)
+def _from_config(
+    factory: Any, config: PreTrainedConfig, options: dict[str, Any]
+) -> PreTrainedModel:
+    return cast(PreTrainedModel, factory.from_config(config, **options))
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -244,6 +246,7 @@ def freeze(model: nn.Module, trainable_layers: int | None) -> None:
 @contextmanager
 def _without_load_report() -> Iterator[None]:
     """A new head is always "missing" from the weights: the report of it is no news."""
+    logging: Any = transformers.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
