@@ -32,9 +32,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         accelerator="cpu",
         threads=2,
     )
-    return fit(
-        toy_rows(240, 1), toy_rows(60, 2), toy_rows(60, 3), config, show_progress_bar=False
-    )
+    return fit(toy_rows(240, 1), toy_rows(60, 2), toy_rows(60, 3), config, show_progress_bar=False)
 
 
 @pytest.fixture

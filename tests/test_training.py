@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+
+from helpdesk.models import Ticket
+from tests.conftest import publish_toy
+from ticket_priority import training
+from ticket_priority.classifiers import get_classifier
+from ticket_priority.exceptions import TrainingError, TrainingInProgressError
+from ticket_priority.interfaces import TrainingConfig
+from ticket_priority.models import ModelVersion
+from ticket_priority.sources import get_source
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def labelled_tickets(db: None) -> None:
+    from tests.ml.conftest import toy_rows
+
+    Ticket.objects.bulk_create(
+        [
+            Ticket(subject=row.text, description=f"{index} x", priority=row.label)
+            for index, row in enumerate(toy_rows(240, 5))
+        ]
+    )
+
+
+@pytest.fixture
+def tiny_training(
+    settings: Any, artifact_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Make the settings train a tiny encoder in seconds; return ARTIFACT_ROOT."""
+    from tests.ml.conftest import write_tiny_encoder
+
+    settings.TICKET_PRIORITY = {
+        **settings.TICKET_PRIORITY,
+        "MODEL_NAME": str(write_tiny_encoder(tmp_path_factory.mktemp("encoder"))),
+        "TRAINING": {
+            "max_epochs": 6,
+            "batch_size": 16,
+            "max_length": 48,
+            "learning_rate": 5e-3,
+            "accelerator": "cpu",
+            "precision": "32-true",
+        },
+    }
+    return artifact_root
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("train_priority_model", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_table_trains_a_version_that_serves(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    printed = run("--verbosity=1")
+    version = ModelVersion.objects.get()
+    assert version.is_active
+    assert version.metrics["model"]["accuracy"] >= 0.8
+    assert version.dataset["rows"]["test"] > 0
+    assert {path.name for path in (tiny_training / version.directory).iterdir()} == {
+        "config.json",
+        "manifest.json",
+        "metrics.json",
+        "model.onnx",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    assert list(Path(version.run_directory, "checkpoints").glob("epoch=*-step=*.ckpt"))
+    for word in ("TF-IDF + LR", "majority", "macro F1", version.name, str(tiny_training)):
+        assert word in printed
+    ticket = Ticket.objects.create(subject="outage fire breach", description="down lost")
+    assert ticket.priority == 2
+
+
+def test_the_outcome_can_be_had_as_json(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    outcome = json.loads(run("--json", "--activate=never", "--epochs=1"))
+    assert outcome["activated"] is False
+    assert outcome["metrics"]["tfidf_logreg"]["accuracy"] >= 0
+    assert ModelVersion.objects.active() is None
+
+
+def test_a_worse_version_is_registered_but_does_not_serve(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    run()
+    good = ModelVersion.objects.active()
+    assert good is not None
+    printed = run("--epochs=1", "--learning-rate=1e-7", "--seed=3")
+    assert ModelVersion.objects.count() == 2
+    assert ModelVersion.objects.active() == good
+    assert "stays active" in printed
+    call_command("activate_priority_model", "--list", stdout=StringIO())
+
+
+def test_another_training_at_the_same_time_is_refused(
+    labelled_tickets: None, tiny_training: Path
+) -> None:
+    with (
+        training._training_lock(tiny_training),
+        pytest.raises(TrainingInProgressError, match="Another training run"),
+    ):
+        training.train_model(training.configure(), sources=[get_source(Ticket)])
+    assert not ModelVersion.objects.exists()
+
+
+def test_an_output_directory_that_cannot_be_written_is_named(
+    labelled_tickets: None, tiny_training: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="cannot be written"):
+        run(f"--output-dir={tmp_path / 'file' / 'outputs'}")
+    assert not ModelVersion.objects.exists()
+
+
+def test_an_artifact_root_that_cannot_be_written_is_named(
+    labelled_tickets: None, tiny_training: Path, settings: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "ARTIFACT_ROOT": tmp_path / "file/x"}
+    with pytest.raises(CommandError, match="ARTIFACT_ROOT"):
+        run()
+
+
+def test_too_few_tickets_leave_everything_as_it_was(db: None, tiny_training: Path) -> None:
+    with pytest.raises(CommandError, match="There are 0 usable tickets"):
+        run()
+    assert not ModelVersion.objects.exists()
+    assert [path.name for path in tiny_training.iterdir()] == [".training.lock"]
+
+
+def test_a_missing_checkpoint_is_named(labelled_tickets: None, tiny_training: Path) -> None:
+    with pytest.raises(CommandError, match=r"nowhere\.ckpt"):
+        run("--resume=nowhere.ckpt")
+    assert not ModelVersion.objects.exists()
+
+
+def test_training_can_be_resumed(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    run("--epochs=2", "--activate=never")
+    first = ModelVersion.objects.get()
+    checkpoint = next(Path(first.run_directory, "checkpoints").glob("epoch=1-*.ckpt"), None)
+    checkpoint = checkpoint or next(Path(first.run_directory, "checkpoints").glob("last*.ckpt"))
+    run("--epochs=4", f"--resume={checkpoint}", "--activate=never")
+    second = ModelVersion.objects.exclude(pk=first.pk).get()
+    rows = Path(second.run_directory).rglob("metrics.csv")
+    epochs = {
+        line.split(",")[0] for path in rows for line in path.read_text().splitlines()[1:] if line
+    }
+    assert "0" not in epochs
+
+
+def test_an_impossible_configuration_is_a_named_error(db: None) -> None:
+    with pytest.raises(TrainingError, match="max_epochs"):
+        training.configure(max_epochs=0)
+
+
+def test_the_settings_are_the_default_and_arguments_come_first(settings: Any) -> None:
+    settings.TICKET_PRIORITY = {"MODEL_NAME": "a/b", "TRAINING": {"max_epochs": 7, "seed": 1}}
+    config = training.configure(seed=2, max_length=None)
+    assert config.model_name == "a/b"
+    assert (config.max_epochs, config.seed) == (7, 2)
+    assert config.max_length == TrainingConfig().max_length
+
+
+def test_rollback_is_one_command(
+    active_model: ModelVersion, toy_run: Any, artifact_root: Path
+) -> None:
+    second = publish_toy(toy_run, artifact_root, "toy-2")
+    call_command("activate_priority_model", "toy-2", stdout=StringIO())
+    assert get_classifier().model_version == second
+    call_command("activate_priority_model", "--previous", stdout=StringIO())
+    assert get_classifier().model_version == active_model
+
+
+def test_a_damaged_version_cannot_be_activated(
+    active_model: ModelVersion, toy_run: Any, artifact_root: Path
+) -> None:
+    publish_toy(toy_run, artifact_root, "toy-2")
+    (artifact_root / "toy-2" / "model.onnx").write_bytes(b"")
+    with pytest.raises(CommandError, match="was not activated"):
+        call_command("activate_priority_model", "toy-2", stdout=StringIO())
+    assert ModelVersion.objects.active() == active_model
+
+
+def test_an_unknown_version_is_named(active_model: ModelVersion) -> None:
+    with pytest.raises(CommandError, match="toy-1"):
+        call_command("activate_priority_model", "nothing", stdout=StringIO())
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_ctrl_c_leaves_the_active_model_as_it_was(
+    labelled_tickets: None, tiny_training: Path, active_model: ModelVersion, settings: Any
+) -> None:
+    """A real process, a real SIGINT in the middle of an epoch."""
+    script = (
+        "import django, os, sys\n"
+        "from django.conf import settings\n"
+        "django.setup()\n"
+        f"settings.DATABASES['default']['NAME'] = {connection.settings_dict['NAME']!r}\n"
+        f"settings.TICKET_PRIORITY.update(ARTIFACT_ROOT={str(tiny_training)!r}, "
+        f"OUTPUT_DIR={str(tiny_training.parent)!r}, "
+        f"MODEL_NAME={settings.TICKET_PRIORITY['MODEL_NAME']!r})\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(['manage.py', 'train_priority_model', '--epochs=100000',"
+        " '--learning-rate=1e-9', '--patience=100000', '--max-length=48', '--accelerator=cpu'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(tiny_training.parent.rglob("*.ckpt")):
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "The active model is as it was" in printed
+    assert list(ModelVersion.objects.all()) == [active_model]
+    assert ModelVersion.objects.active() == active_model
+    assert sorted(path.name for path in tiny_training.iterdir()) == [".training.lock", "toy-1"]
