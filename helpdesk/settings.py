@@ -10,6 +10,8 @@ HELPDESK_DATABASE_NAME, _USER, _PASSWORD, _HOST, _PORT
 HELPDESK_BROKER          orm (default) or redis, with HELPDESK_REDIS_URL
 HELPDESK_MODEL_NAME      the base model to train; default: embedded
 HELPDESK_MODE            sync (default), async or suggest
+HELPDESK_ARTIFACT_ROOT   where model versions lie; default: var/models
+HELPDESK_OUTPUT_DIR      where training runs are written; default: outputs
 HELPDESK_EMAIL_URL       console: (default) or smtp://user:password@host:port
 HELPDESK_FROM_EMAIL      the sender of replies
 HELPDESK_LOG_LEVEL       INFO by default
@@ -246,7 +248,7 @@ else:
 TICKET_PRIORITY: dict[str, Any] = {
     "MODEL_NAME": os.environ.get("HELPDESK_MODEL_NAME", "embedded"),
     "MODE": _choice("HELPDESK_MODE", "sync", ("sync", "async", "suggest")),
-    "ARTIFACT_ROOT": VAR_DIR / "models",
-    "OUTPUT_DIR": BASE_DIR / "outputs",
+    "ARTIFACT_ROOT": Path(os.environ.get("HELPDESK_ARTIFACT_ROOT", VAR_DIR / "models")),
+    "OUTPUT_DIR": Path(os.environ.get("HELPDESK_OUTPUT_DIR", BASE_DIR / "outputs")),
     "TRAINING": {},
 }
