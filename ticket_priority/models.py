@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self
@@ -10,7 +10,8 @@ from typing import Any, Self
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connections, models, transaction
+from django.db.models.functions import Cast, Replace
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -94,8 +95,38 @@ class TicketRowQuerySet(models.QuerySet[Any]):
     def for_model(self, model: type[models.Model]) -> Self:
         return self.filter(content_type=content_type_of(model))
 
+    def ticket_keys(self, model: type[models.Model]) -> Collection[Any] | models.QuerySet[Any]:
+        """Return the primary keys of a model's tickets among these rows, made for `pk__in`.
+
+        They are a subquery where the database can turn the text that is kept here into the key's
+        own type, and a list, read at once, where it cannot.
+        """
+        column = _key_column(model)
+        rows = self.for_model(model).order_by()
+        if isinstance(column, models.CharField):
+            return rows.values("object_id")
+        key: models.Func
+        if isinstance(column, models.IntegerField):
+            key = Cast("object_id", models.BigIntegerField())
+        elif not isinstance(column, models.UUIDField):
+            texts = rows.values_list("object_id", flat=True).distinct()
+            return [column.to_python(text) for text in texts]
+        elif connections[self.db].features.has_native_uuid_field:
+            key = Cast("object_id", models.UUIDField())
+        else:
+            # The column holds 32 hexadecimal digits, `str(pk)` has dashes too.
+            key = Replace("object_id", models.Value("-"), models.Value(""))
+        # A database may cast before it filters, and another model's keys need not be castable.
+        ours = models.When(content_type=content_type_of(model), then=key)
+        return rows.values_list(models.Case(ours), flat=True)
+
 
 class PredictionQuerySet(TicketRowQuerySet):
+    def newest(self) -> Self:
+        """Keep the newest row of each ticket among these."""
+        newest = self.order_by().values("content_type", "object_id")
+        return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
+
     def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
         """Return the newest row of each ticket by `str(pk)`, in one query.
 
@@ -238,6 +269,13 @@ class Override(models.Model):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
+
+
+def _key_column(model: type[models.Model]) -> models.Field[Any, Any]:
+    column: models.Field[Any, Any] = model._meta.pk
+    while isinstance(column, models.ForeignKey):
+        column = column.target_field
+    return column
 
 
 def content_type_of(model: type[models.Model]) -> ContentType:

@@ -28,7 +28,7 @@ from ticket_priority.decisions import (
     stored_values,
 )
 from ticket_priority.exceptions import ModelUnavailableError, SourceError
-from ticket_priority.models import Prediction
+from ticket_priority.models import Override, Prediction, PredictionQuerySet
 from ticket_priority.sources import TicketSource, get_source
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,45 @@ def drain(*, limit: int | None = None, using: str | None = None) -> int:
             break
         decided += sum(_decide_claimed(claimed, classifier, database))
     return decided
+
+
+def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
+    """Put failed predictions back to pending; return how many were, and how many were left.
+
+    Left is what must not be decided unseen: a ticket that had a priority when it was classified,
+    has a newer prediction, or was decided by a person.
+    """
+    ready = []
+    failed = predictions.filter(state=State.FAILED).order_by("pk")
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for row in failed:
+        by_type[row.content_type_id].append(row)
+    for content_type_id, rows in by_type.items():
+        source = _source_of(content_type_id)
+        if source is None:
+            continue
+        keys = [row.object_id for row in rows]
+        overruled = Override.objects.using(predictions.db).for_keys(source.model, keys)
+        decided = set(overruled.values_list("object_id", flat=True))
+        about = Prediction.objects.using(predictions.db).for_keys(source.model, keys)
+        newest = set(about.newest().values_list("pk", flat=True))
+        ready += [
+            row.pk
+            for row in rows
+            if row.pk in newest
+            and row.object_id not in decided
+            and source.is_unset(source.clean(row.value_before))
+        ]
+    rows_again = Prediction.objects.using(predictions.db).filter(pk__in=ready, state=State.FAILED)
+    again = rows_again.update(
+        state=State.PENDING,
+        reason=Reason.QUEUED,
+        attempts=0,
+        claim="",
+        claimed_at=None,
+        decided_at=None,
+    )
+    return again, sum(map(len, by_type.values())) - again
 
 
 def _pending_exists(using: str) -> bool:

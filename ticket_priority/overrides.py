@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import models, router, transaction
@@ -54,7 +55,7 @@ def record_override(
     with transaction.atomic(using=using):
         supersede_pending(source, instance, Reason.PERSON_DECIDED, using)
         latest = Prediction.objects.using(using).for_instance(instance).order_by("pk").last()
-        record = Override.objects.using(using).create(
+        record: Override = Override.objects.using(using).create(
             content_type=content_type_of(source.model),
             object_id=str(instance.pk),
             prediction=latest,
@@ -66,3 +67,28 @@ def record_override(
         )
     priority_overridden.send_robust(sender=type(instance), instance=instance, override=record)
     return record
+
+
+def open_suggestions(instances: Iterable[models.Model]) -> dict[str, Prediction]:
+    """Return the suggestion that waits for a person's word, by `str(pk)`; two queries in all.
+
+    It waits when it is the newest prediction, differs from the ticket's priority, and nobody has
+    decided since. The tickets must be of one model.
+    """
+    tickets = {str(ticket.pk): ticket for ticket in instances}
+    if not tickets:
+        return {}
+    source = get_source(type(next(iter(tickets.values()))))
+    found = {
+        key: prediction
+        for key, prediction in Prediction.objects.latest_for(tickets.values()).items()
+        if prediction.state == Prediction.State.SUGGESTED
+        and prediction.priority is not None
+        and prediction.priority != source.to_priority(source.value_of(tickets[key]))
+    }
+    decided = set(
+        Override.objects.filter(prediction__in=[row.pk for row in found.values()]).values_list(
+            "prediction_id", flat=True
+        )
+    )
+    return {key: row for key, row in found.items() if row.pk not in decided}

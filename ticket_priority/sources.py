@@ -97,13 +97,17 @@ class TicketSource:
 
     def to_priority(self, value: Any) -> Priority | None:
         """Translate a host value; None when it is unset or maps to no class."""
-        if self.is_unset(value):
-            return None
-        mapping = self.from_host
-        if mapping is None:
-            mapping = {host: slug for slug, host in self.to_host.items()}
-        slug = mapping.get(value)
+        return None if self.is_unset(value) else self.meaning_of(value)
+
+    def meaning_of(self, value: Any) -> Priority | None:
+        """Translate a host value that a person chose, even one that means unset elsewhere."""
+        slug = self._host_values().get(value)
         return None if slug is None else Priority.from_slug(slug)
+
+    def _host_values(self) -> Mapping[Any, str]:
+        if self.from_host is not None:
+            return self.from_host
+        return {host: slug for slug, host in self.to_host.items()}
 
     def to_host_value(self, priority: int) -> Any:
         """Translate a class id; raises SourceError when `to_host` leaves the class out."""
@@ -169,6 +173,11 @@ class TicketSource:
             elif self.clean(value) is not None:
                 condition |= models.Q(**{column: value})
         return condition
+
+    def condition_of(self, priority: int) -> models.Q:
+        """Match the rows that bear a host value of this class."""
+        values = [value for value in self._host_values() if self.to_priority(value) == priority]
+        return models.Q(**{f"{self.host_field.attname}__in": values})
 
 
 _sources: dict[type[models.Model], TicketSource] = {}
