@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from ticket_priority import conf, queue
 from ticket_priority.exceptions import SourceError
@@ -21,6 +23,7 @@ _broken_sources: dict[str, str] = {}
 
 def register_checks() -> None:
     checks.register(check_settings, "ticket_priority")
+    checks.register(check_api, "ticket_priority")
     checks.register(check_sources, "ticket_priority")
     checks.register(check_serving, "ticket_priority")
     checks.register(check_queue, "ticket_priority")
@@ -65,6 +68,40 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="Its keys are the fields of ticket_priority.interfaces.TrainingConfig.",
             id="ticket_priority.E004",
         )
+
+
+def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = conf.user_settings()
+    most = given.get("API_MAX_TEXTS", 1)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        yield checks.Error(
+            f"{conf.SETTING}['API_MAX_TEXTS'] is {most!r}.",
+            hint="Give the number of texts a request may hold, 1 or more.",
+            id="ticket_priority.E005",
+        )
+    rate = given.get("API_THROTTLE_RATE")
+    if rate is not None and not re.fullmatch(r"\d+/[smhd][a-z]*", str(rate)):
+        yield checks.Error(
+            f"{conf.SETTING}['API_THROTTLE_RATE'] is {rate!r}.",
+            hint='Write "120/min" (or /s, /hour, /day), or None for no limit.',
+            id="ticket_priority.E006",
+        )
+    for key in ("API_AUTHENTICATION_CLASSES", "API_PERMISSION_CLASSES"):
+        paths = given.get(key, ())
+        if isinstance(paths, str) or not all(map(_is_importable, paths)):
+            yield checks.Error(
+                f"{conf.SETTING}[{key!r}] names something that cannot be imported.",
+                hint="Give a list of dotted paths of Django REST framework classes.",
+                id="ticket_priority.E007",
+            )
+
+
+def _is_importable(path: object) -> bool:
+    try:
+        import_string(str(path))
+    except ImportError:
+        return False
+    return True
 
 
 def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
@@ -116,6 +153,16 @@ def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
             obj=source.model,
             id="ticket_priority.E015",
         )
+
+    for name in ("labelled", "visible_to", "changeable_by"):
+        value = getattr(source, name)
+        if isinstance(value, str) and not _is_importable(value):
+            yield checks.Error(
+                f"The ticket source {source.label} has a {name} that cannot be imported: {value}.",
+                hint="Give a callable or its dotted path.",
+                obj=source.model,
+                id="ticket_priority.E016",
+            )
 
 
 def _has_attribute(source: TicketSource, name: str) -> bool:

@@ -137,6 +137,8 @@ def _load_into(slot: _Slot, version: ModelVersion) -> ActiveClassifier:
             ModelVersion.objects.filter(pk=version.pk).update(load_error=str(error)[:2000])
         else:
             slot.failed_pk = None
+            if version.load_error:
+                ModelVersion.objects.filter(pk=version.pk).update(load_error="")
             return slot.loaded
     if loaded is None:
         raise ModelUnavailableError(

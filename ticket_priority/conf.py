@@ -24,7 +24,9 @@ class PluginSettings:
 
     `classifiers` maps an artefact's kind to the class that serves it; `threads` is per process
     (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
-    how long a worker may sit on a batch before another takes it over.
+    how long a worker may sit on a batch before another takes it over. The first of
+    `api_authentication_classes` names the challenge of a 401; `api_permission_classes` guard what
+    is not about a ticket; `api_throttle_rate` is "number/period" a user, None for no limit.
     """
 
     enabled: bool = True
@@ -47,6 +49,10 @@ class PluginSettings:
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
     api_max_texts: int = 64
+    api_authentication_classes: tuple[str, ...] = (
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    )
     api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
     api_throttle_rate: str | None = "120/min"
     show_confidence: bool = True

@@ -31,6 +31,8 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
         language_field: str | None = None,
         segment_field: str | None = None,
         labelled: Any = None,
+        visible_to: Any = None,
+        changeable_by: Any = None,
         **kwargs: Any,
     ) -> None:
         self.source_options: dict[str, Any] = {
@@ -40,6 +42,8 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
             "language_field": language_field,
             "segment_field": segment_field,
             "labelled": labelled,
+            "visible_to": visible_to,
+            "changeable_by": changeable_by,
         }
         kwargs.setdefault("null", True)
         kwargs.setdefault("blank", True)

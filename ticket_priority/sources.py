@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.apps import apps
+from django.contrib.auth import get_permission_codename
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections, models
 from django.utils.module_loading import import_string
@@ -17,6 +18,7 @@ from ticket_priority.priorities import Priority
 from ticket_priority.text import join_fields
 
 LabelledRows = Callable[["models.QuerySet[Any]"], "models.QuerySet[Any]"]
+UserRows = Callable[["models.QuerySet[Any]", Any], "models.QuerySet[Any]"]
 
 _IDENTITY: Mapping[str, Any] = {priority.slug: priority.value for priority in Priority}
 
@@ -29,6 +31,11 @@ class TicketSource:
     back to class names (None: the inverse of `to_host`). `unset` lists the host values that mean
     "nobody has decided": by default None, the empty string and the field's own default.
     `labelled` takes a queryset and returns the rows whose priority a person set.
+
+    `visible_to` and `changeable_by` take a queryset and a user and return the tickets that the
+    user may see, and whose priority the user may change; neither may slice. Without them the
+    model's view and change permissions decide. Superusers may do both with every ticket. Only
+    what is changeable and also visible can be changed.
     """
 
     model: type[models.Model]
@@ -42,6 +49,8 @@ class TicketSource:
     segment_field: str | None = None
     labelled: str | LabelledRows | None = None
     mode: str | None = None
+    visible_to: str | UserRows | None = None
+    changeable_by: str | UserRows | None = None
 
     def __post_init__(self) -> None:
         # A tuple is meant; a lone string would be read letter by letter.
@@ -156,9 +165,37 @@ class TicketSource:
         """Rows whose value may be a label: `labelled` if given, else all that are not unset."""
         rows = self.queryset(using)
         if self.labelled is not None:
-            chosen = import_string(self.labelled) if isinstance(self.labelled, str) else None
-            return (chosen or self.labelled)(rows)  # type: ignore[operator, no-any-return]
+            return _loaded(self.labelled)(rows)  # type: ignore[no-any-return]
         return rows.exclude(self.unset_condition())
+
+    def sees_all(self, user: Any) -> bool:
+        """Say whether every ticket is visible to the user."""
+        if self.visible_to is None:
+            return _has_permission(self.model, user, "view", "change")
+        return _is_superuser(user)
+
+    def visible_rows(self, user: Any, using: str | None = None) -> models.QuerySet[Any]:
+        """The tickets the user may see."""
+        rows = self.queryset(using)
+        if self.sees_all(user):
+            return rows
+        return rows.none() if self.visible_to is None else self._chosen(rows, self.visible_to, user)
+
+    def changeable_rows(self, user: Any, using: str | None = None) -> models.QuerySet[Any]:
+        """The tickets whose priority the user may decide, of those that the user may see."""
+        rows = self.visible_rows(user, using)
+        if _is_superuser(user):
+            return rows
+        if self.changeable_by is not None:
+            return self._chosen(rows, self.changeable_by, user)
+        return rows if _has_permission(self.model, user, "change") else rows.none()
+
+    def _chosen(
+        self, rows: models.QuerySet[Any], choose: str | UserRows, user: Any
+    ) -> models.QuerySet[Any]:
+        # A subquery: what is chosen may be joined, distinct or a union.
+        chosen = _loaded(choose)(rows, user).order_by().values("pk")
+        return self.queryset(rows.db).filter(pk__in=chosen)
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
         """Rows nobody has decided."""
@@ -243,6 +280,24 @@ def find_source(label: str) -> TicketSource:
             return source
     known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
     raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
+
+
+def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:
+    if not isinstance(path, str):
+        return path
+    loaded: Callable[..., Any] = import_string(path)
+    return loaded
+
+
+def _is_superuser(user: Any) -> bool:
+    return bool(user.is_active and getattr(user, "is_superuser", False))
+
+
+def _has_permission(model: type[models.Model], user: Any, *actions: str) -> bool:
+    """Say whether the user holds one of the model's permissions."""
+    options = model._meta
+    codenames = (get_permission_codename(action, options) for action in actions)
+    return any(user.has_perm(f"{options.app_label}.{codename}") for codename in codenames)
 
 
 def _listed(names: Sequence[str]) -> Sequence[str]:
