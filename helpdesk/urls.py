@@ -26,4 +26,5 @@ pages: list[URLPattern | URLResolver] = [
 urlpatterns = [
     path("", include((pages, "helpdesk"))),
     path("admin/", admin.site.urls),
+    path("api/", include("ticket_priority.api.urls")),
 ]

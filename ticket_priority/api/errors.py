@@ -1,0 +1,62 @@
+"""Errors that become HTTP responses, with a body `{"detail": ...}`."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from django.db import DatabaseError
+from django.utils.translation import gettext_lazy as _
+from rest_framework import status
+from rest_framework.exceptions import APIException
+
+from ticket_priority.classifiers import RETRY_SECONDS
+from ticket_priority.exceptions import ModelUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+class ServiceUnavailable(APIException):
+    """503; `wait` seconds go out as Retry-After."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = _(
+        "No model can answer at the moment. Try again later; if this goes on, an administrator "
+        "has to train or activate a model version."
+    )
+    default_code = "model_unavailable"
+    wait: Final = int(RETRY_SECONDS)
+
+
+class BodyTooLarge(APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = _("The request body is too large.")
+    default_code = "body_too_large"
+
+
+@contextmanager
+def model_required() -> Iterator[None]:
+    """Answer 503 where no model can answer."""
+    try:
+        yield
+    except ModelUnavailableError as error:
+        logger.warning("A request could not be answered: %s", error)
+        raise ServiceUnavailable from error
+
+
+@contextmanager
+def model_at_work() -> Iterator[None]:
+    """Answer 503 whatever a model raises; what is logged holds no word of the text."""
+    try:
+        with model_required():
+            yield
+    except (APIException, DatabaseError):
+        raise
+    except Exception as error:
+        # A model's error may quote its input, so its message stays out of the log.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("The model failed with %s\n%s", type(error).__name__, frames)
+        raise ServiceUnavailable from None

@@ -1,0 +1,77 @@
+"""Whether a model can serve, found out without loading one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import DatabaseError
+
+from ticket_priority import __version__, queue
+from ticket_priority.classifiers import loaded_model_version
+from ticket_priority.conf import get_settings
+from ticket_priority.interfaces import ArtifactFile
+from ticket_priority.models import ModelVersion
+from ticket_priority.sources import all_sources
+
+HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """ok: the active model serves, or will at the next request. degraded: an older one serves."""
+
+    status: str
+    model_loaded: bool
+    active_model: str | None
+
+
+def check_health() -> Health:
+    """Look at this process's memory, one row and one file name. Never raises."""
+    loaded = loaded_model_version()
+    try:
+        active = ModelVersion.objects.active()
+    except DatabaseError:
+        active = None
+    if active is None:
+        return Health("unavailable", loaded is not None, None)
+    if loaded is not None and loaded.pk == active.pk:
+        return Health("ok", True, active.name)
+    if not active.load_error and _is_published(active):
+        return Health("ok", loaded is not None, active.name)
+    return Health("unavailable" if loaded is None else "degraded", loaded is not None, active.name)
+
+
+def describe_service() -> dict[str, Any]:
+    """Return what runs here, in the shape of `ServiceInfoSerializer`."""
+    options = get_settings()
+    active = ModelVersion.objects.active()
+    return {
+        "version": __version__,
+        "enabled": options.enabled,
+        "mode": options.mode,
+        "queue": queue.is_installed(),
+        "max_texts": options.api_max_texts,
+        "model_loaded": loaded_model_version() is not None,
+        "model": None if active is None else _describe(active),
+        "sources": [
+            {"source": source.label, "mode": source.effective_mode} for source in all_sources()
+        ],
+    }
+
+
+def _describe(version: ModelVersion) -> dict[str, Any]:
+    figures = version.metrics.get("model", {})
+    return {
+        "name": version.name,
+        "kind": version.kind,
+        "base_model": version.base_model,
+        "created_at": version.created_at,
+        "activated_at": version.activated_at,
+        "metrics": {name: figures[name] for name in HEADLINE if name in figures},
+    }
+
+
+def _is_published(version: ModelVersion) -> bool:
+    directory = get_settings().artifact_root / version.directory
+    return (directory / ArtifactFile.MANIFEST).is_file()

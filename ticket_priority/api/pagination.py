@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from rest_framework.pagination import PageNumberPagination
+
+
+class Pages(PageNumberPagination):
+    """`?page=` and `?page_size=`, the same whatever the host's own defaults are."""
+
+    page_size = 50
+    max_page_size = 200
+    page_query_param = "page"
+    page_size_query_param = "page_size"

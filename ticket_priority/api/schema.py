@@ -1,0 +1,150 @@
+"""What the OpenAPI schema says beyond the serializers: errors, examples, the priority's type."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+
+from ticket_priority import __version__
+from ticket_priority.api import serializers
+from ticket_priority.interfaces import CLASS_NAMES
+
+TAG: Final = "ticket priority"
+
+_ANSWER: Final = {
+    "priority": "high",
+    "priority_id": 2,
+    "confidence": 0.87,
+    "probabilities": {"low": 0.04, "medium": 0.09, "high": 0.87},
+}
+PREDICT_EXAMPLES: Final = [
+    OpenApiExample("One text", {"text": "All tills are down."}, request_only=True),
+    OpenApiExample(
+        "Several texts",
+        {"texts": ["All tills are down.", "A typo in the newsletter."]},
+        request_only=True,
+    ),
+    OpenApiExample(
+        "One answer",
+        {**_ANSWER, "model_version": "20260301-120000"},
+        response_only=True,
+        status_codes=["200"],
+    ),
+    OpenApiExample(
+        "Several answers",
+        {"results": [_ANSWER], "model_version": "20260301-120000"},
+        response_only=True,
+        status_codes=["200"],
+    ),
+]
+OVERRIDE_EXAMPLES: Final = [
+    OpenApiExample(
+        "Raise the priority",
+        {"priority": "high", "reason": "The whole shop is affected."},
+        request_only=True,
+    ),
+]
+HEALTH_EXAMPLES: Final = [
+    OpenApiExample(
+        "A model serves",
+        {"status": "ok", "model_loaded": True, "active_model": "20260301-120000"},
+        response_only=True,
+        status_codes=["200"],
+    ),
+    OpenApiExample(
+        "No model was ever activated",
+        {"status": "unavailable", "model_loaded": False, "active_model": None},
+        response_only=True,
+        status_codes=["503"],
+    ),
+]
+TICKET_PARAMETERS: Final = [
+    OpenApiParameter(
+        "source",
+        OpenApiTypes.STR,
+        OpenApiParameter.PATH,
+        description="The ticket's model, such as helpdesk.Ticket, in any case.",
+    ),
+    OpenApiParameter(
+        "pk",
+        OpenApiTypes.STR,
+        OpenApiParameter.PATH,
+        description="The ticket's primary key, written as in `object_id`.",
+    ),
+]
+
+_INVALID: Final = {
+    "type": "object",
+    "description": "Messages by field; `detail` where the body or a page is at fault.",
+    "additionalProperties": {},
+    "example": {"text": ["This field may not be blank."]},
+}
+_DESCRIPTIONS: Final = {
+    401: "No valid credentials were given.",
+    403: "These credentials do not allow it, or the CSRF token is missing.",
+    404: "There is no such thing, or it is not visible to this user.",
+    413: "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE.",
+    415: "The body is not application/json.",
+    429: "Too many requests; Retry-After says when to come again, in seconds.",
+    503: "No model can answer; Retry-After says when to come again, in seconds.",
+}
+
+
+def answers(success: dict[int, Any], *failures: int) -> dict[int, Any]:
+    """Return the responses of an operation: `success`, and the usual body for each failure."""
+    responses = dict(success)
+    for code in (*failures, 401, 403, 429):
+        responses[code] = (
+            OpenApiResponse(_INVALID, description="The request is not valid.")
+            if code == 400
+            else OpenApiResponse(serializers.ErrorSerializer, description=_DESCRIPTIONS[code])
+        )
+    return dict(sorted(responses.items()))
+
+
+def retry_after(*codes: int) -> OpenApiParameter:
+    """Describe the Retry-After header of the responses with these status codes."""
+    return OpenApiParameter(
+        "Retry-After",
+        OpenApiTypes.INT,
+        OpenApiParameter.HEADER,
+        description="Seconds.",
+        response=list(codes),
+    )
+
+
+class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """One named type, so that no ENUM_NAME_OVERRIDES is asked of the host."""
+
+    target_class = "ticket_priority.api.serializers.PriorityNameField"
+
+    def get_name(self) -> str:
+        return "TicketPriority"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        return {"type": "string", "enum": list(CLASS_NAMES)}
+
+
+class SourceLabel(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    target_class = "ticket_priority.api.serializers.SourceLabelField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        return {"type": "string", "example": "helpdesk.Ticket"}
+
+
+class PluginSchemaGenerator(SchemaGenerator):
+    """Describes this API only, under its own title."""
+
+    def get_schema(self, request: Any = None, public: bool = False) -> Any:
+        schema = super().get_schema(request=request, public=public)  # type: ignore[no-untyped-call]
+        schema["info"] = {
+            "title": "Ticket priority",
+            "version": __version__,
+            "description": "Predict, list and overrule the priority of tickets.",
+        }
+        return schema

@@ -1,0 +1,76 @@
+"""Which predictions and overrides a user may see: those of the tickets that the user may see."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+from django.db import connections, models
+from django.db.models import F, Q, Value
+from django.db.models.functions import Cast, Collate, Concat, Substr
+
+from ticket_priority.models import content_type_of
+from ticket_priority.sources import TicketSource, all_sources
+
+Row = TypeVar("Row", bound=models.Model)
+
+_KEY: Final = "ticket_priority_key"
+_TEXT: Final = models.CharField(max_length=64)
+_UUID_PARTS: Final = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+
+
+def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
+    """Narrow rows about tickets down to the tickets of registered sources that `user` may see.
+
+    Tickets are found by content type and by `str(pk)` in a subquery: a join across the generic
+    relation finds nothing on SQLite where the key is a UUID.
+    """
+    condition = Q(pk__in=[])
+    for source in all_sources():
+        of_source = Q(content_type=content_type_of(source.model).pk)
+        if source.sees_all(user):
+            condition |= of_source
+        elif source.visible_to is not None:
+            condition |= of_source & Q(object_id__in=_keys(source, user, rows.db))
+    return rows.filter(condition)
+
+
+def _keys(source: TicketSource, user: Any, using: str) -> Any:
+    """Return `str(pk)` of each visible ticket, as a subquery wherever SQL can write it so."""
+    tickets = source.visible_rows(user).order_by()
+    expression = _key_expression(_column(source.model), using) if tickets.db == using else None
+    if expression is None:
+        return [str(pk) for pk in tickets.values_list("pk", flat=True)]
+    return tickets.annotate(**{_KEY: expression}).values(_KEY)
+
+
+def _column(model: type[models.Model]) -> models.Field[Any, Any]:
+    column: Any = model._meta.pk
+    while column.remote_field is not None:
+        column = column.target_field
+    return column  # type: ignore[no-any-return]
+
+
+def _key_expression(column: models.Field[Any, Any], using: str) -> Any:
+    """Write `str(pk)` in SQL; None for a kind of key whose text Python alone knows."""
+    connection = connections[using]
+    expression: Any
+    if hasattr(column, "from_db_value"):
+        return None
+    if isinstance(column, models.UUIDField) and not connection.features.has_native_uuid_field:
+        expression = _dashed(F("pk"))
+    elif isinstance(column, models.IntegerField | models.UUIDField | models.CharField):
+        expression = Cast("pk", _TEXT)
+    else:
+        return None
+    if connection.vendor == "mysql":
+        # The connection's collation is often not the column's, and MariaDB refuses to guess.
+        expression = Collate(expression, "utf8mb4_bin")
+    return expression
+
+
+def _dashed(key: F) -> Concat:
+    """Write the 32 hexadecimal digits of a UUID column as `str(uuid)` does."""
+    parts: list[Any] = []
+    for start, length in _UUID_PARTS:
+        parts += [Value("-"), Substr(key, start, length, output_field=_TEXT)]
+    return Concat(*parts[1:], output_field=_TEXT)

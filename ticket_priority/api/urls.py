@@ -1,0 +1,30 @@
+"""Mount with `path("api/", include("ticket_priority.api.urls"))`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from ticket_priority.api import views
+
+app_name = "ticket_priority_api"
+
+urlpatterns = [
+    path("predict/", views.PredictView.as_view(), name="predict"),
+    path("predictions/", views.PredictionListView.as_view(), name="predictions"),
+    path("predictions/<int:pk>/", views.PredictionView.as_view(), name="prediction"),
+    path("overrides/", views.OverrideListView.as_view(), name="overrides"),
+    path("tickets/<str:source>/<str:pk>/", views.TicketView.as_view(), name="ticket"),
+    path(
+        "tickets/<str:source>/<str:pk>/override/",
+        views.TicketOverrideView.as_view(),
+        name="ticket-override",
+    ),
+    path(
+        "tickets/<str:source>/<str:pk>/classify/",
+        views.TicketClassifyView.as_view(),
+        name="ticket-classify",
+    ),
+    path("info/", views.InfoView.as_view(), name="info"),
+    path("health/", views.HealthView.as_view(), name="health"),
+    path("schema/", views.SchemaView.as_view(), name="schema"),
+]

@@ -1,0 +1,374 @@
+"""The endpoints. Nothing here depends on the host's REST_FRAMEWORK settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+from django.apps import apps
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import models, router
+from django.urls import include, path
+from django.utils.cache import add_never_cache_headers
+from django.utils.module_loading import import_string
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import (
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+    extend_schema_view,
+)
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework import generics, permissions, status
+from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.metadata import SimpleMetadata
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.views import APIView, exception_handler
+
+from ticket_priority import classification
+from ticket_priority.api import schema, scoping, serializers
+from ticket_priority.api.errors import model_at_work, model_required
+from ticket_priority.api.filters import (
+    FilterBackend,
+    OverrideFilter,
+    PredictionFilter,
+    StableOrdering,
+)
+from ticket_priority.api.health import check_health, describe_service
+from ticket_priority.api.pagination import Pages
+from ticket_priority.api.parsers import BoundedJSONParser
+from ticket_priority.api.permissions import SeesTickets, configured_permissions, may_see_some
+from ticket_priority.api.throttles import ApiThrottle
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import SourceError
+from ticket_priority.models import Override, Prediction
+from ticket_priority.overrides import override
+from ticket_priority.sources import TicketSource, find_source
+
+SHOWN_OVERRIDES: Final = 20
+
+_TOKEN: Final = "rest_framework.authentication.TokenAuthentication"  # noqa: S105
+
+
+class PluginView(APIView):
+    """What every endpoint shares, whatever the host's defaults are."""
+
+    schema = AutoSchema()
+    parser_classes = [BoundedJSONParser]
+    throttle_classes = [ApiThrottle]
+    versioning_class = None
+    metadata_class = SimpleMetadata
+    content_negotiation_class = DefaultContentNegotiation
+
+    def get_authenticators(self) -> list[Any]:
+        paths = get_settings().api_authentication_classes
+        has_tokens = apps.is_installed("rest_framework.authtoken")
+        return [import_string(name)() for name in paths if has_tokens or name != _TOKEN]
+
+    def get_permissions(self) -> Any:
+        return configured_permissions()
+
+    def get_renderers(self) -> list[BaseRenderer]:
+        chosen: Any = api_settings.DEFAULT_RENDERER_CLASSES
+        browsable = [
+            renderer()
+            for renderer in chosen
+            if issubclass(renderer, BrowsableAPIRenderer) and apps.is_installed("rest_framework")
+        ]
+        return [JSONRenderer(), *browsable]
+
+    def get_exception_handler(self) -> Callable[..., Any]:
+        return exception_handler
+
+    def finalize_response(
+        self, request: Request, response: Any, *args: Any, **kwargs: Any
+    ) -> Response:
+        finalized = super().finalize_response(request, response, *args, **kwargs)
+        # A caching middleware would not tell one token's answer from another's.
+        add_never_cache_headers(finalized)
+        return finalized
+
+
+class PredictView(PluginView, generics.GenericAPIView[Any]):
+    """Classify texts that belong to no ticket. They are neither stored nor logged."""
+
+    serializer_class = serializers.PredictRequestSerializer
+
+    @extend_schema(
+        operation_id="ticket_priority_predict",
+        tags=[schema.TAG],
+        request=serializers.PredictRequestSerializer,
+        parameters=[schema.retry_after(429, 503)],
+        examples=schema.PREDICT_EXAMPLES,
+        responses=schema.answers(
+            {
+                200: PolymorphicProxySerializer(
+                    component_name="PriorityPredictResponse",
+                    serializers=[
+                        serializers.PredictAnswerSerializer,
+                        serializers.PredictAnswersSerializer,
+                    ],
+                    resource_type_field_name=None,
+                )
+            },
+            *(400, 413, 415, 503),
+        ),
+    )
+    def post(self, request: Request) -> Response:
+        body = self.get_serializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        texts = body.validated_data.get("texts") or [body.validated_data["text"]]
+        found: Any
+        with model_at_work():
+            version, found = classification.classify_with_version(texts)
+        results = serializers.ClassificationSerializer(found, many=True).data
+        if "text" in body.validated_data:
+            return Response({**results[0], "model_version": version.name})
+        return Response({"results": results, "model_version": version.name})
+
+
+class RowsMixin(PluginView):
+    """Rows about tickets that the user may see."""
+
+    rows: ClassVar[models.QuerySet[Any]]
+
+    def get_permissions(self) -> list[Any]:
+        return [SeesTickets()]
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        if getattr(self, "swagger_fake_view", False):
+            return self.rows.none()
+        return scoping.visible(self.rows.all(), self.request.user)
+
+
+class ListMixin(RowsMixin):
+    pagination_class: Any = Pages
+    filter_backends: Any = [FilterBackend, StableOrdering]
+
+
+_LIST_ERRORS: Final = schema.answers({}, 400, 404)
+
+
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="ticket_priority_predictions",
+        tags=[schema.TAG],
+        parameters=[schema.retry_after(429)],
+        responses={200: serializers.PredictionSerializer(many=True), **_LIST_ERRORS},
+    )
+)
+class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
+    """List predictions, the newest first."""
+
+    rows = Prediction.objects.select_related("model_version")
+    serializer_class = serializers.PredictionSerializer
+    filterset_class = PredictionFilter
+    ordering_fields = ("id", "created_at", "decided_at", "confidence", "priority", "latency_ms")
+
+
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="ticket_priority_prediction",
+        tags=[schema.TAG],
+        parameters=[schema.retry_after(429)],
+        responses=schema.answers({200: serializers.PredictionSerializer}, 404),
+    )
+)
+class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
+    """Show one prediction."""
+
+    rows = Prediction.objects.select_related("model_version")
+    serializer_class = serializers.PredictionSerializer
+
+
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="ticket_priority_overrides",
+        tags=[schema.TAG],
+        parameters=[schema.retry_after(429)],
+        responses={200: serializers.OverrideSerializer(many=True), **_LIST_ERRORS},
+    )
+)
+class OverrideListView(ListMixin, generics.ListAPIView[Override]):
+    """List what people decided, the newest first."""
+
+    rows = Override.objects.select_related("user")
+    serializer_class = serializers.OverrideSerializer
+    filterset_class = OverrideFilter
+    ordering_fields = ("id", "created_at", "from_priority", "to_priority")
+
+
+class TicketMixin(PluginView):
+    """Finds the ticket that the address names, among those that the user may see."""
+
+    def get_permissions(self) -> list[Any]:
+        return [permissions.IsAuthenticated()]
+
+    def get_ticket(self, *, to_change: bool) -> tuple[TicketSource, models.Model]:
+        """Return the source and the ticket.
+
+        404 where there is none to be seen; 403 where the user may see no ticket of the source,
+        or may not change this one.
+        """
+        try:
+            source = find_source(self.kwargs["source"])
+        except SourceError:
+            raise NotFound from None
+        user = self.request.user
+        if not may_see_some(source, user):
+            raise PermissionDenied
+        key = _key(source, self.kwargs["pk"])
+        using = router.db_for_write(source.model) if to_change else None
+        ticket = source.visible_rows(user, using).filter(pk=key).first()
+        if ticket is None:
+            raise NotFound
+        if to_change and not source.changeable_rows(user, using).filter(pk=key).exists():
+            raise PermissionDenied
+        return source, ticket
+
+
+def _key(source: TicketSource, text: str) -> Any:
+    """Read a primary key in the one form in which `object_id` writes it; 404 for any other."""
+    try:
+        key = source.model._meta.pk.to_python(text)
+    except (ValidationError, ValueError, OverflowError):
+        raise NotFound from None
+    if "\x00" in text or str(key).lower() != text.lower():
+        raise NotFound
+    return key
+
+
+class TicketView(TicketMixin, generics.GenericAPIView[Any]):
+    """Show a ticket's priority, its latest prediction and what people decided."""
+
+    serializer_class = serializers.TicketSerializer
+
+    @extend_schema(
+        operation_id="ticket_priority_ticket",
+        tags=[schema.TAG],
+        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
+        responses=schema.answers({200: serializers.TicketSerializer}, 404),
+    )
+    def get(self, request: Request, source: str, pk: str) -> Response:
+        of, ticket = self.get_ticket(to_change=False)
+        key = [ticket.pk]
+        predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
+        overrides = Override.objects.for_keys(of.model, key).select_related("user")
+        found = {
+            "source": of.label,
+            "object_id": str(ticket.pk),
+            "priority": of.to_priority(of.value_of(ticket)),
+            "prediction": predictions.order_by("-pk").first(),
+            "overrides": overrides.order_by("-pk")[:SHOWN_OVERRIDES],
+        }
+        return Response(self.get_serializer(found).data)
+
+
+class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
+    """Set a ticket's priority on a person's word."""
+
+    serializer_class = serializers.OverrideRequestSerializer
+
+    @extend_schema(
+        operation_id="ticket_priority_override",
+        tags=[schema.TAG],
+        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
+        request=serializers.OverrideRequestSerializer,
+        examples=schema.OVERRIDE_EXAMPLES,
+        responses=schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
+    )
+    def post(self, request: Request, source: str, pk: str) -> Response:
+        ticket = self.get_ticket(to_change=True)[1]
+        body = self.get_serializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        try:
+            record = override(ticket, **body.validated_data, user=request.user, via="api")
+        except ObjectDoesNotExist:
+            raise NotFound from None
+        return Response(serializers.OverrideSerializer(record).data, status=status.HTTP_201_CREATED)
+
+
+class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
+    """Classify a ticket, again or for the first time. A priority that a person set stays."""
+
+    serializer_class = serializers.PredictionSerializer
+
+    @extend_schema(
+        operation_id="ticket_priority_classify",
+        tags=[schema.TAG],
+        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429, 503)],
+        request=None,
+        responses=schema.answers({201: serializers.PredictionSerializer}, 404, 503),
+    )
+    def post(self, request: Request, source: str, pk: str) -> Response:
+        ticket = self.get_ticket(to_change=True)[1]
+        with model_required():
+            (prediction,) = classification.classify_instances([ticket])
+        return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)
+
+
+class InfoView(PluginView):
+    """Say what runs here."""
+
+    @extend_schema(
+        operation_id="ticket_priority_info",
+        tags=[schema.TAG],
+        parameters=[schema.retry_after(429)],
+        responses=schema.answers({200: serializers.ServiceInfoSerializer}),
+    )
+    def get(self, request: Request) -> Response:
+        return Response(serializers.ServiceInfoSerializer(describe_service()).data)
+
+
+class HealthView(PluginView):
+    """Say whether a model can answer. Open to everybody, for load balancers; loads nothing."""
+
+    throttle_classes = []
+
+    def get_authenticators(self) -> list[Any]:
+        return []
+
+    def get_permissions(self) -> list[Any]:
+        return [permissions.AllowAny()]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        return super().perform_content_negotiation(request, force=True)
+
+    @extend_schema(
+        operation_id="ticket_priority_health",
+        tags=[schema.TAG],
+        auth=[],
+        examples=schema.HEALTH_EXAMPLES,
+        responses={
+            200: serializers.HealthSerializer,
+            503: OpenApiResponse(serializers.HealthSerializer, description="No model can serve."),
+        },
+    )
+    def get(self, request: Request) -> Response:
+        health = check_health()
+        code = (
+            status.HTTP_503_SERVICE_UNAVAILABLE
+            if health.status == "unavailable"
+            else status.HTTP_200_OK
+        )
+        return Response(serializers.HealthSerializer(health).data, status=code)
+
+
+class SchemaView(PluginView, SpectacularAPIView):
+    """The OpenAPI schema of this API, with the paths at which the host mounts it."""
+
+    generator_class = schema.PluginSchemaGenerator
+    serve_public = True
+
+    def get_renderers(self) -> list[Any]:
+        return [renderer() for renderer in SpectacularAPIView.renderer_classes]
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        prefix = request.path_info.lstrip("/").removesuffix("schema/")
+        self.urlconf: Any = [path(prefix, include("ticket_priority.api.urls"))]
+        return super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
