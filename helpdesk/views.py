@@ -30,6 +30,7 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 
 OPENED_TICKET: Final = "opened_ticket"
+ACCEPTED: Final = "suggestion"
 
 
 class OpenTicketView(CreateView):  # type: ignore[type-arg]
@@ -287,12 +288,6 @@ class AcceptSuggestionView(TicketActionView):
                 request, _("The suggestion has changed in the meantime. Please look again.")
             )
             return redirect(ticket)
-        override(
-            ticket,
-            chosen,
-            user=self.get_user(),
-            reason=_("Suggestion accepted"),
-            via="page",
-        )
+        override(ticket, chosen, user=self.get_user(), via=ACCEPTED)
         messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
         return redirect(ticket)
