@@ -101,6 +101,8 @@ class Ticket(models.Model):
         text_fields=("subject", "description"),
         created_field="created_at",
         language_field="language",
+        visible_to="helpdesk.access.tickets_of_agents",
+        changeable_by="helpdesk.access.tickets_of_agents",
     )
     external_id = models.CharField(
         _("external id"),

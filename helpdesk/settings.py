@@ -12,6 +12,9 @@ HELPDESK_MODEL_NAME      the base model to train; default: embedded
 HELPDESK_MODE            sync (default), async or suggest
 HELPDESK_ARTIFACT_ROOT   where model versions lie; default: var/models
 HELPDESK_OUTPUT_DIR      where training runs are written; default: outputs
+HELPDESK_ARTIFACT_ROOT   where published models lie; default: var/models
+HELPDESK_OUTPUT_DIR      where training runs write; default: outputs
+HELPDESK_TIME_ZONE       UTC by default
 HELPDESK_EMAIL_URL       console: (default) or smtp://user:password@host:port
 HELPDESK_FROM_EMAIL      the sender of replies
 HELPDESK_LOG_LEVEL       INFO by default
