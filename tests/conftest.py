@@ -24,13 +24,13 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     config = TrainingConfig(
         model_name=str(write_tiny_encoder(tmp_path_factory.mktemp("toy-encoder"))),
         output_dir=str(folder),
-        max_epochs=8,
+        max_epochs=10,
         batch_size=16,
         max_length=48,
-        learning_rate=5e-3,
+        learning_rate=2e-3,
         precision="32-true",
         accelerator="cpu",
-        threads=2,
+        threads=1,
     )
     return fit(toy_rows(240, 1), toy_rows(60, 2), toy_rows(60, 3), config, show_progress_bar=False)
 

@@ -77,13 +77,13 @@ def test_an_unknown_kind_is_named(active_model: ModelVersion, settings: Any) -> 
 def test_the_torch_classifier_serves_by_a_setting(
     active_model: ModelVersion, settings: Any
 ) -> None:
-    onnx = get_classifier().classify(["outage fire"])
+    onnx = get_classifier().classify(["outage fire breach down"])
     settings.TICKET_PRIORITY = {
         **settings.TICKET_PRIORITY,
         "CLASSIFIERS": {"transformer": "ticket_priority.ml.classifier.TorchClassifier"},
     }
     classifiers.reset()
-    torch = get_classifier().classify(["outage fire"])
+    torch = get_classifier().classify(["outage fire breach down"])
     assert torch[0].label == onnx[0].label == "high"
     assert torch[0].confidence == pytest.approx(onnx[0].confidence, abs=0.02)
 

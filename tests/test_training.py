@@ -49,11 +49,12 @@ def tiny_training(
         **settings.TICKET_PRIORITY,
         "MODEL_NAME": str(write_tiny_encoder(tmp_path_factory.mktemp("encoder"))),
         "TRAINING": {
-            "max_epochs": 6,
+            "max_epochs": 10,
             "batch_size": 16,
             "max_length": 48,
-            "learning_rate": 5e-3,
+            "learning_rate": 2e-3,
             "accelerator": "cpu",
+            "threads": 1,
             "precision": "32-true",
         },
     }

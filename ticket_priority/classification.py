@@ -63,13 +63,12 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         draft = Prediction(mode="sync", value_before=value)
         with savepoint(using):
             _classify_draft(source, instance, draft)
-    except ModelUnavailableError as error:
-        logger.warning("A ticket of %s is saved without priority: %s", source.label, error)
-        draft = _unanswered(value, Reason.NO_MODEL)
     except Exception:
         # Whatever goes wrong in a model, the ticket must be saved.
         logger.exception("A ticket of %s is saved without priority", source.label)
-        draft = _unanswered(value, Reason.MODEL_ERROR)
+        draft = Prediction(
+            mode="sync", value_before=value, state=State.PENDING, reason=Reason.MODEL_ERROR
+        )
     instance.__dict__[_DRAFT] = draft
 
 
@@ -101,7 +100,12 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     if not text:
         fill_abstained(draft)
         return
-    classifier = get_classifier()
+    try:
+        classifier = get_classifier()
+    except ModelUnavailableError as error:
+        logger.warning("A ticket of %s is saved without priority: %s", source.label, error)
+        draft.state, draft.reason = State.PENDING, Reason.NO_MODEL
+        return
     started = time.perf_counter()
     (classification,) = classifier.classify([text])
     fill(draft, text, classification, classifier, 1000 * (time.perf_counter() - started))
@@ -121,10 +125,6 @@ def _pending_draft(source: TicketSource, instance: models.Model) -> Prediction |
     return Prediction(
         mode=source.effective_mode, value_before=value, state=State.PENDING, reason=reason
     )
-
-
-def _unanswered(value: Any, reason: Prediction.Reason) -> Prediction:
-    return Prediction(mode="sync", value_before=value, state=State.PENDING, reason=reason)
 
 
 def classify_instances(

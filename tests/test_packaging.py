@@ -1,0 +1,42 @@
+"""The wheel holds the plugin and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+pytestmark = pytest.mark.sqlite
+
+
+def test_the_wheel_holds_the_plugin_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path)],
+        cwd=settings.BASE_DIR,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    packages = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert packages == {"ticket_priority"}
+    for expected in (
+        "ticket_priority/py.typed",
+        "ticket_priority/static/ticket_priority/badge.css",
+        "ticket_priority/migrations/0001_initial.py",
+        "ticket_priority/serving/onnx.py",
+        "ticket_priority/ml/module.py",
+    ):
+        assert expected in names
+    metadata = next(name for name in names if name.endswith("/METADATA"))
+    required = [
+        line
+        for line in zipfile.ZipFile(wheel).read(metadata).decode().splitlines()
+        if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
+    assert required == ["Requires-Dist: django>=5.2"]

@@ -1,0 +1,142 @@
+"""A real qcluster, with the ORM broker and with Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as project
+
+from tests.services import require
+
+pytestmark = pytest.mark.sqlite
+
+
+class Host:
+    """The demo host on a database of its own, driven through manage.py."""
+
+    def __init__(self, folder: Path, broker: str) -> None:
+        self.folder = folder
+        self.environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name != "DJANGO_SETTINGS_MODULE"
+            },
+            "HELPDESK_DATABASE": "sqlite",
+            "HELPDESK_DATABASE_NAME": str(folder / "host.sqlite3"),
+            "HELPDESK_BROKER": broker,
+            "HELPDESK_REDIS_URL": "redis://127.0.0.1:6379/9",
+            "HELPDESK_MODE": "async",
+            "HELPDESK_ARTIFACT_ROOT": str(folder / "models"),
+        }
+
+    def manage(self, *arguments: str, code: str | None = None) -> str:
+        command = [sys.executable, "manage.py", *arguments]
+        if code is not None:
+            command += ["--verbosity=0", "--command", code]
+        result = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=project.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def shell(self, code: str) -> str:
+        return self.manage("shell", code=code)
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "manage.py", "qcluster"],
+            env=self.environment,
+            cwd=project.BASE_DIR,
+            start_new_session=True,
+            stdout=(self.folder / "worker.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+
+
+@pytest.fixture(params=["orm", "redis"])
+def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterator[Host]:
+    if request.param == "redis":
+        require("redis")
+    host = Host(tmp_path, request.param)
+    host.manage("migrate", "--verbosity=0")
+    host.shell(
+        "from pathlib import Path\n"
+        "from ticket_priority import artifacts\n"
+        "from ticket_priority.models import ModelVersion\n"
+        f"published = artifacts.publish(Path({str(toy_run.artifact_dir)!r}),"
+        f" Path({str(tmp_path / 'models')!r}), 'toy')\n"
+        "ModelVersion.objects.create(name='toy', directory='toy', kind=published.kind,"
+        " digest=published.digest, metrics=published.metrics).activate()\n"
+    )
+    yield host
+    if request.param == "redis":
+        import redis
+
+        redis.Redis(db=9).flushdb()
+
+
+OPEN_TICKET = (
+    "from helpdesk.models import Ticket\n"
+    "print(Ticket.objects.create(subject='outage fire breach', description='down').priority)"
+)
+STATES = (
+    "from helpdesk.models import Ticket\n"
+    "from ticket_priority.models import Prediction\n"
+    "print(list(Ticket.objects.order_by('pk').values_list('priority', flat=True)),"
+    " list(Prediction.objects.order_by('pk').values_list('state', flat=True)))"
+)
+
+
+def wait_for(question: Callable[[], str], answer: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    found = question()
+    while found != answer and time.monotonic() < deadline:
+        time.sleep(1)
+        found = question()
+    assert found == answer
+
+
+def stop(worker: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
+    os.killpg(worker.pid, number)
+    worker.wait(timeout=60)
+
+
+def test_a_worker_decides_what_the_web_process_left_pending(host: Host) -> None:
+    worker = host.start_worker()
+    try:
+        assert host.shell(OPEN_TICKET) == "None"
+        wait_for(lambda: host.shell(STATES), "[2] ['applied']")
+    finally:
+        stop(worker)
+
+
+def test_a_lost_message_loses_nothing(host: Host) -> None:
+    """The broker forgets everything; the schedule finds the row."""
+    assert host.shell(OPEN_TICKET) == "None"
+    host.shell(
+        "from django_q.models import OrmQ, Schedule\n"
+        "from django.utils import timezone\n"
+        "from django_q.brokers import get_broker\n"
+        "get_broker().purge_queue()\n"
+        "Schedule.objects.update(next_run=timezone.now())"
+    )
+    worker = host.start_worker()
+    try:
+        wait_for(lambda: host.shell(STATES), "[2] ['applied']", seconds=90)
+    finally:
+        stop(worker)
