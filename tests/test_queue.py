@@ -22,7 +22,7 @@ pytestmark = pytest.mark.sqlite
 class Host:
     """The demo host on a database of its own, driven through manage.py."""
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(self, folder: Path, broker: str, mode: str = "async") -> None:
         self.folder = folder
         self.environment = {
             **{
@@ -34,7 +34,7 @@ class Host:
             "HELPDESK_DATABASE_NAME": str(folder / "host.sqlite3"),
             "HELPDESK_BROKER": broker,
             "HELPDESK_REDIS_URL": "redis://127.0.0.1:6379/9",
-            "HELPDESK_MODE": "async",
+            "HELPDESK_MODE": mode,
             "HELPDESK_ARTIFACT_ROOT": str(folder / "models"),
         }
 
@@ -57,6 +57,19 @@ class Host:
     def shell(self, code: str) -> str:
         return self.manage("shell", code=code)
 
+    def prepare(self, artifact: Path) -> None:
+        """Migrate, and let a copy of the artefact serve."""
+        self.manage("migrate", "--verbosity=0")
+        self.shell(
+            "from pathlib import Path\n"
+            "from ticket_priority import artifacts\n"
+            "from ticket_priority.models import ModelVersion\n"
+            f"published = artifacts.publish(Path({str(artifact)!r}),"
+            f" Path({str(self.folder / 'models')!r}), 'toy')\n"
+            "ModelVersion.objects.create(name='toy', directory='toy', kind=published.kind,"
+            " digest=published.digest, metrics=published.metrics).activate()\n"
+        )
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "manage.py", "qcluster"],
@@ -73,16 +86,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterat
     if request.param == "redis":
         require("redis")
     host = Host(tmp_path, request.param)
-    host.manage("migrate", "--verbosity=0")
-    host.shell(
-        "from pathlib import Path\n"
-        "from ticket_priority import artifacts\n"
-        "from ticket_priority.models import ModelVersion\n"
-        f"published = artifacts.publish(Path({str(toy_run.artifact_dir)!r}),"
-        f" Path({str(tmp_path / 'models')!r}), 'toy')\n"
-        "ModelVersion.objects.create(name='toy', directory='toy', kind=published.kind,"
-        " digest=published.digest, metrics=published.metrics).activate()\n"
-    )
+    host.prepare(toy_run.artifact_dir)
     yield host
     if request.param == "redis":
         import redis
