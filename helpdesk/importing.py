@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import reset_queries, transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
@@ -204,6 +204,8 @@ def _flush(
     if write:
         Ticket.objects.bulk_create(fresh)
         report.imported += len(fresh)
+        # With DEBUG on, Django would keep the text of every INSERT.
+        reset_queries()
     report.labelled += sum(ticket.priority is not None for ticket in fresh)
 
 
