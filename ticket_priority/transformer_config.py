@@ -89,7 +89,8 @@ def require_file(directory: Path, name: str) -> Path:
 
 def unreadable(path: Path, error: Exception) -> ArtifactError:
     """Return the error for a file of the artefact that cannot be loaded."""
-    return ArtifactError(f"{path} cannot be loaded ({type(error).__name__}: {error}). {_ADVICE}")
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ArtifactError(f"{path} cannot be loaded ({reason}). {_ADVICE}")
 
 
 def _problem(values: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -171,7 +172,7 @@ def build_model(encoder: Encoder, num_classes: int) -> nn.Module:
             model = AutoModelForSequenceClassification.from_pretrained(
                 encoder.location, num_labels=num_classes, ignore_mismatched_sizes=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderUnavailableError(
             f"The base model in {encoder.location} cannot be loaded: {error}"
         ) from error
