@@ -203,6 +203,7 @@ def test_a_run_can_be_resumed(config: TrainingConfig, tmp_path: Path, no_export:
         _fit(replace(resumed, max_epochs=2))
     with pytest.raises(TrainingError, match="trainable_layers"):
         _fit(replace(resumed, trainable_layers=1))
+    assert len(list(tmp_path.glob("*/*"))) == 2, "what cannot be resumed leaves no folder"
 
 
 def test_resuming_keeps_an_earlier_epoch_that_was_better(
@@ -305,14 +306,14 @@ def test_an_impossible_machine_is_a_training_error(config: TrainingConfig, tmp_p
 
 
 def test_two_processes_train_together_and_one_writes(
-    config: TrainingConfig, tmp_path: Path
+    config: TrainingConfig, tmp_path: Path, no_export: None
 ) -> None:
-    result = _fit(replace(config, output_dir=str(tmp_path), devices=2, max_epochs=3))
-    assert result.metrics["training"]["epochs"] == 3
-    assert result.metrics["training"]["best_val_accuracy"] > 0.5
+    result = _fit(replace(config, output_dir=str(tmp_path), devices=2, batch_size=4))
+    assert result.metrics["training"]["epochs"] == 6
+    assert result.metrics["model"]["accuracy"] >= 0.9
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
     steps = torch.load(result.run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert steps == 3 * 10, "each process takes half of the 150 rows, in batches of eight"
+    assert steps == 6 * 19, "each process takes half of the 150 rows, in batches of four"
     assert any(row.get("val_accuracy") for row in _logged(result.run_dir))
 
 

@@ -51,6 +51,11 @@ def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
                 f"{path} was trained with {name}={known.get(name)!r}, not "
                 f"{getattr(config, name)!r}. Resume it with the configuration it was started with."
             )
+    if checkpoint["epoch"] + 1 >= config.max_epochs:
+        raise TrainingError(
+            f"{path} has finished {checkpoint['epoch'] + 1} epochs already: "
+            "set max_epochs to a higher number to go on."
+        )
     return checkpoint
 
 

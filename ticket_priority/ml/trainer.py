@@ -93,6 +93,7 @@ class _Run:
     ) -> None:
         self.config = config
         self.run_dir = run_dir
+        self.checkpoints = run_dir / "checkpoints"
         self.progress = progress
         self.show_progress_bar = show_progress_bar
         self.resumed = resumed
@@ -160,7 +161,8 @@ class _Run:
                 progress=self.progress,
             )
             figures["training"] = {
-                "epochs": trainer.current_epoch,
+                # A spawned process keeps its trainer's counters to itself.
+                "epochs": load_checkpoint(self.checkpoints / "last.ckpt")["epoch"] + 1,
                 "best_epoch": best["epoch"] + 1,
                 "best_val_accuracy": best[VALIDATION_METRICS]["val_accuracy"],
                 "best_val_macro_f1": best[VALIDATION_METRICS]["val_macro_f1"],
@@ -200,14 +202,17 @@ class _Run:
         spawned = devices > 1 and config.strategy == "auto"
         callbacks: list[Callback] = [
             ModelCheckpoint(
-                dirpath=self.run_dir / "checkpoints",
+                dirpath=self.checkpoints,
                 filename="epoch={epoch}-step={step}",
                 auto_insert_metric_name=False,
                 monitor=config.monitor,
                 mode=_mode(config),
                 save_top_k=1,
-                save_last=True,
-            )
+            ),
+            # Lightning's own save_last skips the epochs that are not the best so far.
+            ModelCheckpoint(
+                dirpath=self.checkpoints, filename="last", enable_version_counter=False
+            ),
         ]
         if config.patience is not None:
             callbacks.append(
@@ -298,9 +303,9 @@ class _Run:
             return None
         for name, state in self.resumed["callbacks"].items():
             path = Path(state.get("best_model_path") or "")
-            if name.startswith("ModelCheckpoint") and path.is_file():
-                earlier = load_checkpoint(path) | {"path": path}
-                return earlier if self.config.monitor in earlier[VALIDATION_METRICS] else None
+            judged = name.startswith("ModelCheckpoint") and state["monitor"] == self.config.monitor
+            if judged and path.is_file():
+                return load_checkpoint(path) | {"path": path}
         return None
 
     def _log_test(
