@@ -242,19 +242,22 @@ class CommentView(TicketActionView):
         comment.ticket, comment.author = ticket, self.get_user()
         comment.save()
         ticket.save(update_fields=["updated_at"])
+        beside_comment = redirect(f"{ticket.get_absolute_url()}#comment-{comment.pk}")
         if comment.is_internal:
             messages.success(request, _("The note is saved."))
-        elif send_reply(comment):
+            return beside_comment
+        if send_reply(comment):
             messages.success(
                 request, _("The reply was sent to %(address)s.") % {"address": ticket.requester}
             )
-        elif ticket.requester:
-            messages.warning(request, _("The reply is saved, but the mail could not be sent."))
+            return beside_comment
+        if ticket.requester:
+            warning = _("The reply is saved, but the mail could not be sent.")
         else:
-            messages.warning(
-                request, _("The reply is saved. The ticket has no e-mail address to send it to.")
-            )
-        return redirect(f"{ticket.get_absolute_url()}#comment-{comment.pk}")
+            warning = _("The reply is saved. The ticket has no e-mail address to send it to.")
+        messages.warning(request, warning)
+        # To the top of the page, where the warning stands.
+        return redirect(ticket)
 
 
 class PriorityView(TicketActionView):

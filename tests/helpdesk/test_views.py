@@ -328,6 +328,15 @@ class TestTheTicketPage:
         assert "could not be sent" in page
         assert Comment.objects.get().body == "Hello"
 
+    def test_a_reply_to_nobody_is_kept_and_the_agent_is_told(
+        self, agent_client: Client, make_ticket: Any
+    ) -> None:
+        ticket = make_ticket(requester="")
+        response = agent_client.post(f"/tickets/{ticket.pk}/comments/", {"body": "Hello"})
+        assert response["Location"] == ticket.get_absolute_url()
+        assert "no e-mail address" in agent_client.get(response["Location"]).content.decode()
+        assert not mail.outbox
+
     def test_an_empty_comment_is_refused(self, agent_client: Client, make_ticket: Any) -> None:
         response = agent_client.post(f"/tickets/{make_ticket().pk}/comments/", {"body": "  "})
         assert response.status_code == 422
