@@ -57,17 +57,18 @@ class ThanksView(TemplateView):
 def judge(tickets: Sequence[Ticket]) -> list[Judgement]:
     """Return the judgement of each ticket, in two queries."""
     predictions = Prediction.objects.latest_for(tickets)
-    keys = [ticket.pk for ticket in tickets]
-    decided = set(Override.objects.for_keys(Ticket, keys).values_list("object_id", flat=True))
+    keys = [prediction.pk for prediction in predictions.values()]
+    decided = set(Override.objects.filter(prediction__in=keys).values_list("prediction", flat=True))
     return [
-        Judgement(ticket, predictions.get(str(ticket.pk)), str(ticket.pk) in decided)
+        Judgement(ticket, prediction, prediction is not None and prediction.pk in decided)
         for ticket in tickets
+        for prediction in [predictions.get(str(ticket.pk))]
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A ticket's priority, the newest prediction about it, and whether a person has decided."""
+    """A ticket, the newest prediction about it, and whether a person has decided since."""
 
     ticket: Ticket
     prediction: Prediction | None

@@ -407,6 +407,16 @@ class TestThePriorityPanel:
         ticket.refresh_from_db()
         assert ticket.priority is None
 
+    def test_a_suggestion_made_after_a_decision_can_be_accepted(
+        self, agent_client: Client, make_ticket: Any, make_prediction: Any
+    ) -> None:
+        ticket = make_ticket()
+        agent_client.post(f"/tickets/{ticket.pk}/priority/", {"priority": "0"})
+        later = make_prediction(ticket, state="suggested", priority=Priority.HIGH)
+        agent_client.post(f"/tickets/{ticket.pk}/accept/", {"prediction": str(later.pk)})
+        ticket.refresh_from_db()
+        assert ticket.priority == Priority.HIGH
+
     @pytest.mark.parametrize(
         ("state", "reason", "shown"),
         [
