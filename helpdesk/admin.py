@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from helpdesk.models import Comment, Queue, Ticket
+from ticket_priority.admin import OverrideAdminMixin
 
 
 @admin.register(Queue)
@@ -21,7 +22,7 @@ class CommentInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Ticket)
-class TicketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class TicketAdmin(OverrideAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("subject", "status", "queue", "assignee", "language", "created_at")
     list_filter = ("status", "queue", "language", "assignee")
     list_select_related = ("queue", "assignee")

@@ -1,0 +1,166 @@
+"""The ticket list: columns, filters, and one query for the predictions of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.db import models
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ticket_priority.badges import percent, priority_badge
+from ticket_priority.models import Override, Prediction
+from ticket_priority.priorities import Priority
+from ticket_priority.sources import get_source
+
+UNSET: Final = "unset"
+NO_PREDICTION: Final = "none"
+LOW: Final = "low"
+LOW_UNREVIEWED: Final = "low-unreviewed"
+
+_PREDICTION: Final = "_ticket_priority_prediction"
+
+
+class PredictionsOnPage(ChangeList):
+    """Fetches the newest prediction of every ticket of the page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        # The rows stay in the query set's cache, so the page shows these very objects.
+        tickets = list(self.result_list)
+        latest = Prediction.objects.latest_for(tickets)
+        for ticket in tickets:
+            setattr(ticket, _PREDICTION, latest.get(str(ticket.pk)))
+
+
+@dataclass(frozen=True)
+class PriorityColumn:
+    """A badge; sorts by the host's column."""
+
+    admin_order_field: str
+
+    short_description: ClassVar[Any] = _("priority")
+    __name__: ClassVar[str] = "ticket_priority"
+
+    def __call__(self, ticket: models.Model) -> SafeString:
+        source = get_source(type(ticket))
+        return priority_badge(source.to_priority(source.value_of(ticket)))
+
+
+@dataclass(frozen=True)
+class PredictionColumn:
+    """Confidence and state of the newest prediction, and its class where the ticket's differs."""
+
+    short_description: ClassVar[Any] = _("prediction")
+    __name__: ClassVar[str] = "ticket_priority_prediction"
+
+    def __call__(self, ticket: models.Model) -> SafeString | str:
+        prediction: Prediction | None = getattr(ticket, _PREDICTION, None)
+        if prediction is None:
+            return "–"
+        source = get_source(type(ticket))
+        differs = prediction.priority != source.to_priority(source.value_of(ticket))
+        parts: list[Any] = []
+        if prediction.priority is not None:
+            parts += [priority_badge(prediction.priority)] if differs else []
+            parts.append(percent(prediction.confidence))
+        explained = prediction.reason != Prediction.Reason.OK
+        state = format_html(
+            '<span class="tp-state tp-state--{}"{}>{}</span>',
+            prediction.state,
+            format_html(' title="{}"', prediction.get_reason_display()) if explained else "",
+            prediction.get_state_display(),
+        )
+        return format_html_join(" ", "{}", ((part,) for part in [*parts, state]))
+
+
+class PriorityFilter(admin.SimpleListFilter):
+    title = _("priority")
+    parameter_name = "ticket_priority"
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        self.source = get_source(model)
+        super().__init__(request, params, model, model_admin)
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, Any]]:
+        return [
+            *((priority.slug, priority.label) for priority in reversed(Priority)),
+            (UNSET, _("Unset")),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any] | None:
+        wanted = _known_value(self)
+        if wanted is None:
+            return None
+        if wanted == UNSET:
+            return queryset.filter(self.source.unset_condition())
+        return queryset.filter(self.source.condition_of(Priority.from_slug(wanted)))
+
+
+class PredictionStateFilter(admin.SimpleListFilter):
+    """By the state of the newest prediction."""
+
+    title = _("prediction")
+    parameter_name = "ticket_priority_state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, Any]]:
+        return [*Prediction.State.choices, (NO_PREDICTION, _("no prediction"))]
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any] | None:
+        wanted = _known_value(self)
+        if wanted is None:
+            return None
+        predictions = Prediction.objects.for_model(queryset.model)
+        if wanted == NO_PREDICTION:
+            return queryset.exclude(pk__in=predictions.ticket_keys(queryset.model))
+        newest = predictions.newest().filter(state=wanted)
+        return queryset.filter(pk__in=newest.ticket_keys(queryset.model))
+
+
+class ConfidenceFilter(admin.SimpleListFilter):
+    """Finds the tickets whose newest prediction is less sure than the admin's `low_confidence`."""
+
+    title = _("confidence")
+    parameter_name = "ticket_priority_confidence"
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        self.limit: float = model_admin.low_confidence
+        super().__init__(request, params, model, model_admin)
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, Any]]:
+        limit = {"limit": percent(self.limit)}
+        return [
+            (LOW, _("below %(limit)s") % limit),
+            (LOW_UNREVIEWED, _("below %(limit)s, not reviewed") % limit),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any] | None:
+        wanted = _known_value(self)
+        if wanted is None:
+            return None
+        model = queryset.model
+        unsure = Prediction.objects.for_model(model).newest().filter(confidence__lt=self.limit)
+        if wanted == LOW_UNREVIEWED:
+            reviewed = Override.objects.for_model(model).values("object_id")
+            unsure = unsure.exclude(object_id__in=reviewed)
+        return queryset.filter(pk__in=unsure.ticket_keys(model))
+
+
+def _known_value(chosen: admin.SimpleListFilter) -> str | None:
+    value = chosen.value()
+    if value is not None and value not in {str(key) for key, _label in chosen.lookup_choices}:
+        raise IncorrectLookupParameters
+    return value

@@ -1,0 +1,60 @@
+"""What the page of a ticket shows of its predictions and of people's decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from django.db import models
+
+from ticket_priority.models import Override, Prediction
+from ticket_priority.overrides import open_suggestions
+from ticket_priority.priorities import Priority
+from ticket_priority.sources import get_source
+
+SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TicketPanel:
+    """A ticket's priority, its newest predictions and overrides, and what may be accepted."""
+
+    priority: Priority | None
+    predictions: list[Prediction]
+    overrides: list[Override]
+    suggestion: Prediction | None
+
+    @classmethod
+    def of(cls, ticket: models.Model) -> Self:
+        source = get_source(type(ticket))
+        # The database's value: the form may have put another into the ticket.
+        stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
+        predictions = Prediction.objects.for_instance(stored).select_related("model_version")
+        overrides = Override.objects.for_instance(stored).select_related("user")
+        return cls(
+            priority=source.to_priority(source.value_of(stored)),
+            predictions=list(predictions[:SHOWN]),
+            overrides=list(overrides[:SHOWN]),
+            suggestion=open_suggestions([stored]).get(str(ticket.pk)),
+        )
+
+    @property
+    def latest(self) -> Prediction | None:
+        return self.predictions[0] if self.predictions else None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the priority is the model's own word, which nobody has confirmed or changed."""
+        applied = next(
+            (row for row in self.predictions if row.state == Prediction.State.APPLIED), None
+        )
+        return not self.overrides and applied is not None and applied.priority == self.priority
+
+    @property
+    def probabilities(self) -> list[tuple[Priority, float]]:
+        """Each class with its probability, the gravest first; empty until classified."""
+        if self.latest is None:
+            return []
+        known = self.latest.probabilities
+        pairs = [(priority, known[priority.slug]) for priority in reversed(Priority)]
+        return [(priority, share) for priority, share in pairs if share is not None]

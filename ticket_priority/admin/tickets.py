@@ -1,0 +1,297 @@
+"""`OverrideAdminMixin`: what a host's ticket admin gains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.options import IS_POPUP_VAR
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.widgets import AdminTextInputWidget
+from django.core.exceptions import PermissionDenied
+from django.db import models, router, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import select_template
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from ticket_priority.admin import bulk
+from ticket_priority.admin.listing import (
+    ConfidenceFilter,
+    PredictionColumn,
+    PredictionsOnPage,
+    PredictionStateFilter,
+    PriorityColumn,
+    PriorityFilter,
+)
+from ticket_priority.admin.panel import TicketPanel
+from ticket_priority.classification import classify_instances
+from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.overrides import open_suggestions, record_override
+from ticket_priority.priorities import Priority
+from ticket_priority.sources import TicketSource, get_source
+
+REASON_FIELD: Final = "ticket_priority_reason"
+
+
+class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows priorities and predictions, and records what people decide about them.
+
+    Put it before ModelAdmin: `class TicketAdmin(OverrideAdminMixin, admin.ModelAdmin)`. The model
+    must be a ticket source. The badge stands where `list_display` names the priority, or else
+    after the first column. Predictions under `low_confidence` (0 to 1) can be filtered.
+    """
+
+    low_confidence: ClassVar[float] = 0.6
+
+    class Media:
+        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
+
+    @property
+    def source(self) -> TicketSource:
+        # Not kept: a source may be registered, or registered anew, after this admin is.
+        return get_source(self.model)
+
+    # The list.
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        name = self.source.priority_field
+        columns = list(super().get_list_display(request))
+        if name not in columns:
+            columns.insert(1, name)
+        position = columns.index(name)
+        if name not in self.list_editable:
+            columns[position] = PriorityColumn(name)
+        columns.insert(position + 1, PredictionColumn())
+        return columns
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        name = self.source.priority_field
+        others = [item for item in super().get_list_filter(request) if item != name]
+        return [PriorityFilter, PredictionStateFilter, ConfidenceFilter, *others]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
+        hosts = super().get_changelist(request, **kwargs)
+        return type("TicketChangeList", (PredictionsOnPage, hosts), {})
+
+    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
+        formset: Any = super().get_changelist_formset(request, **kwargs)
+        self._remember_shown_value(formset.form)
+        return formset
+
+    # The form.
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        if self._decides(request, obj):
+            form = kwargs.get("form", self.form)
+            readonly = self.get_readonly_fields(request, obj)
+            attributes: dict[str, Any] = dict.fromkeys(
+                name for name in readonly if name in form.declared_fields
+            )
+            attributes[REASON_FIELD] = _reason_field()
+            kwargs["form"] = type(form.__name__, (form,), attributes)
+        built = super().get_form(request, obj, change=change, **kwargs)
+        self._remember_shown_value(built)
+        return built
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        after = self.source.priority_field if self._decides(request, obj) else None
+        return [
+            (name, {**options, "fields": _place_reason(options["fields"], after)})
+            for name, options in super().get_fieldsets(request, obj)
+        ]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save, and record an override where the user chose the priority.
+
+        A priority that the user did not touch is not written: it may have been predicted since
+        the form was rendered.
+        """
+        source, using = self.source, router.db_for_write(type(obj), instance=obj)
+        value = source.value_of(obj)
+        if not change or not self._is_posted(form, value):
+            super().save_model(request, obj, form, change)
+            return
+        with transaction.atomic(using=using):
+            stored = source.value_of(source.lock(obj.pk, using=using))
+            chosen = self._is_chosen(form, value, stored)
+            if not chosen:
+                setattr(obj, source.host_field.attname, stored)
+            super().save_model(request, obj, form, change)
+            self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
+
+    def _record(
+        self, request: HttpRequest, obj: Any, form: Any, *, value: Any, stored: Any, chosen: bool
+    ) -> None:
+        reason = form.cleaned_data.get(REASON_FIELD) or ""
+        confirmed = bool(reason) and value == stored
+        after = self.source.meaning_of(value) if chosen or confirmed else None
+        if after is not None:
+            before = self.source.to_priority(stored)
+            record_override(
+                obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
+            )
+        elif reason:
+            self.message_user(
+                request,
+                _("The reason was not kept, since you did not decide on a priority."),
+                messages.WARNING,
+            )
+
+    def _decides(self, request: HttpRequest, obj: Any) -> bool:
+        """Whether this is the form of a saved ticket whose priority the user may change."""
+        return (
+            obj is not None
+            and self.has_change_permission(request, obj)
+            and self.source.priority_field not in self.get_readonly_fields(request, obj)
+        )
+
+    def _remember_shown_value(self, form: Any) -> None:
+        field = form.base_fields.get(self.source.priority_field)
+        if field is not None:
+            field.show_hidden_initial = True
+
+    def _is_posted(self, form: Any, value: Any) -> bool:
+        """Whether the form holds the priority, and the host's own code has not replaced it."""
+        name = self.source.priority_field
+        if name not in form.fields:
+            return False
+        posted = form.cleaned_data.get(name)
+        posted = posted.pk if isinstance(posted, models.Model) else posted
+        return bool(value == self.source.clean(posted))
+
+    def _is_chosen(self, form: Any, value: Any, stored: Any) -> bool:
+        name = self.source.priority_field
+        if form.add_initial_prefix(name) in form.data:
+            return name in form.changed_data
+        # A client that does not say what it was shown means what it says.
+        return bool(value != stored)
+
+    # The panel above the form.
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        response = super().render_change_form(request, context, *args, **kwargs)
+        ticket = context.get("original")
+        if ticket is None or context.get("is_popup") or not isinstance(response, TemplateResponse):
+            return response
+        names: Any = response.template_name
+        parent = select_template([names] if isinstance(names, str) else names)
+        response.context_data = {
+            **(response.context_data or {}),
+            "ticket_priority_parent": parent,
+            "ticket_priority": TicketPanel.of(ticket),
+            "ticket_priority_may_change": self.has_change_permission(request, ticket),
+        }
+        response.template_name = "admin/ticket_priority/ticket_change_form.html"
+        return response
+
+    def get_urls(self) -> list[URLPattern]:
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}_priority"
+        own = [
+            path(
+                f"<path:object_id>/priority/{word}/",
+                self.admin_site.admin_view(view),
+                name=f"{prefix}_{word}",
+            )
+            for word, view in (("classify", self.classify_view), ("accept", self.accept_view))
+        ]
+        return [*own, *super().get_urls()]
+
+    def classify_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Classify one ticket again."""
+        return self._act(request, object_id, self._classify)
+
+    def accept_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Take over the suggestion that the page showed, unless another has replaced it since."""
+        return self._act(request, object_id, self._accept)
+
+    def _act(
+        self, request: HttpRequest, object_id: str, act: Callable[[HttpRequest, Any], None]
+    ) -> HttpResponse:
+        ticket = self.get_object(request, unquote(object_id))
+        if ticket is None:
+            raise Http404
+        if not self.has_change_permission(request, ticket):
+            raise PermissionDenied
+        # The login page leads here with GET when the session ran out before the form was sent.
+        if request.method == "POST":
+            act(request, ticket)
+        page = reverse(
+            f"admin:{self.opts.app_label}_{self.opts.model_name}_change",
+            args=(quote(ticket.pk),),
+            current_app=self.admin_site.name,
+        )
+        query = request.GET.urlencode()
+        return HttpResponseRedirect(f"{page}?{query}" if query else page)
+
+    def _classify(self, request: HttpRequest, ticket: Any) -> None:
+        try:
+            (prediction,) = classify_instances([ticket])
+        except ModelUnavailableError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        level, text = bulk.outcome_of(prediction)
+        self.message_user(request, text, level)
+        if prediction.state == prediction.State.APPLIED:
+            self.log_change(request, ticket, gettext("Classified again."))
+
+    def _accept(self, request: HttpRequest, ticket: Any) -> None:
+        suggestion = open_suggestions([ticket]).get(str(ticket.pk))
+        if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
+            self.message_user(
+                request,
+                _("The suggestion has changed in the meantime. Please look again."),
+                messages.WARNING,
+            )
+            return
+        bulk.accept(self, request, ticket, suggestion)
+        self.message_user(
+            request,
+            _("The priority is now %(label)s.")
+            % {"label": Priority(suggestion.priority or 0).label},
+            messages.SUCCESS,
+        )
+
+    # Bulk actions.
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions: dict[str, Any] = super().get_actions(request)
+        if self.actions is None or IS_POPUP_VAR in request.GET:
+            return actions
+        if self.has_change_permission(request):
+            for action in bulk.ACTIONS:
+                found = self.get_action(action)
+                if found is not None:
+                    actions[found[1]] = found
+        return actions
+
+
+def _reason_field() -> forms.CharField:
+    return forms.CharField(
+        label=_("Reason for the priority"),
+        help_text=_("Optional; kept with your decision. On its own it confirms the priority."),
+        required=False,
+        max_length=1000,
+        widget=AdminTextInputWidget,
+    )
+
+
+def _place_reason(fields: Sequence[Any], after: str | None) -> list[Any]:
+    """Put the reason on the line of the field `after`; None: nowhere."""
+    placed: list[Any] = []
+    for line in fields:
+        names = [line] if isinstance(line, str) else list(line)
+        names = [name for name in names if name != REASON_FIELD]
+        if after in names:
+            names.insert(names.index(after) + 1, REASON_FIELD)
+        if names:
+            placed.append(names[0] if len(names) == 1 else tuple(names))
+    return placed
