@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 
 from helpdesk.settings import *  # noqa: F403
-from helpdesk.settings import DATABASES, Q_CLUSTER, TICKET_PRIORITY
+from helpdesk.settings import DATABASES, INSTALLED_APPS, Q_CLUSTER, TICKET_PRIORITY
 
 TEST_DIR = Path(tempfile.mkdtemp(prefix="ticket-priority-tests-"))
 DATABASES["default"].setdefault("TEST", {})
 if os.environ.get("HELPDESK_DATABASE", "sqlite") == "sqlite":
     # A file, so that threads and other processes share it.
     DATABASES["default"]["TEST"]["NAME"] = str(TEST_DIR / "test.sqlite3")
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.uuid_host"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},

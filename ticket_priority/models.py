@@ -101,7 +101,7 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         They are a subquery where the database can turn the text that is kept here into the key's
         own type, and a list, read at once, where it cannot.
         """
-        column = _key_column(model)
+        column = key_column(model)
         rows = self.for_model(model).order_by()
         if isinstance(column, models.CharField):
             return rows.values("object_id")
@@ -271,7 +271,8 @@ class Override(models.Model):
         return f"{before} → {Priority(self.to_priority).label}"
 
 
-def _key_column(model: type[models.Model]) -> models.Field[Any, Any]:
+def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
+    """Return the column that holds a model's key: its primary key's, or its parent's."""
     column: models.Field[Any, Any] = model._meta.pk
     while isinstance(column, models.ForeignKey):
         column = column.target_field

@@ -193,9 +193,11 @@ class TicketSource:
     def _chosen(
         self, rows: models.QuerySet[Any], choose: str | UserRows, user: Any
     ) -> models.QuerySet[Any]:
+        chosen: models.QuerySet[Any] = _loaded(choose)(rows, user)
+        if chosen is rows:
+            return rows
         # A subquery: what is chosen may be joined, distinct or a union.
-        chosen = _loaded(choose)(rows, user).order_by().values("pk")
-        return self.queryset(rows.db).filter(pk__in=chosen)
+        return self.queryset(rows.db).filter(pk__in=chosen.order_by().values("pk"))
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
         """Rows nobody has decided."""

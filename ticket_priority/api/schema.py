@@ -71,10 +71,10 @@ TICKET_PARAMETERS: Final = [
         description="The ticket's model, such as helpdesk.Ticket, in any case.",
     ),
     OpenApiParameter(
-        "pk",
+        "object_id",
         OpenApiTypes.STR,
         OpenApiParameter.PATH,
-        description="The ticket's primary key, written as in `object_id`.",
+        description="The ticket's primary key, written as in the lists.",
     ),
 ]
 

@@ -8,8 +8,8 @@ from django.db import connections, models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Collate, Concat, Substr
 
-from ticket_priority.models import content_type_of
-from ticket_priority.sources import TicketSource, all_sources
+from ticket_priority.models import content_type_of, key_column
+from ticket_priority.sources import all_sources
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -26,28 +26,21 @@ def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
     """
     condition = Q(pk__in=[])
     for source in all_sources():
-        of_source = Q(content_type=content_type_of(source.model).pk)
-        if source.sees_all(user):
-            condition |= of_source
-        elif source.visible_to is not None:
-            condition |= of_source & Q(object_id__in=_keys(source, user, rows.db))
+        tickets = source.visible_rows(user).order_by()
+        about_visible = Q(content_type=content_type_of(source.model).pk)
+        if tickets.query.where:
+            about_visible &= Q(object_id__in=_keys(tickets, rows.db))
+        condition |= about_visible
     return rows.filter(condition)
 
 
-def _keys(source: TicketSource, user: Any, using: str) -> Any:
-    """Return `str(pk)` of each visible ticket, as a subquery wherever SQL can write it so."""
-    tickets = source.visible_rows(user).order_by()
-    expression = _key_expression(_column(source.model), using) if tickets.db == using else None
+def _keys(tickets: models.QuerySet[Any], using: str) -> Any:
+    """Return `str(pk)` of each ticket, as a subquery wherever SQL can write it so."""
+    column = key_column(tickets.model)
+    expression = _key_expression(column, using) if tickets.db == using else None
     if expression is None:
         return [str(pk) for pk in tickets.values_list("pk", flat=True)]
     return tickets.annotate(**{_KEY: expression}).values(_KEY)
-
-
-def _column(model: type[models.Model]) -> models.Field[Any, Any]:
-    column: Any = model._meta.pk
-    while column.remote_field is not None:
-        column = column.target_field
-    return column  # type: ignore[no-any-return]
 
 
 def _key_expression(column: models.Field[Any, Any], using: str) -> Any:

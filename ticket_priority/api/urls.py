@@ -13,14 +13,14 @@ urlpatterns = [
     path("predictions/", views.PredictionListView.as_view(), name="predictions"),
     path("predictions/<int:pk>/", views.PredictionView.as_view(), name="prediction"),
     path("overrides/", views.OverrideListView.as_view(), name="overrides"),
-    path("tickets/<str:source>/<str:pk>/", views.TicketView.as_view(), name="ticket"),
+    path("tickets/<str:source>/<str:object_id>/", views.TicketView.as_view(), name="ticket"),
     path(
-        "tickets/<str:source>/<str:pk>/override/",
+        "tickets/<str:source>/<str:object_id>/override/",
         views.TicketOverrideView.as_view(),
         name="ticket-override",
     ),
     path(
-        "tickets/<str:source>/<str:pk>/classify/",
+        "tickets/<str:source>/<str:object_id>/classify/",
         views.TicketClassifyView.as_view(),
         name="ticket-classify",
     ),

@@ -1,17 +1,12 @@
-"""The endpoints. Nothing here depends on the host's REST_FRAMEWORK settings."""
+"""The endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models, router
 from django.urls import include, path
-from django.utils.cache import add_never_cache_headers
-from django.utils.module_loading import import_string
-from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import (
     OpenApiResponse,
     PolymorphicProxySerializer,
@@ -21,16 +16,13 @@ from drf_spectacular.utils import (
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework import generics, permissions, status
 from rest_framework.exceptions import NotFound, PermissionDenied
-from rest_framework.metadata import SimpleMetadata
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.settings import api_settings
-from rest_framework.views import APIView, exception_handler
 
 from ticket_priority import classification
 from ticket_priority.api import schema, scoping, serializers
+from ticket_priority.api.base import PluginView
 from ticket_priority.api.errors import model_at_work, model_required
 from ticket_priority.api.filters import (
     FilterBackend,
@@ -40,57 +32,13 @@ from ticket_priority.api.filters import (
 )
 from ticket_priority.api.health import check_health, describe_service
 from ticket_priority.api.pagination import Pages
-from ticket_priority.api.parsers import BoundedJSONParser
-from ticket_priority.api.permissions import SeesTickets, configured_permissions, may_see_some
-from ticket_priority.api.throttles import ApiThrottle
-from ticket_priority.conf import get_settings
+from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import override
 from ticket_priority.sources import TicketSource, find_source
 
 SHOWN_OVERRIDES: Final = 20
-
-_TOKEN: Final = "rest_framework.authentication.TokenAuthentication"  # noqa: S105
-
-
-class PluginView(APIView):
-    """What every endpoint shares, whatever the host's defaults are."""
-
-    schema = AutoSchema()
-    parser_classes = [BoundedJSONParser]
-    throttle_classes = [ApiThrottle]
-    versioning_class = None
-    metadata_class = SimpleMetadata
-    content_negotiation_class = DefaultContentNegotiation
-
-    def get_authenticators(self) -> list[Any]:
-        paths = get_settings().api_authentication_classes
-        has_tokens = apps.is_installed("rest_framework.authtoken")
-        return [import_string(name)() for name in paths if has_tokens or name != _TOKEN]
-
-    def get_permissions(self) -> Any:
-        return configured_permissions()
-
-    def get_renderers(self) -> list[BaseRenderer]:
-        chosen: Any = api_settings.DEFAULT_RENDERER_CLASSES
-        browsable = [
-            renderer()
-            for renderer in chosen
-            if issubclass(renderer, BrowsableAPIRenderer) and apps.is_installed("rest_framework")
-        ]
-        return [JSONRenderer(), *browsable]
-
-    def get_exception_handler(self) -> Callable[..., Any]:
-        return exception_handler
-
-    def finalize_response(
-        self, request: Request, response: Any, *args: Any, **kwargs: Any
-    ) -> Response:
-        finalized = super().finalize_response(request, response, *args, **kwargs)
-        # A caching middleware would not tell one token's answer from another's.
-        add_never_cache_headers(finalized)
-        return finalized
 
 
 class PredictView(PluginView, generics.GenericAPIView[Any]):
@@ -221,7 +169,7 @@ class TicketMixin(PluginView):
         user = self.request.user
         if not may_see_some(source, user):
             raise PermissionDenied
-        key = _key(source, self.kwargs["pk"])
+        key = _key(source, self.kwargs["object_id"])
         using = router.db_for_write(source.model) if to_change else None
         ticket = source.visible_rows(user, using).filter(pk=key).first()
         if ticket is None:
@@ -253,17 +201,24 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
         parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
         responses=schema.answers({200: serializers.TicketSerializer}, 404),
     )
-    def get(self, request: Request, source: str, pk: str) -> Response:
+    def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
         key = [ticket.pk]
         predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
+        prediction = predictions.order_by("-pk").first()
+        latest_overrides = list(overrides.order_by("-pk")[:SHOWN_OVERRIDES])
+        is_decided = bool(latest_overrides) or (
+            prediction is not None and prediction.state == Prediction.State.APPLIED
+        )
+        value = of.value_of(ticket)
         found = {
             "source": of.label,
             "object_id": str(ticket.pk),
-            "priority": of.to_priority(of.value_of(ticket)),
-            "prediction": predictions.order_by("-pk").first(),
-            "overrides": overrides.order_by("-pk")[:SHOWN_OVERRIDES],
+            # A host's default value is a priority once somebody has decided for it.
+            "priority": of.meaning_of(value) if is_decided else of.to_priority(value),
+            "prediction": prediction,
+            "overrides": latest_overrides,
         }
         return Response(self.get_serializer(found).data)
 
@@ -281,7 +236,7 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
         examples=schema.OVERRIDE_EXAMPLES,
         responses=schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
     )
-    def post(self, request: Request, source: str, pk: str) -> Response:
+    def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         body = self.get_serializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -304,7 +259,7 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
         request=None,
         responses=schema.answers({201: serializers.PredictionSerializer}, 404, 503),
     )
-    def post(self, request: Request, source: str, pk: str) -> Response:
+    def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
             (prediction,) = classification.classify_instances([ticket])
@@ -334,6 +289,9 @@ class HealthView(PluginView):
 
     def get_permissions(self) -> list[Any]:
         return [permissions.AllowAny()]
+
+    def get_renderers(self) -> list[Any]:
+        return [JSONRenderer()]
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         return super().perform_content_negotiation(request, force=True)

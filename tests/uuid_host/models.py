@@ -1,0 +1,30 @@
+"""A ticket model with a UUID key and no priority of its own until a test registers it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+
+
+class Case(models.Model):
+    key = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    body = models.TextField()
+    urgency = models.PositiveSmallIntegerField(null=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True)
+
+    def __str__(self) -> str:
+        return self.body
+
+
+class Escalation(Case):
+    """Its key is its parent's."""
+
+    def __str__(self) -> str:
+        return self.body
+
+
+def own_cases(cases: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
+    return cases.filter(owner=user)
