@@ -3,18 +3,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from django import template
-from django.utils.formats import number_format
 from django.utils.timesince import timesince
 
 register = template.Library()
-
-
-@register.filter
-def percent(share: float | None) -> str:
-    """Write a share of 1 as whole per cent; an empty string for None."""
-    if share is None:
-        return ""
-    return f"{number_format(round(share * 100), 0)} %"
 
 
 @register.filter

@@ -199,8 +199,8 @@ class TestTheQueue:
         make_prediction(make_ticket(subject="wait"), state="pending", priority=None)
         make_ticket(subject="hand", priority=Priority.LOW)
         page = agent_client.get("/tickets/").content.decode()
-        assert "87 %" in page
-        assert "61 %" in page
+        assert "87%" in page
+        assert "61%" in page
         assert "waiting" in page
         assert "by hand" in page
         assert page.count('tp-badge--unset">') == 3  # two rows and the tally
@@ -241,7 +241,7 @@ class TestTheTicketPage:
             page = agent_client.get(ticket.get_absolute_url()).content.decode()
         assert "Tray two." in page
         assert "comment 7" in page
-        for figure in ("87 %", "10 %", "3 %", "model-7"):
+        for figure in ("87%", "10%", "3%", "model-7"):
             assert figure in page
 
     def test_status_assignee_and_queue_change(
