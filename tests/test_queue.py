@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,12 @@ def wait_for(question: Callable[[], str], answer: str, seconds: float = 60) -> N
     assert found == answer
 
 
-def stop(worker: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
-    os.killpg(worker.pid, number)
-    worker.wait(timeout=60)
+def stop(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(timeout=30)
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
 
 
 def test_a_worker_decides_what_the_web_process_left_pending(host: Host) -> None:
