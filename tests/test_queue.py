@@ -72,14 +72,15 @@ class Host:
         )
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "manage.py", "qcluster"],
-            env=self.environment,
-            cwd=project.BASE_DIR,
-            start_new_session=True,
-            stdout=(self.folder / "worker.log").open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        with (self.folder / "worker.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "manage.py", "qcluster"],
+                env=self.environment,
+                cwd=project.BASE_DIR,
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
 
 @pytest.fixture(params=["orm", "redis"])
