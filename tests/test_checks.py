@@ -6,7 +6,10 @@ import pytest
 from django.apps import apps
 from django.core.checks import run_checks
 
+from helpdesk.models import Ticket
+from ticket_priority import sources
 from ticket_priority.checks import register_configured_sources
+from ticket_priority.sources import get_source, register
 
 
 def found_ids() -> set[str | None]:
@@ -25,11 +28,38 @@ def test_the_demo_is_clean() -> None:
         ({"MODE": "later"}, "ticket_priority.E003"),
         ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
         ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
+        ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
+        ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
+        ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
+        ({"API_PERMISSION_CLASSES": "rest_framework.permissions.AllowAny"}, "ticket_priority.E007"),
+        ({"API_AUTHENTICATION_CLASSES": ["no.such.Class"]}, "ticket_priority.E007"),
     ],
 )
 def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) -> None:
     settings.TICKET_PRIORITY = value
     assert identifier in found_ids()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"API_THROTTLE_RATE": None, "API_MAX_TEXTS": 1},
+        {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
+        {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
+    ],
+)
+def test_a_right_setting_is_not_complained_of(settings: Any, value: Any) -> None:
+    settings.TICKET_PRIORITY = value
+    assert found_ids() == set()
+
+
+def test_a_rule_that_cannot_be_imported_is_found(settings: Any) -> None:
+    before = get_source(Ticket)
+    try:
+        register(Ticket, text_fields="subject", visible_to="no.such.rule")
+        assert found_ids() == {"ticket_priority.E016"}
+    finally:
+        sources._sources[Ticket] = before
 
 
 def test_a_wrong_source_in_the_settings_is_found_not_raised(settings: Any) -> None:

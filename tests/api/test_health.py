@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import DatabaseError
+from django.db import InterfaceError
 from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
@@ -70,7 +70,7 @@ def test_a_lost_database_is_no_500(
     db: None, fresh_classifier: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Any) -> None:
-        raise DatabaseError("server closed the connection")
+        raise InterfaceError("server closed the connection")
 
     monkeypatch.setattr(ModelVersionQuerySet, "active", fail)
     status, body = health()

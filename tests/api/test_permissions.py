@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from rest_framework.permissions import BasePermission
 from rest_framework.test import APIClient
 
@@ -247,3 +248,18 @@ def test_the_demo_follows_its_pages(login: Login, ticket: Ticket) -> None:
         for client in (agent, customer)
     ]
     assert codes == [201, 404]
+
+
+def test_a_connection_may_collate_as_it_likes(login: Login, cases: TicketSource) -> None:
+    if connection.vendor != "mysql":
+        pytest.skip("says something of MariaDB only")
+    ann = login()
+    case = quiet(Case, body="x", owner=ann.user)  # type: ignore[attr-defined]
+    predict(case)
+    with connection.cursor() as cursor:
+        cursor.execute("SET @before = @@collation_connection")
+        cursor.execute("SET collation_connection = utf8mb4_swedish_ci")
+        try:
+            assert listed(ann) == {str(case.pk)}
+        finally:
+            cursor.execute("SET collation_connection = @before")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from django.db import DatabaseError
+from django.db import Error
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
 from rest_framework.exceptions import APIException
@@ -53,7 +53,7 @@ def model_at_work() -> Iterator[None]:
     try:
         with model_required():
             yield
-    except (APIException, DatabaseError):
+    except (APIException, Error):
         raise
     except Exception as error:
         # A model's error may quote its input, so its message stays out of the log.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db import DatabaseError
+from django.db import Error
 
 from ticket_priority import __version__, queue
 from ticket_priority.classifiers import loaded_model_version
@@ -31,7 +31,7 @@ def check_health() -> Health:
     loaded = loaded_model_version()
     try:
         active = ModelVersion.objects.active()
-    except DatabaseError:
+    except Error:
         active = None
     if active is None:
         return Health("unavailable", loaded is not None, None)
