@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def tiny_training(
             "max_epochs": 10,
             "batch_size": 16,
             "max_length": 48,
+            "patience": None,
             "learning_rate": 2e-3,
             "accelerator": "cpu",
             "threads": 1,
@@ -214,20 +216,23 @@ def test_ctrl_c_leaves_the_active_model_as_it_was(
     labelled_tickets: None, tiny_training: Path, active_model: ModelVersion, settings: Any
 ) -> None:
     """A real process, a real SIGINT in the middle of an epoch."""
-    script = (
-        "import django, os, sys\n"
-        "from django.conf import settings\n"
-        "django.setup()\n"
-        f"settings.DATABASES['default']['NAME'] = {connection.settings_dict['NAME']!r}\n"
-        f"settings.TICKET_PRIORITY.update(ARTIFACT_ROOT={str(tiny_training)!r}, "
-        f"OUTPUT_DIR={str(tiny_training.parent)!r}, "
-        f"MODEL_NAME={settings.TICKET_PRIORITY['MODEL_NAME']!r})\n"
-        "from django.core.management import execute_from_command_line\n"
-        "execute_from_command_line(['manage.py', 'train_priority_model', '--epochs=100000',"
-        " '--learning-rate=1e-9', '--patience=100000', '--max-length=48', '--accelerator=cpu'])\n"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [
+            *(sys.executable, "manage.py", "train_priority_model", "--epochs=100000"),
+            *("--learning-rate=1e-9", "--patience=100000", "--max-length=48", "--threads=1"),
+        ],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "helpdesk.settings",
+            "HELPDESK_DATABASE_NAME": connection.settings_dict["NAME"],
+            "HELPDESK_ARTIFACT_ROOT": str(tiny_training),
+            "HELPDESK_OUTPUT_DIR": str(tiny_training.parent / "outputs"),
+            "HELPDESK_MODEL_NAME": settings.TICKET_PRIORITY["MODEL_NAME"],
+        },
+        cwd=settings.BASE_DIR,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
