@@ -12,10 +12,12 @@ from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import Form, form_of, forms_of, messages_of
 from tests.test_classification import OUTAGE, TYPO
+from tests.uuid_host.models import Case
 from ticket_priority import outbox
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.overrides import override
 from ticket_priority.priorities import Priority
+from ticket_priority.sources import TicketSource, register
 
 URL = "/admin/helpdesk/ticket/"
 CASES = "/admin/uuid_host/case/"
@@ -119,6 +121,24 @@ class TestDeciding:
         record = Override.objects.get()
         assert (record.from_priority, record.to_priority) == (0, 2)
         assert record.object_id == str(case.pk)
+
+    @second_site
+    def test_choosing_the_value_that_elsewhere_means_unset_is_a_decision(
+        self, admin_client: Client, make_case: MakeTicket, case_source: TicketSource
+    ) -> None:
+        register(
+            Case,
+            text_fields=("body",),
+            priority_field="urgency",
+            to_host=case_source.to_host,
+            from_host=case_source.from_host,
+            unset=(None, 3),
+        )
+        case = make_case(urgency=1)
+        form = form_of(admin_client.get(page_of(case, CASES)), "case_form")
+        admin_client.post(page_of(case, CASES), {**form.values, "urgency": "3"})
+        record = Override.objects.get()
+        assert (record.from_priority, record.to_priority) == (2, 1)
 
 
 class TestStaleForms:

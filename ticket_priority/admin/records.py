@@ -20,6 +20,7 @@ from django.utils.translation import ngettext
 from ticket_priority import outbox, queue
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction
+from ticket_priority.priorities import Priority
 
 
 class TicketRowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -69,8 +70,8 @@ class PredictionAdmin(TicketRowAdmin):
         "sure",
         "state",
         "reason",
-        "mode",
         "model_version",
+        "mode",
         "latency",
     )
     list_filter = (
@@ -86,9 +87,7 @@ class PredictionAdmin(TicketRowAdmin):
         "ticket",
         "says",
         "sure",
-        "prob_low",
-        "prob_medium",
-        "prob_high",
+        "probabilities",
         "state",
         "reason",
         "mode",
@@ -111,6 +110,12 @@ class PredictionAdmin(TicketRowAdmin):
     @admin.display(description=_("confidence"), ordering="confidence")
     def sure(self, prediction: Prediction) -> str:
         return percent(prediction.confidence)
+
+    @admin.display(description=_("probabilities"))
+    def probabilities(self, prediction: Prediction) -> str:
+        known = prediction.probabilities
+        shares = [(priority.label, known[priority.slug]) for priority in reversed(Priority)]
+        return ", ".join(f"{label} {share:.1%}" for label, share in shares if share is not None)
 
     @admin.display(description=_("latency"), ordering="latency_ms")
     def latency(self, prediction: Prediction) -> str | None:

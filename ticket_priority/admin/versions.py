@@ -36,12 +36,9 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "rows",
         "accuracy",
         "macro_f1",
-        "tfidf_macro_f1",
-        "majority_macro_f1",
         "created_at",
         "activated_at",
     )
-    list_filter = ("base_model",)
     search_fields = ("name", "base_model")
     readonly_fields = ("status",)
     change_form_template = "admin/ticket_priority/modelversion/change_form.html"
@@ -186,16 +183,22 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return _three_places(Figures(version).figure("model", "accuracy"))
 
     @admin.display(description=_("macro F1"))
-    def macro_f1(self, version: ModelVersion) -> str | None:
-        return _three_places(Figures(version).figure("model", "macro_f1"))
-
-    @admin.display(description=_("F1 of TF-IDF + LR"))
-    def tfidf_macro_f1(self, version: ModelVersion) -> str | None:
-        return _three_places(Figures(version).figure("tfidf_logreg", "macro_f1"))
-
-    @admin.display(description=_("F1 of majority"))
-    def majority_macro_f1(self, version: ModelVersion) -> str | None:
-        return _three_places(Figures(version).figure("majority", "macro_f1"))
+    def macro_f1(self, version: ModelVersion) -> SafeString | str | None:
+        figures = Figures(version)
+        own = _three_places(figures.figure("model", "macro_f1"))
+        baselines = [
+            f"{label} {_three_places(figure)}"
+            for label, figure in (
+                (_("TF-IDF + LR"), figures.figure("tfidf_logreg", "macro_f1")),
+                (_("majority"), figures.figure("majority", "macro_f1")),
+            )
+            if figure is not None
+        ]
+        if own is None or not baselines:
+            return own
+        return format_html(
+            '{} <span class="tp-baselines tp-quiet">{}</span>', own, ", ".join(baselines)
+        )
 
 
 def _why_kept(version: ModelVersion) -> str:
