@@ -32,10 +32,7 @@ def labelled_tickets(db: None) -> None:
     from tests.ml.conftest import toy_rows
 
     Ticket.objects.bulk_create(
-        [
-            Ticket(subject=row.text, description=f"{index} x", priority=row.label)
-            for index, row in enumerate(toy_rows(240, 5))
-        ]
+        [Ticket(subject=row.text, priority=row.label) for row in toy_rows(240, 5)]
     )
 
 

@@ -41,6 +41,8 @@ def write_tiny_encoder(folder: Path) -> Path:
                 intermediate_size=64,
                 max_position_embeddings=64,
                 num_labels=3,
+                initializer_range=0.1,
+                hidden_dropout_prob=0.0,
             )
         )
     model.save_pretrained(folder)
