@@ -308,12 +308,12 @@ def test_an_impossible_machine_is_a_training_error(config: TrainingConfig, tmp_p
 def test_two_processes_train_together_and_one_writes(
     config: TrainingConfig, tmp_path: Path, no_export: None
 ) -> None:
-    result = _fit(replace(config, output_dir=str(tmp_path), devices=2, batch_size=4))
-    assert result.metrics["training"]["epochs"] == 6
-    assert result.metrics["model"]["accuracy"] >= 0.9
+    result = _fit(replace(config, output_dir=str(tmp_path), devices=2, batch_size=4, max_epochs=3))
+    assert result.metrics["training"]["epochs"] == 3
+    assert result.metrics["model"]["accuracy"] > 0.5
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
     steps = torch.load(result.run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert steps == 6 * 19, "each process takes half of the 150 rows, in batches of four"
+    assert steps == 3 * 19, "each process takes half of the 150 rows, in batches of four"
     assert any(row.get("val_accuracy") for row in _logged(result.run_dir))
 
 
