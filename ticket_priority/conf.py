@@ -55,7 +55,6 @@ class PluginSettings:
     )
     api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
     api_throttle_rate: str | None = "120/min"
-    show_confidence: bool = True
 
 
 _merged: PluginSettings | None = None
