@@ -24,7 +24,7 @@ def labels() -> dict[str, int]:
 
 
 def bulk(*rows: tuple[str, int | None]) -> None:
-    Ticket.objects.bulk_create([Ticket(subject=text, priority=label) for text, label in rows])
+    Ticket.objects.bulk_create([Ticket(description=text, priority=label) for text, label in rows])
 
 
 @pytest.mark.django_db
