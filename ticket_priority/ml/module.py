@@ -108,7 +108,15 @@ class TicketClassificationModule(LightningModule):
         loss, logits = self._score(batch)
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log(
+            "train_loss",
+            loss,
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=size,
+            sync_dist=True,
+        )
         self.log(
             "train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size
         )
