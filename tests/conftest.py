@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from ticket_priority.models import ModelVersion
 
 
+@pytest.fixture(autouse=True)
+def english() -> Iterator[None]:
+    """Leave no test in the language of the request before it."""
+    yield
+    from django.utils import translation
+
+    translation.deactivate()
+
+
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Train the tiny encoder until it tells an outage from a typo; return the TrainingResult."""

@@ -28,6 +28,11 @@ def test_the_wheel_holds_the_plugin_alone(tmp_path: Path) -> None:
     for expected in (
         "ticket_priority/py.typed",
         "ticket_priority/static/ticket_priority/badge.css",
+        *(
+            f"ticket_priority/locale/{language}/LC_MESSAGES/django.{kind}"
+            for language in ("de", "fr", "es", "pt")
+            for kind in ("po", "mo")
+        ),
         "ticket_priority/migrations/0001_initial.py",
         "ticket_priority/serving/onnx.py",
         "ticket_priority/ml/module.py",
