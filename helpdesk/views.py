@@ -27,6 +27,7 @@ from helpdesk.mail import send_reply
 from helpdesk.models import Ticket, TicketQuerySet
 from ticket_priority import override
 from ticket_priority.models import Override, Prediction
+from ticket_priority.overrides import Standing, open_suggestions, standings
 from ticket_priority.priorities import Priority
 
 OPENED_TICKET: Final = "opened_ticket"
@@ -55,33 +56,31 @@ class ThanksView(TemplateView):
 
 
 def judge(tickets: Sequence[Ticket]) -> list[Judgement]:
-    """Return the judgement of each ticket, in two queries."""
-    predictions = Prediction.objects.latest_for(tickets)
-    keys = [prediction.pk for prediction in predictions.values()]
-    decided = set(Override.objects.filter(prediction__in=keys).values_list("prediction", flat=True))
-    return [
-        Judgement(ticket, prediction, prediction is not None and prediction.pk in decided)
-        for ticket in tickets
-        for prediction in [predictions.get(str(ticket.pk))]
-    ]
+    """Return the judgement of each ticket, in one query."""
+    found = standings(tickets)
+    return [Judgement(ticket, found.get(str(ticket.pk))) for ticket in tickets]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A ticket, the newest prediction about it, and whether a person has decided since."""
+    """A ticket, and how it stands with the model; None where the model was never asked."""
 
     ticket: Ticket
-    prediction: Prediction | None
-    is_decided: bool
+    standing: Standing | None
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The newest one."""
+        return None if self.standing is None else self.standing.prediction
 
     @property
     def is_automatic(self) -> bool:
         """Whether the shown priority is the model's own."""
         return (
-            not self.is_decided
-            and self.prediction is not None
-            and self.prediction.state == Prediction.State.APPLIED
-            and self.prediction.priority == self.ticket.priority
+            self.standing is not None
+            and not self.standing.is_decided
+            and self.standing.prediction.state == Prediction.State.APPLIED
+            and self.standing.prediction.priority == self.ticket.priority
         )
 
     @property
@@ -89,22 +88,9 @@ class Judgement:
         return self.prediction is not None and self.prediction.state == Prediction.State.PENDING
 
     @property
-    def suggestion(self) -> Priority | None:
-        """The class an agent may accept; None when there is nothing to accept."""
-        prediction = self.prediction
-        if (
-            self.is_decided
-            or prediction is None
-            or prediction.state != Prediction.State.SUGGESTED
-            or prediction.priority is None
-            or prediction.priority == self.ticket.priority
-        ):
-            return None
-        return Priority(prediction.priority)
-
-    @property
     def is_suggested(self) -> bool:
-        return self.suggestion is not None
+        """Whether there is a suggestion that an agent may accept."""
+        return self.standing is not None and self.standing.is_open
 
     @property
     def is_unanswered(self) -> bool:
@@ -284,14 +270,17 @@ class AcceptSuggestionView(TicketActionView):
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()
-        (judgement,) = judge([ticket])
-        chosen = judgement.suggestion
-        shown = judgement.prediction and str(judgement.prediction.pk)
-        if chosen is None or request.POST.get("prediction") != shown:
+        suggestion = open_suggestions([ticket]).get(str(ticket.pk))
+        if (
+            suggestion is None
+            or suggestion.priority is None
+            or str(suggestion.pk) != request.POST.get("prediction")
+        ):
             messages.warning(
                 request, _("The suggestion has changed in the meantime. Please look again.")
             )
             return redirect(ticket)
+        chosen = Priority(suggestion.priority)
         override(ticket, chosen, user=self.get_user(), via=ACCEPTED)
         messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
         return redirect(ticket)

@@ -12,7 +12,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority.models import Prediction, TicketRowQuerySet, content_type_of
-from ticket_priority.overrides import open_suggestions, override
+from ticket_priority.overrides import open_suggestions, override, standings
 from ticket_priority.priorities import Priority
 
 pytestmark = pytest.mark.django_db
@@ -100,3 +100,18 @@ class TestOpenSuggestions:
 
     def test_no_tickets(self) -> None:
         assert open_suggestions([]) == {}
+
+
+def test_how_tickets_stand_is_one_query(django_assert_num_queries: Any) -> None:
+    with ticket_priority.muted():
+        waiting, decided, unasked = (Ticket.objects.create(subject=name) for name in "abc")
+    predict(waiting, state=State.SUGGESTED, priority=2)
+    predict(decided, state=State.SUGGESTED, priority=2)
+    override(decided, Priority.LOW)
+    with django_assert_num_queries(1):
+        found = standings([waiting, decided, unasked])
+    assert str(unasked.pk) not in found
+    assert [
+        (standing.is_decided, standing.is_open)
+        for standing in (found[str(waiting.pk)], found[str(decided.pk)])
+    ] == [(False, True), (True, False)]

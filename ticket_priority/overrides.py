@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import models, router, transaction
@@ -69,26 +70,44 @@ def record_override(
     return record
 
 
-def open_suggestions(instances: Iterable[models.Model]) -> dict[str, Prediction]:
-    """Return the suggestion that waits for a person's word, by `str(pk)`; two queries in all.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest prediction about a ticket, and what became of it."""
 
-    It waits when it is the newest prediction, differs from the ticket's priority, and nobody has
-    decided since. The tickets must be of one model.
+    prediction: Prediction
+    is_decided: bool
+    """Whether a person has decided since the prediction was made."""
+    is_open: bool
+    """Whether it is a suggestion that waits for a person's word."""
+
+
+def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
+    """Return how each ticket stands with the model, by `str(pk)`; one query in all.
+
+    A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
+    nobody has decided since. The tickets must be of one model. Tickets without a prediction are
+    left out.
     """
     tickets = {str(ticket.pk): ticket for ticket in instances}
     if not tickets:
         return {}
     source = get_source(type(next(iter(tickets.values()))))
-    found = {
-        key: prediction
-        for key, prediction in Prediction.objects.latest_for(tickets.values()).items()
-        if prediction.state == Prediction.State.SUGGESTED
-        and prediction.priority is not None
-        and prediction.priority != source.to_priority(source.value_of(tickets[key]))
-    }
-    decided = set(
-        Override.objects.filter(prediction__in=[row.pk for row in found.values()]).values_list(
-            "prediction_id", flat=True
+    decided = models.Exists(Override.objects.filter(prediction=models.OuterRef("pk")))
+    latest = Prediction.objects.annotate(is_decided=decided).latest_for(tickets.values())
+    return {
+        key: Standing(
+            prediction=prediction,
+            is_decided=prediction.is_decided,
+            is_open=not prediction.is_decided
+            and prediction.state == Prediction.State.SUGGESTED
+            and prediction.priority is not None
+            and prediction.priority != source.to_priority(source.value_of(tickets[key])),
         )
-    )
-    return {key: row for key, row in found.items() if row.pk not in decided}
+        for key, prediction in latest.items()
+    }
+
+
+def open_suggestions(instances: Iterable[models.Model]) -> dict[str, Prediction]:
+    """Return the suggestion that waits for a person's word, by `str(pk)`; see `standings`."""
+    found = standings(instances)
+    return {key: standing.prediction for key, standing in found.items() if standing.is_open}

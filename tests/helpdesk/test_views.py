@@ -218,7 +218,7 @@ class TestTheQueue:
             ticket = make_ticket(subject=str(number), assignee=agent, queue=billing)
             make_prediction(ticket, state="suggested")
         agent_client.get("/tickets/")
-        with django_assert_max_num_queries(9):
+        with django_assert_max_num_queries(8):
             response = agent_client.get("/tickets/")
         assert len(response.context["rows"]) == 25
 
@@ -237,7 +237,7 @@ class TestTheTicketPage:
         for number in range(8):
             Comment.objects.create(ticket=ticket, author=agent, body=f"comment {number}")
         agent_client.get(ticket.get_absolute_url())
-        with django_assert_max_num_queries(10):
+        with django_assert_max_num_queries(9):
             page = agent_client.get(ticket.get_absolute_url()).content.decode()
         assert "Tray two." in page
         assert "comment 7" in page
@@ -416,6 +416,18 @@ class TestThePriorityPanel:
         agent_client.post(f"/tickets/{ticket.pk}/accept/", {"prediction": str(later.pk)})
         ticket.refresh_from_db()
         assert ticket.priority == Priority.HIGH
+
+    def test_a_suggestion_that_a_person_passed_over_is_not_offered_again(
+        self, agent_client: Client, make_ticket: Any, make_prediction: Any
+    ) -> None:
+        ticket = make_ticket()
+        passed_over = make_prediction(ticket, state="suggested", priority=Priority.HIGH)
+        agent_client.post(f"/tickets/{ticket.pk}/priority/", {"priority": "0"})
+        assert "Accept" not in agent_client.get(ticket.get_absolute_url()).content.decode()
+        assert "Suggested:" not in agent_client.get("/tickets/").content.decode()
+        agent_client.post(f"/tickets/{ticket.pk}/accept/", {"prediction": str(passed_over.pk)})
+        ticket.refresh_from_db()
+        assert ticket.priority == Priority.LOW
 
     @pytest.mark.parametrize(
         ("state", "reason", "shown"),
