@@ -8,9 +8,11 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
+from helpdesk.admin import TicketAdmin
 from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import Form, form_of, forms_of, messages_of
+from tests.admin.urls import EditableListAdmin
 from tests.test_classification import OUTAGE, TYPO
 from tests.uuid_host.models import Case
 from ticket_priority import outbox
@@ -200,6 +202,73 @@ class TestStaleForms:
         assert not Override.objects.exists()
         sent(admin_client, ticket, form, priority="0")
         assert Override.objects.get().to_priority == Priority.LOW
+
+
+class TestPrioritiesThatTheFormDoesNotAskFor:
+    @pytest.fixture
+    def worker_is_quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a worker write High between the reading of a ticket and its saving."""
+
+        def clean(ticket: Ticket) -> None:
+            Ticket.objects.filter(pk=ticket.pk).update(priority=Priority.HIGH)
+
+        monkeypatch.setattr(Ticket, "clean", clean)
+
+    @pytest.fixture
+    def readonly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(TicketAdmin, "readonly_fields", ("priority", "created_at"))
+
+    def test_a_prediction_applied_meanwhile_stays(
+        self, readonly: None, worker_is_quick: None, admin_client: Client, make_ticket: MakeTicket
+    ) -> None:
+        ticket = make_ticket()
+        form = opened(admin_client, ticket)
+        assert "priority" not in form.values
+        sent(admin_client, ticket, form, subject="New")
+        ticket.refresh_from_db()
+        assert (ticket.priority, ticket.subject) == (Priority.HIGH, "New")
+        assert not Override.objects.exists()
+
+    def test_what_the_hosts_own_code_sets_is_saved(
+        self,
+        readonly: None,
+        worker_is_quick: None,
+        admin_client: Client,
+        make_ticket: MakeTicket,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def save_form(self: TicketAdmin, request: Any, form: Any, change: bool) -> Any:
+            form.instance.priority = Priority.MEDIUM
+            return form.save(commit=False)
+
+        monkeypatch.setattr(TicketAdmin, "save_form", save_form)
+        ticket = make_ticket()
+        sent(admin_client, ticket, opened(admin_client, ticket), subject="New")
+        ticket.refresh_from_db()
+        assert ticket.priority == Priority.MEDIUM
+        assert not Override.objects.exists()
+
+    def test_a_new_ticket_is_saved_as_it_is(
+        self, readonly: None, active_model: ModelVersion, admin_client: Client
+    ) -> None:
+        form = form_of(admin_client.get(f"{URL}add/"), "ticket_form")
+        admin_client.post(f"{URL}add/", {**form.values, **OUTAGE})
+        assert Ticket.objects.get().priority == Priority.HIGH
+
+    @second_site
+    def test_a_list_that_edits_other_columns_leaves_the_priority_alone(
+        self,
+        worker_is_quick: None,
+        admin_client: Client,
+        make_ticket: MakeTicket,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(EditableListAdmin, "list_editable", ("subject",))
+        ticket = make_ticket()
+        form = form_of(admin_client.get(URL), "changelist-form")
+        admin_client.post(URL, {**form.values, "form-0-subject": "New", "_save": "Save"})
+        ticket.refresh_from_db()
+        assert (ticket.priority, ticket.subject) == (Priority.HIGH, "New")
 
 
 class TestAdding:

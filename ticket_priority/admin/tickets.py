@@ -36,6 +36,19 @@ from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
+_UNKNOWN: Final = object()
+
+
+class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
+    """A form that remembers the host value its ticket was read with."""
+
+    value_read: Any = _UNKNOWN
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        ticket = kwargs.get("instance")
+        if ticket is not None:
+            self.value_read = get_source(type(ticket)).value_of(ticket)
+        super().__init__(*args, **kwargs)
 
 
 class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -80,6 +93,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
         formset: Any = super().get_changelist_formset(request, **kwargs)
+        formset.form = type(formset.form.__name__, (RemembersPriority, formset.form), {})
         self._remember_shown_value(formset.form)
         return formset
 
@@ -88,14 +102,13 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
+        form = kwargs.get("form", self.form)
+        attributes: dict[str, Any] = {}
         if self._decides(request, obj):
-            form = kwargs.get("form", self.form)
             readonly = self.get_readonly_fields(request, obj)
-            attributes: dict[str, Any] = dict.fromkeys(
-                name for name in readonly if name in form.declared_fields
-            )
+            attributes = dict.fromkeys(name for name in readonly if name in form.declared_fields)
             attributes[REASON_FIELD] = _reason_field()
-            kwargs["form"] = type(form.__name__, (form,), attributes)
+        kwargs["form"] = type(form.__name__, (RemembersPriority, form), attributes)
         built = super().get_form(request, obj, change=change, **kwargs)
         self._remember_shown_value(built)
         return built
@@ -111,20 +124,22 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Save, and record an override where the user chose the priority.
 
         A priority that the user did not touch is not written: it may have been predicted since
-        the form was rendered.
+        the form was rendered, or since the ticket was read.
         """
         source, using = self.source, router.db_for_write(type(obj), instance=obj)
         value = source.value_of(obj)
-        if not change or not self._is_posted(form, value):
+        posted = self._is_posted(form, value)
+        if not change or not (posted or self._is_untouched(form, value)):
             super().save_model(request, obj, form, change)
             return
         with transaction.atomic(using=using):
             stored = source.value_of(source.lock(obj.pk, using=using))
-            chosen = self._is_chosen(form, value, stored)
+            chosen = posted and self._is_chosen(form, value, stored)
             if not chosen:
                 setattr(obj, source.host_field.attname, stored)
             super().save_model(request, obj, form, change)
-            self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
+            if posted:
+                self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
 
     def _record(
         self, request: HttpRequest, obj: Any, form: Any, *, value: Any, stored: Any, chosen: bool
@@ -165,6 +180,12 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         posted = form.cleaned_data.get(name)
         posted = posted.pk if isinstance(posted, models.Model) else posted
         return bool(value == self.source.clean(posted))
+
+    def _is_untouched(self, form: Any, value: Any) -> bool:
+        """Whether the form leaves the priority out, and the host's own code does so too."""
+        if self.source.priority_field in form.fields:
+            return False
+        return bool(value == getattr(form, "value_read", _UNKNOWN))
 
     def _is_chosen(self, form: Any, value: Any, stored: Any) -> bool:
         name = self.source.priority_field
