@@ -96,7 +96,7 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
 
 
 def remove(directory: Path) -> None:
-    """Delete an artefact that was never registered."""
+    """Delete a folder that no model version names."""
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -92,6 +92,8 @@ def train_model(
         )
         progress("Publishing the artefact")
         version = _register(result.artifact_dir, result.run_dir, config, dataset)
+        # Published and checked, so the staged copy is only a second half gigabyte.
+        artifacts.remove(result.artifact_dir)
         progress("Comparing with the active version")
         passes, reason, compared_with = _pass_gate(version, dataset.test, activate)
         if passes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -67,7 +68,7 @@ class Command(BaseCommand):
                 sources=sources,
                 activate=options["activate"],
                 progress=self.stdout.write if speaks else _silent,
-                show_progress_bar=speaks,
+                show_progress_bar=speaks and sys.stdout.isatty(),
             )
         except TicketPriorityError as error:
             raise CommandError(str(error)) from error
