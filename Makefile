@@ -37,7 +37,7 @@ types: setup
 
 contracts: setup
 	@echo "== Import contracts"
-	@$(BIN)/lint-imports --no-cache | tail -n 12
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 migrations: setup
 	@echo "== Migrations"

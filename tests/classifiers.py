@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 from ticket_priority.interfaces import Classification
 from ticket_priority.serving.onnx import OnnxClassifier
@@ -26,3 +27,14 @@ class PoisonableClassifier(OnnxClassifier):
         if any("poison" in text for text in texts):
             raise RuntimeError("poisoned")
         return super().classify(texts)
+
+
+class InterruptedClassifier(OnnxClassifier):
+    """Serves the artefact, and lets something happen while it is busy."""
+
+    meanwhile: ClassVar[Callable[[], Any]]
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        answers = super().classify(texts)
+        type(self).meanwhile()
+        return answers

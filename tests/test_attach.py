@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 import ticket_priority
+from tests.classifiers import InterruptedClassifier
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority import classification, datasets, outbox, sources
 from ticket_priority.checks import register_configured_sources
@@ -128,6 +129,38 @@ def test_labels_are_what_the_hosts_people_set(
     attach(labelled=lambda cases: cases.exclude(urgency=5))
     found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
     assert found == {"old 1": 2, "old 2": 2, "old 3": 1, "old 4": 0}
+
+
+def test_a_person_may_use_a_value_that_no_class_is_written_as(
+    attach: Callable[..., None], active_model: ModelVersion
+) -> None:
+    attach()
+    graver, foreign = Case.objects.create(body=OUTAGE), Case.objects.create(body=OUTAGE)
+    Case.objects.filter(pk=graver.pk).update(urgency=1, body="typo font wish")
+    Case.objects.filter(pk=foreign.pk).update(urgency=9)
+    for case in (graver, foreign):
+        case.refresh_from_db()
+    classification.classify_instances([graver, foreign])
+    assert sorted(Case.objects.values_list("urgency", flat=True)) == [1, 9]
+
+
+def test_an_override_to_the_hosts_default_stands_and_is_learnt(
+    attach: Callable[..., None], active_model: ModelVersion, settings: Any
+) -> None:
+    attach(unset=(None, 3))
+    with ticket_priority.muted():
+        case = Case.objects.create(body=OUTAGE, urgency=3)
+    settings.TICKET_PRIORITY = {
+        **settings.TICKET_PRIORITY,
+        "CLASSIFIERS": {"transformer": "tests.classifiers.InterruptedClassifier"},
+    }
+    InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
+        Case.objects.get(), Priority.MEDIUM
+    )
+    classification.classify_instances([case])
+    assert Case.objects.get().urgency == 3
+    rows = datasets.labelled_texts(get_source(Case))
+    assert [row.label for row in rows] == [Priority.MEDIUM]
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -26,6 +26,7 @@ def test_the_demo_is_clean() -> None:
         ([], "ticket_priority.E001"),
         ({"MODELNAME": "x"}, "ticket_priority.E002"),
         ({"MODE": "later"}, "ticket_priority.E003"),
+        ({"GATE_METRIC": "f1"}, "ticket_priority.E008"),
         ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
         ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),

@@ -12,11 +12,12 @@ from django.test.utils import CaptureQueriesContext
 
 import ticket_priority
 from helpdesk.models import Ticket
-from ticket_priority import classification, tasks
+from tests.classifiers import InterruptedClassifier
+from ticket_priority import classification, classifiers, tasks
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
-from ticket_priority.signals import priority_predicted
+from ticket_priority.signals import priority_overridden, priority_predicted
 from ticket_priority.sources import get_source
 
 pytestmark = pytest.mark.django_db
@@ -193,13 +194,20 @@ def test_a_ticket_saves_where_the_plugin_is_not_migrated(
                 ticket = Ticket.objects.create(**OUTAGE)
         else:
             ticket = Ticket.objects.create(**OUTAGE)
-        assert Ticket.objects.get(pk=ticket.pk).subject == "outage"
+        stored = Ticket.objects.get(pk=ticket.pk)
+        assert stored.subject == "outage"
+        # A priority with no prediction to show for it would pass for a person's.
+        assert stored.priority is None
+        assert ticket.priority is None
     finally:
         with connection.schema_editor() as editor:
             editor.alter_db_table(Prediction, "set_aside", table)
 
 
-def test_the_public_signal_tells_of_a_prediction(active_model: ModelVersion) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_the_public_signal_tells_of_a_prediction_after_the_commit(
+    active_model: ModelVersion,
+) -> None:
     seen: list[Any] = []
 
     def receiver(**kwargs: Any) -> None:
@@ -207,10 +215,77 @@ def test_the_public_signal_tells_of_a_prediction(active_model: ModelVersion) -> 
 
     priority_predicted.connect(receiver)
     try:
-        ticket = Ticket.objects.create(**OUTAGE)
+        with transaction.atomic():
+            ticket = Ticket.objects.create(**OUTAGE)
+            assert seen == []
     finally:
         priority_predicted.disconnect(receiver)
     assert seen == [(ticket, Priority.HIGH)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_receiver_with_a_database_error_loses_neither_ticket_nor_override(
+    active_model: ModelVersion,
+) -> None:
+    def receiver(**kwargs: Any) -> None:
+        ModelVersion.objects.create(name=active_model.name)
+
+    for signal in (priority_predicted, priority_overridden):
+        signal.connect(receiver)
+    try:
+        with transaction.atomic():
+            ticket = Ticket.objects.create(**OUTAGE)
+        ticket_priority.override(ticket, Priority.LOW)
+    finally:
+        for signal in (priority_predicted, priority_overridden):
+            signal.disconnect(receiver)
+    assert Ticket.objects.get().priority == Priority.LOW
+    assert Override.objects.count() == 1
+
+
+def test_saving_again_after_a_rollback_records_the_prediction_again(
+    active_model: ModelVersion,
+) -> None:
+    ticket = Ticket(**OUTAGE)
+    with transaction.atomic():
+        ticket.save()
+        transaction.set_rollback(True)
+    ticket.save()
+    assert only_prediction(ticket).priority == ticket.priority == Priority.HIGH
+
+
+def test_a_copy_of_a_ticket_has_a_prediction_of_its_own(active_model: ModelVersion) -> None:
+    ticket = Ticket.objects.create(**OUTAGE)
+    first = ticket.pk
+    ticket.pk, ticket._state.adding = None, True
+    ticket.save()
+    assert ticket.pk != first
+    assert only_prediction(ticket).state == State.APPLIED
+    assert Prediction.objects.count() == 2
+
+
+def test_an_update_by_key_predicts_nothing(active_model: ModelVersion) -> None:
+    with ticket_priority.muted():
+        old = Ticket.objects.create(**OUTAGE)
+    Ticket(pk=old.pk, **OUTAGE, created_at=old.created_at).save()
+    old.refresh_from_db()
+    assert old.priority is None
+    assert not Prediction.objects.exists()
+
+
+def test_a_ticket_inserted_under_a_given_key_is_left_for_a_worker(
+    active_model: ModelVersion,
+) -> None:
+    ticket = Ticket.objects.create(pk=77, **OUTAGE)
+    assert only_prediction(ticket).state == State.PENDING
+    assert tasks.drain_predictions() == 1
+    ticket.refresh_from_db()
+    assert ticket.priority == Priority.HIGH
+
+
+def test_a_value_that_is_no_priority_is_not_replaced(active_model: ModelVersion) -> None:
+    with pytest.raises(ValueError, match="urgent"):
+        Ticket(**OUTAGE, priority="urgent").save()
 
 
 def test_deleting_a_ticket_deletes_what_is_stored_about_it(active_model: ModelVersion) -> None:
@@ -313,13 +388,29 @@ def test_reclassifying_only_suggests_where_a_person_decided(
     assert ticket.priority == decided
 
 
-def test_a_confirmation_in_the_last_moment_stands(active_model: ModelVersion) -> None:
-    """The person's word falls between reading the ticket and writing it."""
+def test_a_decision_while_the_model_is_busy_stands(
+    active_model: ModelVersion, settings: Any
+) -> None:
+    """A person confirms the value that is there, which compare-and-set cannot see."""
     ticket = Ticket.objects.create(**OUTAGE)
-    stale = Ticket.objects.get(pk=ticket.pk)
-    stale.subject, stale.description = "typo", "font colour wish"
-    source = get_source(Ticket)
-    decided_before = classification._decided_by_person(source, [stale], "default")
-    ticket_priority.override(ticket, Priority.HIGH)
-    assert decided_before == set()
-    assert classification._confirmed_meanwhile(source, stale, stale.priority, "default")
+    Ticket.objects.filter(pk=ticket.pk).update(**TYPO)
+    ticket.refresh_from_db()
+    settings.TICKET_PRIORITY = {
+        **settings.TICKET_PRIORITY,
+        "CLASSIFIERS": {"transformer": "tests.classifiers.InterruptedClassifier"},
+    }
+    classifiers.reset()
+    InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
+        Ticket.objects.get(), Priority.HIGH
+    )
+    (prediction,) = classification.classify_instances([ticket])
+    assert prediction.priority == Priority.LOW
+    assert (prediction.state, prediction.reason) == (State.SUGGESTED, Reason.PERSON_DECIDED)
+    assert Ticket.objects.get().priority == Priority.HIGH
+
+
+def test_empty_tickets_are_asked_about_once(active_model: ModelVersion) -> None:
+    imported({"subject": ""})
+    for _ in range(3):
+        list(classification.backfill(get_source(Ticket)))
+    assert Prediction.objects.count() == 1

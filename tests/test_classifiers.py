@@ -109,21 +109,33 @@ def test_threads_share_one_load(active_model: ModelVersion) -> None:
     assert len(set(map(id, found))) == 1
 
 
-def _loaded_in_child(answers: Any) -> None:
-    answers.put((os.getpid(), loaded_model_version() is None))
+def _classify_in_child(directory: Path, answers: Any) -> None:
+    forgot = loaded_model_version() is None
+    (answer,) = classifiers.build("transformer", directory).classify(["outage fire breach down"])
+    answers.put((os.getpid(), forgot, answer.label))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_does_not_use_its_parents_model(active_model: ModelVersion) -> None:
-    get_classifier()
+def test_a_forked_child_has_a_model_of_its_own(
+    active_model: ModelVersion, artifact_root: Path, settings: Any
+) -> None:
+    """Two threads: a session with a thread pool is the one that a fork leaves behind broken."""
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "THREADS": 2}
+    get_classifier().classify(["outage"])
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    child = context.Process(target=_loaded_in_child, args=(answers,))
+    child = context.Process(
+        target=_classify_in_child, args=(artifact_root / active_model.directory, answers)
+    )
     child.start()
-    pid, forgot = answers.get(timeout=30)
-    child.join()
+    try:
+        pid, forgot, label = answers.get(timeout=30)
+    finally:
+        child.join(timeout=10)
+        child.kill()
     assert pid != os.getpid()
     assert forgot
+    assert label == "high"
     assert loaded_model_version() == active_model
 
 

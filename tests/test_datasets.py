@@ -51,6 +51,16 @@ def test_a_suggestion_followed_in_the_hosts_own_form_is_a_label(
 
 
 @pytest.mark.django_db
+def test_what_people_change_in_the_hosts_own_way_is_a_label(active_model: ModelVersion) -> None:
+    ticket = Ticket.objects.create(subject="outage")
+    Ticket.objects.filter(pk=ticket.pk).update(priority=0)
+    assert labels() == {"outage": 0}
+    ticket_priority.override(ticket, Priority.MEDIUM)
+    Ticket.objects.filter(pk=ticket.pk).update(priority=2)
+    assert labels() == {"outage": 1}, "a stale form that writes the prediction back is no label"
+
+
+@pytest.mark.django_db
 def test_the_last_override_counts() -> None:
     bulk(("a", 0))
     ticket = Ticket.objects.get()

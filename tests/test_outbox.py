@@ -93,9 +93,9 @@ def test_an_override_drops_what_is_pending(mode: str, active_model: ModelVersion
 
 def test_an_override_while_the_model_is_busy_wins(mode: str, active_model: ModelVersion) -> None:
     ticket = Ticket.objects.create(**OUTAGE)
-    (claimed,) = outbox._claim(1, "default")
+    (claimed,) = outbox._claim(1)
     ticket_priority.override(ticket, Priority.LOW)
-    assert list(outbox._decide_claimed([claimed], get_classifier(), "default")) == [False]
+    assert list(outbox._decide_claimed([claimed], get_classifier())) == [False]
     ticket.refresh_from_db()
     assert ticket.priority == Priority.LOW
 
@@ -136,9 +136,21 @@ def test_one_poisonous_ticket_does_not_hold_up_the_others(
     assert (given_up.state, given_up.attempts) == (State.FAILED, 2)
 
 
+def test_what_killed_a_worker_takes_no_batch_with_it(
+    mode: str, active_model: ModelVersion, settings: Any
+) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MAX_ATTEMPTS": 2}
+    for _ in range(5):
+        Ticket.objects.create(**OUTAGE)
+    assert len(outbox._claim(5)) == 5
+    Prediction.objects.update(claimed_at=timezone.now() - timedelta(hours=1))
+    assert len(outbox._claim(5)) == 1
+    assert outbox.drain() == 4
+
+
 def test_the_claim_of_a_killed_worker_expires(mode: str, active_model: ModelVersion) -> None:
     ticket = Ticket.objects.create(**OUTAGE)
-    outbox._claim(1, "default")
+    outbox._claim(1)
     assert outbox.drain() == 0
     Prediction.objects.update(claimed_at=timezone.now() - timedelta(hours=1))
     assert outbox.drain() == 1
@@ -148,11 +160,11 @@ def test_the_claim_of_a_killed_worker_expires(mode: str, active_model: ModelVers
 
 def test_a_worker_that_was_overtaken_applies_nothing(mode: str, active_model: ModelVersion) -> None:
     ticket = Ticket.objects.create(**OUTAGE)
-    (slow,) = outbox._claim(1, "default")
+    (slow,) = outbox._claim(1)
     Prediction.objects.update(claimed_at=timezone.now() - timedelta(hours=1))
     assert outbox.drain() == 1
     Ticket.objects.filter(pk=ticket.pk).update(priority=None)
-    assert list(outbox._decide_claimed([slow], get_classifier(), "default")) == [False]
+    assert list(outbox._decide_claimed([slow], get_classifier())) == [False]
     ticket.refresh_from_db()
     assert ticket.priority is None
 

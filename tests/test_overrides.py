@@ -77,7 +77,8 @@ def test_an_unknown_priority_writes_nothing(db: None) -> None:
     assert not Override.objects.exists()
 
 
-def test_the_public_signal_tells_of_an_override(db: None) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_the_public_signal_tells_of_an_override() -> None:
     seen: list[Any] = []
 
     def receiver(**kwargs: Any) -> None:

@@ -83,6 +83,22 @@ def test_a_fields_default_is_no_decision() -> None:
     assert not source.is_unset(2)
 
 
+def test_a_database_default_is_no_decision() -> None:
+    with isolate_apps("helpdesk"):
+
+        class Case(models.Model):
+            text = models.TextField()
+            priority = models.IntegerField(db_default=3)
+
+            class Meta:
+                app_label = "helpdesk"
+
+    source = TicketSource(model=Case, text_fields=("text",))
+    assert source.is_unset(3)
+    assert source.is_unset(source.value_of(Case(text="new")))
+    assert not source.is_unset(2)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [

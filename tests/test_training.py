@@ -111,6 +111,27 @@ def test_a_worse_version_is_registered_but_does_not_serve(
     call_command("activate_priority_model", "--list", stdout=StringIO())
 
 
+def test_a_version_that_cannot_be_served_is_registered_and_stays_inactive(
+    labelled_tickets: None, tiny_training: Path, settings: Any
+) -> None:
+    settings.TICKET_PRIORITY = {
+        **settings.TICKET_PRIORITY,
+        "CLASSIFIERS": {"transformer": "tests.classifiers.FailingClassifier"},
+    }
+    printed = run("--epochs=1", "--activate=always")
+    assert "cannot be served" in printed
+    assert ModelVersion.objects.active() is None
+
+
+def test_a_gate_metric_that_does_not_exist_is_found_before_training(
+    labelled_tickets: None, tiny_training: Path, settings: Any
+) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "GATE_METRIC": "f1"}
+    with pytest.raises(CommandError, match="GATE_METRIC"):
+        run()
+    assert not (tiny_training.parent / "outputs").exists()
+
+
 def test_another_training_at_the_same_time_is_refused(
     labelled_tickets: None, tiny_training: Path
 ) -> None:
@@ -217,6 +238,7 @@ def test_ctrl_c_leaves_the_active_model_as_it_was(
         [
             *(sys.executable, "manage.py", "train_priority_model", "--epochs=100000"),
             *("--learning-rate=1e-9", "--patience=100000", "--max-length=48", "--threads=1"),
+            "--trainable-layers=2",
         ],
         env={
             **os.environ,

@@ -19,9 +19,7 @@ class TicketPriorityConfig(AppConfig):
         checks.register_checks()
         checks.register_configured_sources()
         sources.subscribe(receivers.connect)
-        post_migrate.connect(
-            receivers.create_schedules, sender=self, dispatch_uid="ticket_priority.schedules"
-        )
+        post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
         model_version_activated.connect(
             receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"
         )

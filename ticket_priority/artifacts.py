@@ -95,6 +95,13 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
     )
 
 
+def sweep(root: Path) -> None:
+    """Delete what publishing left behind when its process was killed. Hold the training lock."""
+    for path in root.glob(".*-*"):
+        if path.is_dir():
+            remove(path)
+
+
 def remove(directory: Path) -> None:
     """Delete a folder that no model version names."""
     shutil.rmtree(directory, ignore_errors=True)

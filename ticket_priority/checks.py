@@ -60,6 +60,13 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint=f"Choose one of {', '.join(conf.MODES)}.",
             id="ticket_priority.E003",
         )
+    metric = given.get("GATE_METRIC", conf.GATE_METRICS[0])
+    if metric not in conf.GATE_METRICS:
+        yield checks.Error(
+            f"{conf.SETTING}['GATE_METRIC'] is {metric!r}.",
+            hint=f"Choose one of {', '.join(conf.GATE_METRICS)}.",
+            id="ticket_priority.E008",
+        )
     try:
         TrainingConfig(**given.get("TRAINING", {}))
     except (TypeError, ValueError) as error:

@@ -6,9 +6,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 from django.db import models, router, transaction
+from django.db.models.base import ModelState
+from django.db.models.expressions import DatabaseDefault
 from django.utils import timezone
 
 from ticket_priority.classifiers import get_classifier
@@ -27,7 +31,7 @@ from ticket_priority.decisions import (
 )
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.interfaces import Classification
-from ticket_priority.models import ModelVersion, Override, Prediction
+from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
 from ticket_priority.text import normalise
@@ -53,21 +57,24 @@ def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Clas
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
     """Sync mode: set the priority in memory, so that the first INSERT holds it. Never raises."""
-    if source.effective_mode != "sync" or not get_settings().enabled:
+    if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
     value = None
     try:
         value = source.value_of(instance)
         if not source.is_unset(value):
             return
-        draft = Prediction(mode="sync", value_before=value)
+        draft = Prediction(mode="sync", value_before=_storable(value))
         with savepoint(using):
             _classify_draft(source, instance, draft)
     except Exception:
         # Whatever goes wrong in a model, the ticket must be saved.
         logger.exception("A ticket of %s is saved without priority", source.label)
         draft = Prediction(
-            mode="sync", value_before=value, state=State.PENDING, reason=Reason.MODEL_ERROR
+            mode="sync",
+            value_before=_storable(value),
+            state=State.PENDING,
+            reason=Reason.MODEL_ERROR,
         )
     instance.__dict__[_DRAFT] = draft
 
@@ -77,34 +84,46 @@ def record_after_insert(
 ) -> Prediction | None:
     """Store the prediction of a new ticket, in the ticket's own transaction. Never raises.
 
-    Returns None when there is nothing to predict: a person set the priority.
+    Returns None when there is nothing to predict: a person set the priority. Tickets that live in
+    another database than the plugin's rows get theirs after the commit.
     """
-    draft: Prediction | None = instance.__dict__.pop(_DRAFT, None)
+    prediction = None
     try:
-        prediction = draft or _pending_draft(source, instance)
+        prediction = _drafted(source, instance) or _pending(source, instance)
         if prediction is None:
             return None
-        with savepoint(using):
-            save_about(source, instance, prediction)
+        if using != plugin_database():
+            transaction.on_commit(
+                partial(save_about, source, instance, prediction), using=using, robust=True
+            )
+        else:
+            with savepoint(using):
+                save_about(source, instance, prediction)
     except Exception:
-        # The ticket is written; `classify_tickets` finds it by its unset priority.
         logger.exception("The prediction of a new %s could not be stored", source.label)
+        _take_back(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
         announce(instance, prediction)
     return prediction
 
 
+def _may_update(instance: models.Model) -> bool:
+    """Whether saving may turn out an UPDATE: a key was given that Django did not make up."""
+    key = instance._meta.pk
+    return instance.pk is not None and not key.has_default() and not key.remote_field
+
+
 def _classify_draft(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
-    text = source.text_of(instance)
-    if not text:
-        fill_abstained(draft)
-        return
     try:
         classifier = get_classifier()
     except ModelUnavailableError as error:
         logger.warning("A ticket of %s is saved without priority: %s", source.label, error)
         draft.state, draft.reason = State.PENDING, Reason.NO_MODEL
+        return
+    text = source.text_of(instance)
+    if not text:
+        fill_abstained(draft, classifier)
         return
     started = time.perf_counter()
     (classification,) = classifier.classify([text])
@@ -114,17 +133,55 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     source.set_on(instance, classification.priority)
 
 
-def _pending_draft(source: TicketSource, instance: models.Model) -> Prediction | None:
-    enabled = get_settings().enabled
-    if source.effective_mode == "sync" and enabled:
+def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
+    """Return what was predicted for this object, also when it is inserted a second time.
+
+    An object that is saved again after a rollback, or copied to a new row, still bears the
+    predicted priority; without a prediction of its own that row would pass for a person's word.
+    """
+    draft: Prediction | None = instance.__dict__.get(_DRAFT)
+    if draft is None:
         return None
+    if draft.state == State.APPLIED:
+        if source.value_of(instance) != source.to_host_value(priority_of(draft)):
+            return None
+    elif not source.is_unset(source.value_of(instance)):
+        return None
+    if draft.pk is not None:
+        draft = copy(draft)
+        draft.pk, draft._state = None, ModelState()
+        instance.__dict__[_DRAFT] = draft
+    return draft
+
+
+def _pending(source: TicketSource, instance: models.Model) -> Prediction | None:
     value = source.value_of(instance)
     if not source.is_unset(value):
         return None
-    reason = Reason.QUEUED if enabled else Reason.DISABLED
     return Prediction(
-        mode=source.effective_mode, value_before=value, state=State.PENDING, reason=reason
+        mode=source.effective_mode,
+        value_before=_storable(value),
+        state=State.PENDING,
+        reason=Reason.QUEUED if get_settings().enabled else Reason.DISABLED,
     )
+
+
+def _storable(value: Any) -> Any:
+    """A database default is known only once the row is there; until then it is None."""
+    return None if isinstance(value, DatabaseDefault) else value
+
+
+def _take_back(
+    source: TicketSource, instance: models.Model, prediction: Prediction | None, using: str
+) -> None:
+    """Unset a priority that has no prediction to show for it: it would pass for a person's."""
+    if prediction is None or prediction.state != State.APPLIED:
+        return
+    try:
+        with savepoint(using):
+            source.reset(instance, prediction.value_before, using=using)
+    except Exception:
+        logger.exception("A new %s keeps a priority without a prediction", source.label)
 
 
 def classify_instances(
@@ -142,7 +199,7 @@ def classify_instances(
     using = tickets[0]._state.db or router.db_for_write(type(tickets[0]))
     classifier = get_classifier()
     mode = mode or source.effective_mode
-    decided_by_person = _decided_by_person(source, tickets, using)
+    decided_by_person = _decided_by_person(source, tickets)
     texts = [source.text_of(ticket) for ticket in tickets]
     predictions = []
     for ticket, text, answer in zip(tickets, texts, answers_of(classifier, texts), strict=True):
@@ -150,7 +207,7 @@ def classify_instances(
         if isinstance(answer, Exception):
             prediction.state, prediction.reason = State.FAILED, Reason.MODEL_ERROR
         elif answer is None:
-            fill_abstained(prediction)
+            fill_abstained(prediction, classifier)
         else:
             fill(prediction, text, answer[0], classifier, answer[1])
         by_person = str(ticket.pk) in decided_by_person
@@ -169,7 +226,7 @@ def _store(
     prediction.decided_at = timezone.now()
     with transaction.atomic(using=using):
         if prediction.state == State.PENDING:
-            if by_person or _confirmed_meanwhile(source, ticket, prediction.value_before, using):
+            if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
                 prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
             elif prediction.mode == "suggest":
                 prediction.state = State.SUGGESTED
@@ -183,7 +240,7 @@ def _store(
             else:
                 prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
         if prediction.state != State.FAILED:
-            supersede_pending(source, ticket, Reason.REPLACED, using)
+            supersede_pending(source, ticket, Reason.REPLACED)
         save_about(source, ticket, prediction)
     if prediction.state == State.APPLIED:
         source.set_on(ticket, priority_of(prediction))
@@ -216,7 +273,8 @@ def backfill(
         last_pk = page[-1].pk
         left = None if left is None else left - len(page)
         answered = set(
-            Prediction.objects.for_keys(source.model, [ticket.pk for ticket in page])
+            Prediction.objects.using(plugin_database())
+            .for_keys(source.model, [ticket.pk for ticket in page])
             .filter(model_version=version)
             .values_list("object_id", flat=True)
         )
@@ -233,35 +291,25 @@ def backfill(
         yield counts, len(page)
 
 
-def _confirmed_meanwhile(
-    source: TicketSource, ticket: models.Model, before: Any, using: str
-) -> bool:
-    """Whether a person confirmed the value that is there; compare-and-set cannot see that."""
-    if source.is_unset(before):
+def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, using: str) -> bool:
+    """Whether a person decided on the very value that is there; compare-and-set cannot see it."""
+    if before is None:
         return False
+    # The lock makes a person who is deciding now wait for us, or us for them.
     source.lock(ticket.pk, using=using)
-    return Override.objects.using(using).for_keys(source.model, [ticket.pk]).exists()
+    overrides = Override.objects.using(plugin_database())
+    return overrides.for_keys(source.model, [ticket.pk]).exists()
 
 
-def _decided_by_person(
-    source: TicketSource, tickets: Sequence[models.Model], using: str
-) -> set[str]:
+def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
+    """Return the keys of tickets that were overruled, or bear a value that is not ours."""
     keys = [ticket.pk for ticket in tickets]
-    decided = set(
-        Override.objects.using(using)
-        .for_keys(source.model, keys)
-        .values_list("object_id", flat=True)
-    )
-    applied = dict(
-        Prediction.objects.using(using)
-        .for_keys(source.model, keys)
-        .filter(state=State.APPLIED)
-        .order_by("pk")
-        .values_list("object_id", "priority")
-    )
+    overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
+    decided = set(overrides.values_list("object_id", flat=True))
+    applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
     for ticket in tickets:
-        value = source.value_of(ticket)
-        key = str(ticket.pk)
-        if not source.is_unset(value) and source.to_priority(value) != applied.get(key):
+        value, key = source.value_of(ticket), str(ticket.pk)
+        ours = {source.to_host_value(priority) for priority in applied[key]}
+        if not source.is_unset(value) and value not in ours:
             decided.add(key)
     return decided

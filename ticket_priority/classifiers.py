@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from django.db import DatabaseError, router, transaction
 from django.utils.module_loading import import_string
 
 from ticket_priority import artifacts
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 30.0
 """How long a version that could not be loaded is left alone."""
+
+LOAD_WAIT_SECONDS: Final = 10.0
+"""How long a caller waits for another thread that is loading the first model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class _Slot:
 
 
 _slot = _Slot()
+_inherited: list[_Slot] = []
 
 
 def get_classifier() -> ActiveClassifier:
@@ -61,22 +66,25 @@ def get_classifier() -> ActiveClassifier:
     Raises ModelUnavailableError when there is none.
     """
     slot = _current_slot()
-    version = ModelVersion.objects.active()
-    if version is None:
-        raise ModelUnavailableError(
-            "No model version is active: run `manage.py train_priority_model`, or "
-            "`manage.py activate_priority_model NAME`."
-        )
+    version = _active_version()
     loaded = slot.loaded
     if loaded is not None and loaded.model_version.pk == version.pk:
         return loaded
-    if slot.lock.acquire(blocking=loaded is None):
-        try:
-            return _load_into(slot, version)
-        finally:
-            slot.lock.release()
-    assert loaded is not None  # noqa: S101 - the lock was busy, so another model serves meanwhile
-    return loaded
+    if not slot.recently_failed(version):
+        if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if loaded is None else 0):
+            try:
+                attempt = _load_into(slot)
+            finally:
+                slot.lock.release()
+            _note(attempt)
+        elif loaded is None:
+            raise ModelUnavailableError("The model is still being loaded by another thread.")
+    if slot.loaded is None:
+        raise ModelUnavailableError(
+            f"Model version {version.name} cannot be loaded; the log and the model version's "
+            "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
+        )
+    return slot.loaded
 
 
 def loaded_model_version() -> ModelVersion | None:
@@ -119,30 +127,58 @@ def build(kind: str, directory: Path) -> Classifier:
 def _current_slot() -> _Slot:
     global _slot
     if _slot.pid != os.getpid():
+        # Kept, never used: to destroy a session whose threads a fork left behind is to hang.
+        _inherited.append(_slot)
         _slot = _Slot()
     return _slot
 
 
-def _load_into(slot: _Slot, version: ModelVersion) -> ActiveClassifier:
+def _active_version() -> ModelVersion:
+    version = ModelVersion.objects.active()
+    if version is None:
+        raise ModelUnavailableError(
+            "No model version is active: run `manage.py train_priority_model`, or "
+            "`manage.py activate_priority_model NAME`."
+        )
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How loading a version went; `error` is empty when it went well."""
+
+    version: ModelVersion
+    error: str
+
+
+def _load_into(slot: _Slot) -> _Attempt | None:
+    """Load what is active by now, unless that was done or failed a moment ago."""
+    version = _active_version()
     loaded = slot.loaded
     if loaded is not None and loaded.model_version.pk == version.pk:
-        return loaded
-    if not slot.recently_failed(version):
-        try:
-            slot.loaded = ActiveClassifier(version, load(version))
-        except Exception as error:
-            # Whatever a broken artefact raises, the version before it must go on serving.
-            logger.exception("Model version %s cannot be loaded", version.name)
-            slot.failed_pk, slot.failed_at = version.pk, time.monotonic()
-            ModelVersion.objects.filter(pk=version.pk).update(load_error=str(error)[:2000])
-        else:
-            slot.failed_pk = None
-            if version.load_error:
-                ModelVersion.objects.filter(pk=version.pk).update(load_error="")
-            return slot.loaded
-    if loaded is None:
-        raise ModelUnavailableError(
-            f"Model version {version.name} cannot be loaded; the log and the model version's "
-            "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
-        )
-    return loaded
+        return None
+    if slot.recently_failed(version):
+        return None
+    try:
+        slot.loaded = ActiveClassifier(version, load(version))
+    except Exception as error:
+        # Whatever a broken artefact raises, the version before it must go on serving.
+        logger.exception("Model version %s cannot be loaded", version.name)
+        slot.failed_pk, slot.failed_at = version.pk, time.monotonic()
+        return _Attempt(version, str(error) or repr(error))
+    slot.failed_pk = None
+    return _Attempt(version, "")
+
+
+def _note(attempt: _Attempt | None) -> None:
+    """Write down how loading went, where that is news; outside the lock, and never in the way."""
+    if attempt is None or attempt.version.load_error == attempt.error:
+        return
+    using = router.db_for_write(ModelVersion)
+    try:
+        with transaction.atomic(using=using):
+            ModelVersion.objects.using(using).filter(pk=attempt.version.pk).update(
+                load_error=attempt.error[:2000]
+            )
+    except DatabaseError:
+        logger.warning("How loading %s went could not be stored", attempt.version.name)

@@ -12,6 +12,7 @@ from django.core.signals import setting_changed
 
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
+GATE_METRICS: Final = ("macro_f1", "accuracy")
 
 
 def _base_dir() -> Path:
@@ -70,7 +71,9 @@ def get_settings() -> PluginSettings:
         given = user_settings()
         known = {name: given[name.upper()] for name in setting_names() if name.upper() in given}
         for name in ("artifact_root", "output_dir"):
-            if name in known:
+            if known.get(name) is None:
+                known.pop(name, None)
+            else:
                 known[name] = Path(known[name])
         _merged = PluginSettings(**known)
     return _merged

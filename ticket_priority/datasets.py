@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from django.db import models
+from django.db import models, router
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import CLASS_NAMES, LabelledText
-from ticket_priority.models import Override, Prediction
+from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.sources import TicketSource
 from ticket_priority.text import text_hash
 
@@ -74,20 +74,27 @@ def build(sources: Iterable[TicketSource], *, using: str | None = None) -> Datas
 def labelled_texts(
     source: TicketSource, using: str | None = None, *, dropped: Counter[str] | None = None
 ) -> Iterator[LabelledText]:
-    """Yield a source's examples: the last override's label, else the value a person set.
+    """Yield a source's examples: the value a person set, by an override or in the host's own way.
 
-    A value that equals the plugin's own unreviewed prediction is no label. The table is read in
-    batches; texts are normalised.
+    A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label.
+    The table is read in batches; texts are normalised.
     """
     dropped = Counter() if dropped is None else dropped
-    overridden = _overridden_keys(source, using)
-    rows = source.labelled_rows(using).order_by("pk")
+    overrides = Override.objects.using(plugin_database()).for_model(source.model)
+    overridden = dict(overrides.order_by("pk").values_list("object_id", "to_priority"))
+    keys: Any = overrides.ticket_keys(source.model)
+    if plugin_database() != (using or router.db_for_read(source.model)):
+        keys = list(keys)
+    rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
     for batch in _batches(rows.iterator(chunk_size=_BATCH)):
-        keys = [str(ticket.pk) for ticket in batch]
-        applied = _applied_keys(source, keys, using)
-        for ticket, key in zip(batch, keys, strict=True):
-            label = overridden.get(key, source.to_priority(source.value_of(ticket)))
-            if key not in overridden and key in applied:
+        predictions = Prediction.objects.using(plugin_database())
+        applied = predictions.applied_values(source.model, [ticket.pk for ticket in batch])
+        for ticket in batch:
+            key = str(ticket.pk)
+            current = source.to_priority(source.value_of(ticket))
+            is_ours = current is not None and current in applied[key]
+            label = overridden.get(key) if current is None or is_ours else current
+            if label is None and is_ours:
                 dropped["unreviewed prediction"] += 1
             elif label is None:
                 dropped["value maps to no class"] += 1
@@ -187,16 +194,6 @@ def _check_sufficient(rows: Sequence[LabelledText], dropped: Counter[str]) -> No
 
 def _labels(rows: Iterable[LabelledText]) -> Counter[int]:
     return Counter(row.label for row in rows)
-
-
-def _overridden_keys(source: TicketSource, using: str | None) -> dict[str, int]:
-    rows = Override.objects.using(using).for_model(source.model)
-    return dict(rows.order_by("pk").values_list("object_id", "to_priority"))
-
-
-def _applied_keys(source: TicketSource, keys: Sequence[str], using: str | None) -> set[str]:
-    rows = Prediction.objects.using(using).for_keys(source.model, keys)
-    return set(rows.filter(state=Prediction.State.APPLIED).values_list("object_id", flat=True))
 
 
 def _language(source: TicketSource, ticket: models.Model) -> str:

@@ -6,14 +6,16 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
-from django.db import connections, models, router, transaction
+from django.db import connections, models, transaction
+from django.dispatch import Signal
 from django.utils import timezone
 
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
-from ticket_priority.models import Override, Prediction, content_type_of
+from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_predicted
 from ticket_priority.sources import TicketSource
@@ -73,8 +75,9 @@ def fill(
     prediction.state, prediction.reason = State.PENDING, Reason.OK
 
 
-def fill_abstained(prediction: Prediction) -> None:
+def fill_abstained(prediction: Prediction, classifier: ActiveClassifier) -> None:
     prediction.state, prediction.reason = State.ABSTAINED, Reason.EMPTY_TEXT
+    prediction.model_version = classifier.model_version
     prediction.decided_at = timezone.now()
 
 
@@ -101,7 +104,7 @@ def stored_values(prediction: Prediction) -> dict[str, Any]:
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
     prediction.content_type = content_type_of(source.model)
     prediction.object_id = str(instance.pk)
-    prediction.save(using=router.db_for_write(Prediction, instance=instance), force_insert=True)
+    prediction.save(using=plugin_database(), force_insert=True)
 
 
 def priority_of(prediction: Prediction) -> Priority:
@@ -111,15 +114,24 @@ def priority_of(prediction: Prediction) -> Priority:
 
 
 def supersede_pending(
-    source: TicketSource, instance: models.Model, reason: Prediction.Reason, using: str
+    source: TicketSource, instance: models.Model, reason: Prediction.Reason
 ) -> None:
-    Prediction.objects.using(using).for_keys(source.model, [instance.pk]).filter(
+    Prediction.objects.using(plugin_database()).for_keys(source.model, [instance.pk]).filter(
         state=State.PENDING
     ).update(state=State.SUPERSEDED, reason=reason, decided_at=timezone.now())
 
 
 def announce(instance: models.Model, prediction: Prediction) -> None:
-    priority_predicted.send_robust(sender=type(instance), instance=instance, prediction=prediction)
+    send_after_commit(
+        priority_predicted, sender=type(instance), instance=instance, prediction=prediction
+    )
+
+
+def send_after_commit(signal: Signal, **named: Any) -> None:
+    """Tell receivers once the rows are there: a receiver's database error must not undo them."""
+    transaction.on_commit(
+        partial(signal.send_robust, **named), using=plugin_database(), robust=True
+    )
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
@@ -129,7 +141,7 @@ def savepoint(using: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def forget(source: TicketSource, instance: models.Model, using: str) -> None:
+def forget(instance: models.Model) -> None:
     """Delete what is stored about a ticket that is being deleted."""
     for rows in (Override.objects, Prediction.objects):
-        rows.using(using).for_instance(instance).delete()
+        rows.using(plugin_database()).for_instance(instance).delete()

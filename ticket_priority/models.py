@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.functions import Cast, Replace
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -63,16 +65,20 @@ class ModelVersion(models.Model):
         """Make this the serving version; every process follows at its next classification."""
         for attempt in range(3):
             try:
-                with transaction.atomic():
+                with transaction.atomic(using=router.db_for_write(type(self))):
                     previous = self._swap_active()
                 break
             except IntegrityError:
                 # Somebody else activated a version between our two updates.
                 if attempt == 2:
                     raise
-        model_version_activated.send(
-            sender=type(self), model_version=self, previous=previous or None
+        announcement = partial(
+            model_version_activated.send_robust,
+            sender=type(self),
+            model_version=self,
+            previous=previous,
         )
+        transaction.on_commit(announcement, using=router.db_for_write(type(self)), robust=True)
 
     def _swap_active(self) -> ModelVersion | None:
         manager = type(self).objects
@@ -138,6 +144,16 @@ class PredictionQuerySet(TicketRowQuerySet):
         rows = self.for_keys(type(tickets[0]), [ticket.pk for ticket in tickets])
         return {row.object_id: row for row in rows.select_related("model_version").order_by("pk")}
 
+    def applied_values(
+        self, model: type[models.Model], keys: Iterable[Any]
+    ) -> defaultdict[str, set[int]]:
+        """Return the class ids that were ever applied to each ticket, by `str(pk)`."""
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        rows = self.for_keys(model, keys).filter(state=Prediction.State.APPLIED)
+        for key, priority in rows.values_list("object_id", "priority"):
+            found[key].add(priority)
+        return found
+
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Pending rows that no living worker is busy with, oldest first."""
         expired = timezone.now() - timedelta(seconds=claim_seconds)
@@ -172,9 +188,11 @@ class Prediction(models.Model):
 
     content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
     object_id = models.CharField(_("ticket"), max_length=64)
+    # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
     model_version = models.ForeignKey(
         ModelVersion,
         on_delete=models.PROTECT,
+        db_constraint=False,
         null=True,
         blank=True,
         related_name="predictions",
@@ -269,6 +287,11 @@ class Override(models.Model):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
+
+
+def plugin_database() -> str:
+    """Return the alias of the database that holds this plugin's rows."""
+    return router.db_for_write(Prediction)
 
 
 def key_column(model: type[models.Model]) -> models.Field[Any, Any]:

@@ -28,13 +28,18 @@ from ticket_priority.decisions import (
     stored_values,
 )
 from ticket_priority.exceptions import ModelUnavailableError, SourceError
-from ticket_priority.models import Override, Prediction, PredictionQuerySet
+from ticket_priority.models import (
+    Override,
+    Prediction,
+    PredictionQuerySet,
+    plugin_database,
+)
 from ticket_priority.sources import TicketSource, get_source
 
 logger = logging.getLogger(__name__)
 
 
-def drain(*, limit: int | None = None, using: str | None = None) -> int:
+def drain(*, limit: int | None = None) -> int:
     """Classify pending predictions in batches until none is left; return how many were decided.
 
     Any number of workers may drain at once. A batch is claimed, classified without holding a
@@ -44,21 +49,20 @@ def drain(*, limit: int | None = None, using: str | None = None) -> int:
     decided = 0
     if not options.enabled:
         return decided
-    database = using or router.db_for_write(Prediction)
-    _give_up_on_poison(database)
+    _give_up_on_poison()
     while limit is None or decided < limit:
         size = options.batch_size if limit is None else min(options.batch_size, limit - decided)
-        if not _pending_exists(database):
+        if not _pending_exists():
             break
         try:
             classifier = get_classifier()
         except ModelUnavailableError as error:
             logger.warning("Pending tickets wait: %s", error)
             break
-        claimed = _claim(size, database)
+        claimed = _claim(size)
         if not claimed:
             break
-        decided += sum(_decide_claimed(claimed, classifier, database))
+        decided += sum(_decide_claimed(claimed, classifier))
     return decided
 
 
@@ -101,37 +105,37 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
     return again, sum(map(len, by_type.values())) - again
 
 
-def _pending_exists(using: str) -> bool:
+def _pending_exists() -> bool:
     seconds = get_settings().claim_seconds
-    return Prediction.objects.using(using).claimable(claim_seconds=seconds).exists()
+    return _rows().claimable(claim_seconds=seconds).exists()
 
 
-def _give_up_on_poison(using: str) -> None:
+def _give_up_on_poison() -> None:
     options = get_settings()
-    exhausted = Prediction.objects.using(using).claimable(claim_seconds=options.claim_seconds)
+    exhausted = _rows().claimable(claim_seconds=options.claim_seconds)
     exhausted.filter(attempts__gte=options.max_attempts).update(
         state=State.FAILED, decided_at=timezone.now()
     )
 
 
-def _claim(size: int, using: str) -> list[Prediction]:
+def _claim(size: int) -> list[Prediction]:
     options = get_settings()
     token = uuid.uuid4().hex
-    rows = Prediction.objects.using(using)
+    rows, using = _rows(), plugin_database()
     with transaction.atomic(using=using):
         candidates = rows.claimable(claim_seconds=options.claim_seconds)
         if connections[using].features.has_select_for_update_skip_locked:
             candidates = candidates.select_for_update(skip_locked=True)
-        keys = list(candidates.values_list("pk", flat=True)[:size])
+        waiting = candidates.values_list("pk", flat=True)
+        # What was tried before may be what killed a worker: it must not take a batch with it.
+        keys = list(waiting.filter(attempts=0)[:size]) or list(waiting[:1])
         rows.claimable(claim_seconds=options.claim_seconds).filter(pk__in=keys).order_by().update(
             claim=token, claimed_at=timezone.now(), attempts=models.F("attempts") + 1
         )
     return list(rows.filter(claim=token, state=State.PENDING).order_by("pk"))
 
 
-def _decide_claimed(
-    claimed: list[Prediction], classifier: ActiveClassifier, using: str
-) -> Iterator[bool]:
+def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
     by_type: dict[int, list[Prediction]] = defaultdict(list)
     for prediction in claimed:
         by_type[prediction.content_type_id].append(prediction)
@@ -139,20 +143,19 @@ def _decide_claimed(
         source = _source_of(content_type_id)
         if source is None:
             continue
+        using = router.db_for_write(source.model)
         tickets = _fetch(source, [row.object_id for row in predictions], using)
         known = [row for row in predictions if row.object_id in tickets]
         for row in predictions:
             if row.object_id not in tickets:
-                yield _close_without_ticket(row, using)
+                yield _close_without_ticket(row)
         texts = [source.text_of(tickets[row.object_id]) for row in known]
         for row, text, answer in zip(known, texts, answers_of(classifier, texts), strict=True):
             if isinstance(answer, Exception):
-                Prediction.objects.using(using).filter(pk=row.pk, claim=row.claim).update(
-                    reason=Reason.MODEL_ERROR
-                )
+                _rows().filter(pk=row.pk, claim=row.claim).update(reason=Reason.MODEL_ERROR)
                 continue
             if answer is None:
-                fill_abstained(row)
+                fill_abstained(row, classifier)
             else:
                 fill(row, text, answer[0], classifier, answer[1])
             yield _settle(source, tickets[row.object_id], row, using)
@@ -167,7 +170,7 @@ def _settle(
     if prediction.state == State.PENDING and not applies:
         prediction.state = State.SUGGESTED
     try:
-        with transaction.atomic(using=using):
+        with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
             if applies:
                 written = source.compare_and_set(
                     instance.pk,
@@ -177,9 +180,7 @@ def _settle(
                 )
                 prediction.state = State.APPLIED if written else State.SUPERSEDED
                 prediction.reason = Reason.OK if written else Reason.PERSON_DECIDED
-            ours = Prediction.objects.using(using).filter(
-                pk=prediction.pk, claim=claim, state=State.PENDING
-            )
+            ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
                 raise _Overtaken
     except _Overtaken:
@@ -192,6 +193,11 @@ def _settle(
 
 class _Overtaken(Exception):
     """Another worker or a person settled the prediction first."""
+
+
+def _rows() -> PredictionQuerySet:
+    rows: PredictionQuerySet = Prediction.objects.using(plugin_database())
+    return rows
 
 
 def _source_of(content_type_id: int) -> TicketSource | None:
@@ -209,8 +215,8 @@ def _fetch(source: TicketSource, keys: Sequence[str], using: str) -> dict[str, m
     return {str(pk): ticket for pk, ticket in rows.items()}
 
 
-def _close_without_ticket(prediction: Prediction, using: str) -> bool:
-    closed = Prediction.objects.using(using).filter(pk=prediction.pk, claim=prediction.claim)
+def _close_without_ticket(prediction: Prediction) -> bool:
+    closed = _rows().filter(pk=prediction.pk, claim=prediction.claim)
     return bool(
         closed.update(
             state=State.ABSTAINED, reason=Reason.TICKET_GONE, decided_at=timezone.now(), claim=""

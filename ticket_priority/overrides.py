@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import models, router, transaction
 
-from ticket_priority.decisions import Reason, supersede_pending
-from ticket_priority.models import Override, Prediction, content_type_of
+from ticket_priority.decisions import Reason, send_after_commit, supersede_pending
+from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import get_source
@@ -52,9 +52,9 @@ def record_override(
 ) -> Override:
     """Record a decision that the host has already written. Pending predictions are dropped."""
     source = get_source(type(instance))
-    using = router.db_for_write(Override, instance=instance)
+    using = plugin_database()
     with transaction.atomic(using=using):
-        supersede_pending(source, instance, Reason.PERSON_DECIDED, using)
+        supersede_pending(source, instance, Reason.PERSON_DECIDED)
         latest = Prediction.objects.using(using).for_instance(instance).order_by("pk").last()
         record: Override = Override.objects.using(using).create(
             content_type=content_type_of(source.model),
@@ -66,7 +66,9 @@ def record_override(
             reason=reason,
             via=via,
         )
-    priority_overridden.send_robust(sender=type(instance), instance=instance, override=record)
+    send_after_commit(
+        priority_overridden, sender=type(instance), instance=instance, override=record
+    )
     return record
 
 

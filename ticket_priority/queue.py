@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from django.apps import apps
+from django.db import connections, router
 
 from ticket_priority.conf import get_settings
 from ticket_priority.outbox import drain
@@ -21,7 +22,7 @@ def is_installed() -> bool:
     return apps.is_installed("django_q")
 
 
-def nudge(using: str) -> None:
+def nudge() -> None:
     """Ask a worker to drain the pending predictions; without a queue, drain them here.
 
     A broker that is down loses nothing: the rows stay pending, and the sweep or the next nudge
@@ -31,19 +32,23 @@ def nudge(using: str) -> None:
         if is_installed():
             from django_q.tasks import async_task
 
-            async_task(DRAIN_TASK, using, task_name=SWEEP_NAME)
+            async_task(DRAIN_TASK, task_name=SWEEP_NAME)
         else:
-            drain(using=using)
+            drain()
     except Exception:
         logger.exception("No worker could be told of pending tickets; the sweep will find them")
 
 
-def ensure_schedules() -> None:
-    """Create or update the schedule that sweeps up pending predictions."""
+def ensure_schedules(using: str) -> None:
+    """Create or update the schedule that sweeps up pending predictions, where its table is."""
     if not is_installed():
         return
     from django_q.models import Schedule
 
+    if using != router.db_for_write(Schedule):
+        return
+    if Schedule._meta.db_table not in connections[using].introspection.table_names():
+        return
     Schedule.objects.update_or_create(
         name=SWEEP_NAME,
         defaults={

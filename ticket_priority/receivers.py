@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
-from django.apps import apps
-from django.db import models, router, transaction
+from django.apps import AppConfig, apps
+from django.db import models, transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 
 from ticket_priority import queue
 from ticket_priority.classification import classify_before_insert, record_after_insert
 from ticket_priority.decisions import forget
 from ticket_priority.exceptions import SourceError
-from ticket_priority.models import Prediction
+from ticket_priority.models import plugin_database
 from ticket_priority.sources import TicketSource, get_source
 
 _muted: ContextVar[bool] = ContextVar("ticket_priority_muted", default=False)
@@ -62,8 +61,7 @@ def after_save(
         return
     prediction = record_after_insert(source, instance, using)
     if prediction is not None and prediction.is_nudge_worthy:
-        database = router.db_for_write(Prediction, instance=instance)
-        transaction.on_commit(partial(queue.nudge, database), using=using, robust=True)
+        transaction.on_commit(queue.nudge, using=using, robust=True)
 
 
 def after_delete(
@@ -71,17 +69,18 @@ def after_delete(
 ) -> None:
     source = _registered_source(sender)
     if source is not None:
-        forget(source, instance, using)
+        forget(instance)
 
 
 def wake_pending(**kwargs: Any) -> None:
     """A model serves now: tickets that waited for one need wait no longer."""
-    database = router.db_for_write(Prediction)
-    transaction.on_commit(partial(queue.nudge, database), using=database, robust=True)
+    transaction.on_commit(queue.nudge, using=plugin_database(), robust=True)
 
 
-def create_schedules(**kwargs: Any) -> None:
-    queue.ensure_schedules()
+def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
+    """Once the queue's own tables are there, which need not be at our migration."""
+    if sender.name in ("ticket_priority", "django_q"):
+        queue.ensure_schedules(using)
 
 
 def _listening_source(sender: type[models.Model]) -> TicketSource | None:

@@ -1,4 +1,4 @@
-"""Public signals. Every receiver must take `**kwargs`."""
+"""Public signals, sent after the commit. Every receiver must take `**kwargs`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from django.apps import apps
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections, models
+from django.db.models.expressions import DatabaseDefault
+from django.db.models.fields import NOT_PROVIDED
 from django.utils.module_loading import import_string
 
 from ticket_priority.conf import MODES, get_settings
@@ -80,8 +82,11 @@ class TicketSource:
     def unset_values(self) -> tuple[Any, ...]:
         if self.unset is not None:
             return tuple(self.unset)
-        default = self.host_field.get_default()
-        return (None, "") if default in (None, "") else (None, "", default)
+        column = self.host_field
+        default = column.get_default() if column.has_default() else column.db_default
+        if isinstance(default, models.Value):
+            default = default.value
+        return (None, "") if default in (None, "", NOT_PROVIDED) else (None, "", default)
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's normalised text; empty when every text field is."""
@@ -92,17 +97,24 @@ class TicketSource:
         return self.clean(getattr(instance, self.host_field.attname))
 
     def clean(self, value: Any) -> Any:
-        """Convert a raw value to the column's type; None where that cannot be done."""
+        """Convert a raw value to the column's type; what cannot be converted stays as it is."""
         column = self.host_field
         if isinstance(column, models.ForeignKey):
             column = column.target_field
         try:
             return column.to_python(value)
+        except (ValidationError, TypeError):
+            return value
+
+    def _is_storable(self, value: Any) -> bool:
+        try:
+            self.host_field.to_python(value)
         except ValidationError:
-            return None
+            return False
+        return value != "" or isinstance(self.host_field, models.CharField | models.TextField)
 
     def is_unset(self, value: Any) -> bool:
-        return value in self.unset_values
+        return isinstance(value, DatabaseDefault) or value in self.unset_values
 
     def to_priority(self, value: Any) -> Priority | None:
         """Translate a host value; None when it is unset or maps to no class."""
@@ -140,6 +152,11 @@ class TicketSource:
                 values[column.attname] = column.pre_save(instance, add=False)
         self.queryset(using).filter(pk=instance.pk).update(**values)
 
+    def reset(self, instance: models.Model, value: Any, *, using: str) -> None:
+        """Put a host value back, in the row and in memory."""
+        self.queryset(using).filter(pk=instance.pk).update(**{self.host_field.attname: value})
+        setattr(instance, self.host_field.attname, value)
+
     def compare_and_set(self, pk: Any, *, before: Any, priority: int, using: str | None) -> bool:
         """Write the priority unless the column has changed from `before`; True if written."""
         column = self.host_field.attname
@@ -161,12 +178,19 @@ class TicketSource:
             rows = rows.select_for_update()
         return rows.get(pk=pk)
 
-    def labelled_rows(self, using: str | None = None) -> models.QuerySet[Any]:
-        """Rows whose value may be a label: `labelled` if given, else all that are not unset."""
+    def labelled_rows(
+        self, using: str | None = None, *, decided_keys: Any = ()
+    ) -> models.QuerySet[Any]:
+        """Rows whose value may be a label: `labelled` if given, else all that are not unset.
+
+        The rows with `decided_keys`, which people have overruled, are among them in any case.
+        """
         rows = self.queryset(using)
+        decided = models.Q(pk__in=decided_keys)
         if self.labelled is not None:
-            return _loaded(self.labelled)(rows)  # type: ignore[no-any-return]
-        return rows.exclude(self.unset_condition())
+            chosen = _loaded(self.labelled)(rows).order_by().values("pk")
+            return rows.filter(models.Q(pk__in=chosen) | decided)
+        return rows.filter(~self.unset_condition() | decided)
 
     def sees_all(self, user: Any) -> bool:
         """Say whether every ticket is visible to the user."""
@@ -209,7 +233,7 @@ class TicketSource:
         for value in self.unset_values:
             if value is None:
                 condition |= models.Q(**{f"{column}__isnull": True})
-            elif self.clean(value) is not None:
+            elif self._is_storable(value):
                 condition |= models.Q(**{column: value})
         return condition
 

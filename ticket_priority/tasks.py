@@ -5,6 +5,6 @@ from __future__ import annotations
 from ticket_priority.outbox import drain
 
 
-def drain_predictions(using: str | None = None) -> int:
+def drain_predictions() -> int:
     """Classify every pending prediction; return how many were decided."""
-    return drain(using=using)
+    return drain()

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from django.db import transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from ticket_priority import artifacts, classifiers, datasets
-from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import (
-    TicketPriorityError,
-    TrainingError,
-    TrainingInProgressError,
+from ticket_priority.conf import GATE_METRICS, get_settings
+from ticket_priority.exceptions import TrainingError, TrainingInProgressError
+from ticket_priority.interfaces import (
+    Classifier,
+    LabelledText,
+    ProgressCallback,
+    Trainer,
+    TrainingConfig,
 )
-from ticket_priority.interfaces import LabelledText, ProgressCallback, Trainer, TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources import TicketSource, all_sources
 
@@ -76,8 +77,10 @@ def train_model(
     Raises TrainingInProgressError, DatasetError, TrainingError or ArtifactError. Whatever fails,
     and on Ctrl-C, the active version stays as it was and no version is registered.
     """
-    with _training_lock(get_settings().artifact_root):
-        _check_writable(Path(config.output_dir))
+    root = get_settings().artifact_root
+    with _training_lock(root):
+        _check_settings(config)
+        artifacts.sweep(root)
         fit = _load_trainer()
         progress("Reading labelled tickets")
         dataset = datasets.build(all_sources() if sources is None else sources)
@@ -91,25 +94,12 @@ def train_model(
             show_progress_bar=show_progress_bar,
         )
         progress("Publishing the artefact")
-        version = _register(result.artifact_dir, result.run_dir, config, dataset)
-        # Published and checked, so the staged copy is only a second half gigabyte.
-        artifacts.remove(result.artifact_dir)
-        progress("Comparing with the active version")
-        passes, reason, compared_with = _pass_gate(version, dataset.test, activate)
-        if passes:
-            version.activate()
-        return TrainingOutcome(version, passes, reason, compared_with, result.run_dir)
-
-
-def _register(
-    staged: Path, run_dir: Path, config: TrainingConfig, dataset: datasets.Dataset
-) -> ModelVersion:
-    root = get_settings().artifact_root
-    name = _free_name(root)
-    artifact = artifacts.publish(staged, root, name)
-    try:
-        with transaction.atomic():
-            return ModelVersion.objects.create(
+        name = _free_name(root)
+        artifact = artifacts.publish(result.artifact_dir, root, name)
+        try:
+            progress("Comparing with the active version")
+            passes, reason, compared_with = _pass_gate(artifact, dataset.test, activate)
+            version = ModelVersion.objects.create(
                 name=name,
                 kind=artifact.kind,
                 directory=name,
@@ -118,11 +108,17 @@ def _register(
                 metrics=artifact.metrics,
                 config=config.as_dict(),
                 dataset=dataset.summary(),
-                run_directory=str(run_dir),
+                run_directory=str(result.run_dir),
             )
-    except BaseException:
-        artifacts.remove(artifact.directory)
-        raise
+        except BaseException:
+            if not ModelVersion.objects.filter(name=name).exists():
+                artifacts.remove(artifact.directory)
+            raise
+        # Published and checked, so the staged copy is only a second half gigabyte.
+        artifacts.remove(result.artifact_dir)
+        if passes:
+            version.activate()
+        return TrainingOutcome(version, passes, reason, compared_with, result.run_dir)
 
 
 def _free_name(root: Path) -> str:
@@ -135,7 +131,7 @@ def _free_name(root: Path) -> str:
 
 
 def _pass_gate(
-    candidate: ModelVersion, test: Sequence[LabelledText], activate: str
+    candidate: artifacts.Artifact, test: Sequence[LabelledText], activate: str
 ) -> tuple[bool, str, float | None]:
     """Decide on activation; return the decision, why, and the active version's figure.
 
@@ -145,15 +141,19 @@ def _pass_gate(
         return False, "activation was not asked for", None
     metric = get_settings().gate_metric
     try:
-        candidate_score = _score(candidate, test, metric)
-    except TicketPriorityError as error:
+        candidate_score = _score(
+            classifiers.build(candidate.kind, candidate.directory), test, metric
+        )
+    except Exception as error:
+        logger.exception("The new version cannot be served")
         return False, f"the new version cannot be served: {error}", None
     active = ModelVersion.objects.active()
     if active is None:
         return True, "no version was active", None
     try:
-        active_score = _score(active, test, metric)
-    except TicketPriorityError as error:
+        active_score = _score(classifiers.load(active), test, metric)
+    except Exception as error:
+        logger.exception("The active version %s cannot be run", active.name)
         return True, f"the active version {active.name} cannot be run: {error}", None
     figures = f"{metric} {candidate_score:.3f} against {active_score:.3f} of {active.name}"
     if activate == "always":
@@ -163,16 +163,12 @@ def _pass_gate(
     return False, f"{figures}, which stays active", active_score
 
 
-def _score(version: ModelVersion, test: Sequence[LabelledText], metric: str) -> float:
-    answers = classifiers.load(version).classify([row.text for row in test])
+def _score(classifier: Classifier, test: Sequence[LabelledText], metric: str) -> float:
+    answers = classifier.classify([row.text for row in test])
     pairs = [(row.label, answer.priority) for row, answer in zip(test, answers, strict=True)]
     if metric == "accuracy":
         return sum(true == predicted for true, predicted in pairs) / len(pairs)
-    if metric == "macro_f1":
-        return _macro_f1(pairs)
-    raise TrainingError(
-        f'TICKET_PRIORITY["GATE_METRIC"] is {metric!r}; choose macro_f1 or accuracy.'
-    )
+    return _macro_f1(pairs)
 
 
 def _macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
@@ -201,6 +197,16 @@ def _describe(dataset: datasets.Dataset) -> str:
         f"{len(dataset.validation)} to validate, {len(dataset.test)} to test"
     )
     return f"{line} (left out: {dropped})" if dropped else line
+
+
+def _check_settings(config: TrainingConfig) -> None:
+    """Find out now what would otherwise be found out after hours of training."""
+    metric = get_settings().gate_metric
+    if metric not in GATE_METRICS:
+        raise TrainingError(
+            f'TICKET_PRIORITY["GATE_METRIC"] is {metric!r}; choose {" or ".join(GATE_METRICS)}.'
+        )
+    _check_writable(Path(config.output_dir))
 
 
 def _check_writable(directory: Path) -> None:

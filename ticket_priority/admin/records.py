@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -128,7 +127,7 @@ class PredictionAdmin(TicketRowAdmin):
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:
-            transaction.on_commit(partial(queue.nudge, using), using=using, robust=True)
+            transaction.on_commit(queue.nudge, using=using, robust=True)
             text = ngettext(
                 "%(number)d prediction is pending again.",
                 "%(number)d predictions are pending again.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,7 @@ class Command(BaseCommand):
             )
             for command in commands
         ]
+        signal.signal(signal.SIGTERM, _interrupt)
         try:
             _wait_until_it_answers(port, processes)
             self._say_where(port)
@@ -73,8 +75,10 @@ class Command(BaseCommand):
             for process in processes:
                 process.terminate()
             for process in processes:
-                with suppress(subprocess.TimeoutExpired):
+                try:
                     process.wait(timeout=20)
+                except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                    process.kill()
 
     def _say(self, line: str) -> None:
         self.stdout.write(f"== {line}")
@@ -93,6 +97,10 @@ class Command(BaseCommand):
             "  Ctrl-C stops the demo.\n"
         )
         self.stdout.flush()
+
+
+def _interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _check_port(port: int) -> None:
