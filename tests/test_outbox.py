@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.test_classification import INVOICE, OUTAGE, TYPO, only_prediction
-from ticket_priority import outbox
+from ticket_priority import outbox, queue
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
@@ -41,15 +42,53 @@ def test_a_new_ticket_is_pending_until_a_worker_comes(
     assert prediction.model_version == active_model
 
 
-def test_the_queue_is_told_when_the_ticket_is_committed_not_before(
-    mode: str, active_model: ModelVersion, django_capture_on_commit_callbacks: Any
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("atomic", [True, False])
+def test_the_queue_is_told_of_a_ticket(mode: str, active_model: ModelVersion, atomic: bool) -> None:
+    from django_q.models import OrmQ
+
+    OrmQ.objects.all().delete()
+    with transaction.atomic() if atomic else nullcontext():
+        Ticket.objects.create(**OUTAGE)
+    assert OrmQ.objects.count() == 1
+    with transaction.atomic():
+        Ticket.objects.create(**OUTAGE)
+        transaction.set_rollback(True)
+    assert OrmQ.objects.count() == 1
+
+
+def test_another_broker_is_told_after_the_commit(
+    mode: str,
+    active_model: ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    from django_q.conf import Conf
+
+    monkeypatch.setattr(Conf, "ORM", None)
+    with django_capture_on_commit_callbacks() as callbacks:
+        Ticket.objects.create(**OUTAGE)
+    assert callbacks == [queue.nudge]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broker_that_fails_costs_neither_ticket_nor_prediction(
+    mode: str, active_model: ModelVersion
 ) -> None:
     from django_q.models import OrmQ
 
-    with django_capture_on_commit_callbacks(execute=True):
-        Ticket.objects.create(**OUTAGE)
-        assert not OrmQ.objects.exists()
-    assert OrmQ.objects.count() == 1
+    table = OrmQ._meta.db_table
+    with connection.schema_editor() as editor:
+        editor.alter_db_table(OrmQ, table, "set_aside")
+    try:
+        with transaction.atomic():
+            ticket = Ticket.objects.create(**OUTAGE)
+        Ticket.objects.create(**TYPO)
+    finally:
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(OrmQ, "set_aside", table)
+    assert only_prediction(ticket).state == State.PENDING
+    assert outbox.drain() == 2
 
 
 def test_a_ticket_with_a_priority_is_not_queued(mode: str, active_model: ModelVersion) -> None:

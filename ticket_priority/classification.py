@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -80,10 +80,15 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
 
 
 def record_after_insert(
-    source: TicketSource, instance: models.Model, using: str
+    source: TicketSource,
+    instance: models.Model,
+    using: str,
+    *,
+    tell: Callable[[], None] | None = None,
 ) -> Prediction | None:
     """Store the prediction of a new ticket, in the ticket's own transaction. Never raises.
 
+    `tell` is called beside a pending one, in the same transaction, to fetch a worker.
     Returns None when there is nothing to predict: a person set the priority. Tickets that live in
     another database than the plugin's rows get theirs after the commit.
     """
@@ -97,8 +102,7 @@ def record_after_insert(
                 partial(save_about, source, instance, prediction), using=using, robust=True
             )
         else:
-            with savepoint(using):
-                save_about(source, instance, prediction)
+            _store_new(source, instance, prediction, using, tell)
     except Exception:
         logger.exception("The prediction of a new %s could not be stored", source.label)
         _take_back(source, instance, prediction, using)
@@ -106,6 +110,27 @@ def record_after_insert(
     if prediction.state == State.APPLIED:
         announce(instance, prediction)
     return prediction
+
+
+def _store_new(
+    source: TicketSource,
+    instance: models.Model,
+    prediction: Prediction,
+    using: str,
+    tell: Callable[[], None] | None,
+) -> None:
+    if tell is not None and prediction.is_nudge_worthy:
+        try:
+            with savepoint(using):
+                save_about(source, instance, prediction)
+                tell()
+        except Exception:
+            logger.exception("No worker could be told of a new %s; the sweep will", source.label)
+            prediction.pk, prediction._state = None, ModelState()
+        else:
+            return
+    with savepoint(using):
+        save_about(source, instance, prediction)
 
 
 def _may_update(instance: models.Model) -> bool:

@@ -186,7 +186,9 @@ class Prediction(models.Model):
         TICKET_GONE = "ticket_gone", _("the ticket is gone")
         REPLACED = "replaced", _("a newer prediction took its place")
 
-    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
+    content_type = models.ForeignKey(
+        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
     object_id = models.CharField(_("ticket"), max_length=64)
     # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
     model_version = models.ForeignKey(
@@ -248,7 +250,9 @@ class Prediction(models.Model):
 class Override(models.Model):
     """A person's decision about a ticket's priority. From equal to to is a confirmation."""
 
-    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
+    content_type = models.ForeignKey(
+        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
     object_id = models.CharField(_("ticket"), max_length=64)
     prediction = models.ForeignKey(
         Prediction,

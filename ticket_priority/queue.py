@@ -22,6 +22,26 @@ def is_installed() -> bool:
     return apps.is_installed("django_q")
 
 
+def shares_transaction(using: str) -> bool:
+    """Say whether a task enqueued now is part of the open transaction on that database.
+
+    Then it appears at the commit and vanishes with a rollback, and costs no commit of its own.
+    """
+    if not is_installed() or not connections[using].in_atomic_block:
+        return False
+    from django_q.conf import Conf
+
+    is_orm_broker = Conf.ORM and not (Conf.BROKER_CLASS or Conf.IRON_MQ or Conf.SQS)
+    return bool(is_orm_broker and using == Conf.ORM)
+
+
+def enqueue_drain() -> None:
+    """Enqueue the task that drains pending predictions; raises what the broker raises."""
+    from django_q.tasks import async_task
+
+    async_task(DRAIN_TASK, task_name=SWEEP_NAME)
+
+
 def nudge() -> None:
     """Ask a worker to drain the pending predictions; without a queue, drain them here.
 
@@ -30,9 +50,7 @@ def nudge() -> None:
     """
     try:
         if is_installed():
-            from django_q.tasks import async_task
-
-            async_task(DRAIN_TASK, task_name=SWEEP_NAME)
+            enqueue_drain()
         else:
             drain()
     except Exception:
