@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+import os
+from functools import lru_cache
+from typing import Any, Final
 
 from django.apps import apps
 from django.db import connections, router
@@ -39,7 +41,15 @@ def enqueue_drain() -> None:
     """Enqueue the task that drains pending predictions; raises what the broker raises."""
     from django_q.tasks import async_task
 
-    async_task(DRAIN_TASK, task_name=SWEEP_NAME)
+    async_task(DRAIN_TASK, task_name=SWEEP_NAME, broker=_broker_of(os.getpid()))
+
+
+@lru_cache(maxsize=1)
+def _broker_of(pid: int) -> Any:
+    """Keep a process's broker: django-q2 would connect anew for each task."""
+    from django_q.brokers import get_broker
+
+    return get_broker()
 
 
 def nudge() -> None:
