@@ -140,9 +140,8 @@ def memory(directory: Path, texts: list[str]) -> dict[str, float]:
     return figures
 
 
-def run(directory: Path, rounds: int) -> dict[str, Any]:
-    """Build the artefact, time and weigh it, and return every figure with its verdict."""
-    torch.set_num_threads(THREADS)
+def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Write an int8 artefact of DistilBERT's shape; return model, tokenizer and its figures."""
     torch.manual_seed(0)
     draw = random.Random(0)  # noqa: S311
     tokenizer = synthetic_tokenizer()
@@ -159,6 +158,14 @@ def run(directory: Path, rounds: int) -> dict[str, Any]:
         quantize="always",
         progress=say,
     )
+    return model, tokenizer, figures
+
+
+def run(directory: Path, rounds: int) -> dict[str, Any]:
+    """Build the artefact, time and weigh it, and return every figure with its verdict."""
+    torch.set_num_threads(THREADS)
+    draw = random.Random(0)  # noqa: S311
+    model, tokenizer, figures = build_artifact(directory)
     texts = [text_of(int(min(400, draw.lognormvariate(4.2, 0.7))) + 8, draw) for _ in range(64)]
     say("Weighing a process that only serves")
     resident = memory(directory, texts)

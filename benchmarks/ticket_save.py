@@ -3,8 +3,9 @@
 Run: .venv/bin/python benchmarks/ticket_save.py [--database postgresql] [--broker redis] [--json]
 
 Every round saves one ticket each way, in turn, with the demo's settings; the figures are medians
-in milliseconds of the whole transaction, commit and queue message included. The model is a tiny one, so the
-sync row shows what the plugin costs around a model, and `inference.py` what a real model costs.
+in milliseconds of the whole transaction, commit and queue message included. The model is a tiny
+one, so the sync row shows what the plugin costs around a model; `inference.py` shows what a real
+model costs.
 """
 
 from __future__ import annotations
