@@ -61,13 +61,17 @@ class Host:
     def prepare(self, artifact: Path) -> None:
         """Migrate, and let a copy of the artefact serve."""
         self.manage("migrate", "--verbosity=0")
+        self.activate(artifact, "toy")
+
+    def activate(self, artifact: Path, name: str) -> None:
+        """Publish a copy of the artefact and make it the version that serves."""
         self.shell(
             "from pathlib import Path\n"
             "from ticket_priority import artifacts\n"
             "from ticket_priority.models import ModelVersion\n"
             f"published = artifacts.publish(Path({str(artifact)!r}),"
-            f" Path({str(self.folder / 'models')!r}), 'toy')\n"
-            "ModelVersion.objects.create(name='toy', directory='toy', kind=published.kind,"
+            f" Path({str(self.folder / 'models')!r}), {name!r})\n"
+            f"ModelVersion.objects.create(name={name!r}, directory={name!r}, kind=published.kind,"
             " digest=published.digest, metrics=published.metrics).activate()\n"
         )
 
@@ -83,17 +87,43 @@ class Host:
             )
 
 
-@pytest.fixture(params=["orm", "redis"])
+SERVERS = {"postgresql": "postgres", "mariadb": "root"}
+SERVER_DATABASE = "ticket_priority_queue_test"
+
+
+@pytest.fixture(params=["sqlite orm", "sqlite redis", "postgresql orm", "mariadb redis"])
 def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterator[Host]:
-    if request.param == "redis":
-        require("redis")
-    host = Host(tmp_path, request.param)
+    database, broker = request.param.split()
+    for service in {database, broker} - {"sqlite", "orm"}:
+        require(service)
+    host = Host(tmp_path, broker)
+    if database in SERVERS:
+        host.environment["HELPDESK_DATABASE"] = database
+        host.environment["HELPDESK_DATABASE_NAME"] = SERVER_DATABASE
+        host.environment["HELPDESK_DATABASE_USER"] = SERVERS[database]
+        run_on_server(database, f"DROP DATABASE IF EXISTS {SERVER_DATABASE}")
+        run_on_server(database, f"CREATE DATABASE {SERVER_DATABASE}")
     host.prepare(toy_run.artifact_dir)
     yield host
-    if request.param == "redis":
+    if database in SERVERS:
+        run_on_server(database, f"DROP DATABASE {SERVER_DATABASE}")
+    if broker == "redis":
         import redis
 
         redis.Redis(db=9).flushdb()
+
+
+def run_on_server(database: str, statement: str) -> None:
+    if database == "postgresql":
+        import psycopg
+
+        with psycopg.connect("host=127.0.0.1 user=postgres", autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+        return
+    import pymysql
+
+    with pymysql.connect(host="127.0.0.1", user="root") as connection, connection.cursor() as rows:
+        rows.execute(statement)
 
 
 OPEN_TICKET = (
@@ -125,15 +155,27 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
         os.killpg(worker.pid, signal.SIGKILL)
 
 
-def test_a_worker_decides_what_the_web_process_left_pending(host: Host) -> None:
+SERVED_BY = (
+    "from ticket_priority.models import Prediction\n"
+    "print(list(Prediction.objects.order_by('pk')"
+    ".values_list('state', 'model_version__name')))"
+)
+
+
+def test_a_worker_decides_what_the_web_process_left_pending(host: Host, toy_run: Any) -> None:
     worker = host.start_worker()
     try:
         assert host.shell(OPEN_TICKET) == "None"
         wait_for(lambda: host.shell(STATES), "[2] ['applied']")
+        # Another version serves in the same worker, without a restart.
+        host.activate(toy_run.artifact_dir, "toy-2")
+        host.shell(OPEN_TICKET)
+        wait_for(lambda: host.shell(SERVED_BY), "[('applied', 'toy'), ('applied', 'toy-2')]")
     finally:
         stop(worker)
 
 
+@pytest.mark.parametrize("host", ["sqlite orm", "sqlite redis"], indirect=True)
 def test_a_lost_message_loses_nothing(host: Host) -> None:
     """The broker forgets everything; the schedule finds the row."""
     assert host.shell(OPEN_TICKET) == "None"

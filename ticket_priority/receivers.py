@@ -59,7 +59,8 @@ def after_save(
     source = _listening_source(sender)
     if source is None or raw or not created:
         return
-    tell = queue.enqueue_drain if queue.shares_transaction(using) else None
+    together = using == plugin_database() and queue.shares_transaction(using)
+    tell = queue.enqueue_drain if together else None
     prediction = record_after_insert(source, instance, using, tell=tell)
     if prediction is not None and prediction.is_nudge_worthy and tell is None:
         transaction.on_commit(queue.nudge, using=using, robust=True)
