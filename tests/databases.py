@@ -9,7 +9,14 @@ import sys
 from services import IN_CI, is_listening
 
 USERS = {"postgresql": "postgres", "mariadb": "root"}
-NOT_ABOUT_DATABASES = ("tests/ml", "tests/serving", "tests/browser", "tests/test_packaging.py")
+NOT_ABOUT_DATABASES = (
+    "tests/browser",
+    "tests/ml",
+    "tests/serving",
+    "tests/test_locale.py",
+    "tests/test_packaging.py",
+    "tests/test_training.py",
+)
 
 
 def main() -> int:

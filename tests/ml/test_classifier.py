@@ -114,7 +114,10 @@ def test_a_configuration_of_no_known_model_says_what_to_do(artefact: Path, tmp_p
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a CUDA device: run `pytest -m gpu tests/ml` on a machine that has one",
+)
 def test_bfloat16_on_a_gpu_stays_close(artefact: Path) -> None:
     on_gpu = TorchClassifier(artefact).classify(TEXTS)
     on_cpu = TorchClassifier(artefact, device="cpu").classify(TEXTS)
