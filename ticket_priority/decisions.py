@@ -98,16 +98,19 @@ _STORED = (
 
 
 def stored_values(prediction: Prediction) -> dict[str, Any]:
+    """Return the columns that deciding changes, ready for `update()`."""
     return {name: getattr(prediction, name) for name in _STORED}
 
 
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
+    """Insert a prediction as one about this ticket; raises DatabaseError."""
     prediction.content_type = content_type_of(source.model)
     prediction.object_id = str(instance.pk)
     prediction.save(using=plugin_database(), force_insert=True)
 
 
 def priority_of(prediction: Prediction) -> Priority:
+    """Return the predicted class; raises ValueError where there is none yet."""
     if prediction.priority is None:
         raise ValueError("The prediction has not been classified.")
     return Priority(prediction.priority)
@@ -116,6 +119,7 @@ def priority_of(prediction: Prediction) -> Priority:
 def supersede_pending(
     source: TicketSource, instance: models.Model, reason: Prediction.Reason
 ) -> None:
+    """Close what is still pending about a ticket, so that no worker applies it."""
     Prediction.objects.using(plugin_database()).for_keys(source.model, [instance.pk]).filter(
         state=State.PENDING
     ).update(state=State.SUPERSEDED, reason=reason, decided_at=timezone.now())

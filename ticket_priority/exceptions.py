@@ -33,7 +33,3 @@ class TrainingInProgressError(TrainingError):
 
 class EncoderUnavailableError(TrainingError):
     """The base model can be had neither from the hub, nor the cache, nor a folder."""
-
-
-class QueueUnavailableError(TicketPriorityError):
-    """A task was asked for where no queue is installed."""

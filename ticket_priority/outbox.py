@@ -39,7 +39,7 @@ from ticket_priority.sources import TicketSource, get_source
 logger = logging.getLogger(__name__)
 
 
-def drain(*, limit: int | None = None) -> int:
+def drain() -> int:
     """Classify pending predictions in batches until none is left; return how many were decided.
 
     Any number of workers may drain at once. A batch is claimed, classified without holding a
@@ -50,16 +50,13 @@ def drain(*, limit: int | None = None) -> int:
     if not options.enabled:
         return decided
     _give_up_on_poison()
-    while limit is None or decided < limit:
-        size = options.batch_size if limit is None else min(options.batch_size, limit - decided)
-        if not _pending_exists():
-            break
+    while _pending_exists():
         try:
             classifier = get_classifier()
         except ModelUnavailableError as error:
             logger.warning("Pending tickets wait: %s", error)
             break
-        claimed = _claim(size)
+        claimed = _claim(options.batch_size)
         if not claimed:
             break
         decided += sum(_decide_claimed(claimed, classifier))
