@@ -22,6 +22,7 @@ from ticket_priority.decisions import (
     State,
     announce,
     answers_of,
+    applied_to,
     fill,
     fill_abstained,
     priority_of,
@@ -103,13 +104,46 @@ def record_after_insert(
             )
         else:
             _store_new(source, instance, prediction, using, tell)
+            if prediction.state == State.PENDING:
+                instance.__dict__[_DRAFT] = prediction
     except Exception:
         logger.exception("The prediction of a new %s could not be stored", source.label)
         _take_back(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
+        applied_to(source, instance, prediction, using)
         announce(instance, prediction)
     return prediction
+
+
+def reassert_after_update(source: TicketSource, instance: models.Model, using: str) -> None:
+    """Write a prediction anew that a save of the new ticket's own object has just written over.
+
+    A host that saves a ticket twice in a row, as it was before the worker applied a prediction in
+    between, puts the old value back. Never raises.
+    """
+    draft = instance.__dict__.get(_DRAFT)
+    if draft is None or draft.pk is None or draft.state != State.PENDING:
+        return
+    try:
+        if not source.is_unset(source.value_of(instance)):
+            return
+        with savepoint(using):
+            _reassert(source, instance, draft, using)
+    except Exception:
+        logger.exception("A prediction may have been written over by a save of %s", source.label)
+
+
+def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, using: str) -> None:
+    settled = Prediction.objects.using(plugin_database()).get(pk=draft.pk)
+    if settled.state != State.APPLIED:
+        return
+    overrides = Override.objects.using(plugin_database())
+    if overrides.for_keys(source.model, [instance.pk]).exists():
+        return
+    before = source.value_of(instance)
+    source.compare_and_set(instance.pk, before=before, priority=priority_of(settled), using=using)
+    source.set_on(instance, priority_of(settled))
 
 
 def _store_new(
@@ -262,13 +296,12 @@ def _store(
                 using=using,
             ):
                 prediction.state = State.APPLIED
+                applied_to(source, ticket, prediction, using)
             else:
                 prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
         if prediction.state != State.FAILED:
             supersede_pending(source, ticket, Reason.REPLACED)
         save_about(source, ticket, prediction)
-    if prediction.state == State.APPLIED:
-        source.set_on(ticket, priority_of(prediction))
     announce(ticket, prediction)
     return prediction
 

@@ -25,9 +25,11 @@ class PluginSettings:
 
     `classifiers` maps an artefact's kind to the class that serves it; `threads` is per process
     (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
-    how long a worker may sit on a batch before another takes it over. The first of
-    `api_authentication_classes` names the challenge of a 401; `api_permission_classes` guard what
-    is not about a ticket; `api_throttle_rate` is "number/period" a user, None for no limit.
+    how long a worker may sit on a batch before another takes it over; within
+    `stale_form_minutes` of an async prediction, a form that puts the old value back is taken for
+    one that was opened before it. The first of `api_authentication_classes` names the challenge
+    of a 401; `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
+    "number/period" a user, None for no limit.
     """
 
     enabled: bool = True
@@ -47,6 +49,7 @@ class PluginSettings:
     max_attempts: int = 5
     claim_seconds: int = 300
     sweep_minutes: int = 1
+    stale_form_minutes: int = 60
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
     api_max_texts: int = 64

@@ -91,9 +91,11 @@ def labelled_texts(
         applied = predictions.applied_values(source.model, [ticket.pk for ticket in batch])
         for ticket in batch:
             key = str(ticket.pk)
-            current = source.to_priority(source.value_of(ticket))
+            current = source.label_of(ticket)
             is_ours = current is not None and current in applied[key]
-            label = overridden.get(key) if current is None or is_ours else current
+            # Where every decision is recorded, a later change was nobody's: an escalation, say.
+            decided_last = source.record_changes and key in overridden
+            label = overridden.get(key) if current is None or is_ours or decided_last else current
             if label is None and is_ours:
                 dropped["unreviewed prediction"] += 1
             elif label is None:

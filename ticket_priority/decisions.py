@@ -18,7 +18,7 @@ from ticket_priority.interfaces import Classification
 from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_predicted
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.text import text_hash
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,28 @@ def send_after_commit(signal: Signal, **named: Any) -> None:
     transaction.on_commit(
         partial(signal.send_robust, **named), using=plugin_database(), robust=True
     )
+
+
+def applied_to(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> None:
+    """Follow up on a prediction whose priority has just been written to the ticket's row."""
+    before = source.clean(prediction.value_before)
+    source.set_on(instance, priority_of(prediction))
+    after = source.value_of(instance)
+    if after != before:
+        write_history(source, instance, PriorityChange(before, after, via=prediction.mode), using)
+
+
+def write_history(
+    source: TicketSource, instance: models.Model, change: PriorityChange, using: str
+) -> None:
+    """Tell the host's history of a change; an error there undoes nothing. Never raises."""
+    try:
+        with savepoint(using):
+            source.write_history(instance, change, using=using)
+    except Exception:
+        logger.exception("The history of a %s lacks a change of its priority", source.label)
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:

@@ -185,6 +185,7 @@ class Prediction(models.Model):
         PERSON_DECIDED = "person_decided", _("a person decided first")
         TICKET_GONE = "ticket_gone", _("the ticket is gone")
         REPLACED = "replaced", _("a newer prediction took its place")
+        STALE_FORM = "stale_form", _("a form opened before it put the old value back")
 
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False

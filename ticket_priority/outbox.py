@@ -22,6 +22,7 @@ from ticket_priority.decisions import (
     State,
     announce,
     answers_of,
+    applied_to,
     fill,
     fill_abstained,
     priority_of,
@@ -180,10 +181,10 @@ def _settle(
             ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
                 raise _Overtaken
+            if prediction.state == State.APPLIED:
+                applied_to(source, instance, prediction, using)
     except _Overtaken:
         return False
-    if prediction.state == State.APPLIED:
-        source.set_on(instance, priority_of(prediction))
     announce(instance, prediction)
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,10 +12,15 @@ from django.db import models, transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 
 from ticket_priority import queue
-from ticket_priority.classification import classify_before_insert, record_after_insert
+from ticket_priority.classification import (
+    classify_before_insert,
+    reassert_after_update,
+    record_after_insert,
+)
 from ticket_priority.decisions import forget
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import plugin_database
+from ticket_priority.overrides import notice_save, record_decision, remember_stored
 from ticket_priority.sources import TicketSource, get_source
 
 _muted: ContextVar[bool] = ContextVar("ticket_priority_muted", default=False)
@@ -32,7 +37,8 @@ def muted() -> Iterator[None]:
 
 
 def connect(source: TicketSource) -> None:
-    """Listen to a source's model, its proxies and its children."""
+    """Listen to a source's model, its proxies and its children, and let it listen to its host."""
+    source.connect(record_decision)
     for sender in (source.model, *_descendants(source.model)):
         uid = f"ticket_priority.{sender._meta.label_lower}"
         pre_save.connect(before_save, sender=sender, dispatch_uid=f"{uid}.pre_save")
@@ -41,11 +47,20 @@ def connect(source: TicketSource) -> None:
 
 
 def before_save(
-    sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    raw: bool,
+    using: str,
+    update_fields: Collection[str] | None = None,
+    **kwargs: Any,
 ) -> None:
-    source = _listening_source(sender)
-    if source is not None and instance._state.adding and not raw:
+    source = _listening_source(sender, instance)
+    if source is None or raw:
+        return
+    if instance._state.adding:
         classify_before_insert(source, instance, using)
+    elif source.record_changes and source.is_among(update_fields):
+        remember_stored(source, instance, using)
 
 
 def after_save(
@@ -56,8 +71,12 @@ def after_save(
     using: str,
     **kwargs: Any,
 ) -> None:
-    source = _listening_source(sender)
-    if source is None or raw or not created:
+    source = _listening_source(sender, instance)
+    if source is None or raw:
+        return
+    if not created:
+        reassert_after_update(source, instance, using)
+        notice_save(source, instance)
         return
     together = using == plugin_database() and queue.shares_transaction(using)
     tell = queue.enqueue_drain if together else None
@@ -85,8 +104,9 @@ def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
         queue.ensure_schedules(using)
 
 
-def _listening_source(sender: type[models.Model]) -> TicketSource | None:
-    return None if _muted.get() else _registered_source(sender)
+def _listening_source(sender: type[models.Model], instance: models.Model) -> TicketSource | None:
+    source = None if _muted.get() else _registered_source(sender)
+    return source if source is not None and source.wants(instance) else None
 
 
 def _registered_source(sender: type[models.Model]) -> TicketSource | None:

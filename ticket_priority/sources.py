@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
+from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections, models
 from django.db.models.expressions import DatabaseDefault
@@ -16,6 +17,7 @@ from django.utils.module_loading import import_string
 
 from ticket_priority.conf import MODES, get_settings
 from ticket_priority.exceptions import SourceError
+from ticket_priority.middleware import acting_user
 from ticket_priority.priorities import Priority
 from ticket_priority.text import join_fields
 
@@ -26,6 +28,29 @@ _IDENTITY: Mapping[str, Any] = {priority.slug: priority.value for priority in Pr
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityChange:
+    """A change of a ticket's host value, `before` and `after` in the column's own type.
+
+    `user` is the person who decided, None for a prediction or where nobody knows. A change is
+    `incidental` when it may have come along unseen with something else, as from a form that posts
+    every field.
+    """
+
+    before: Any
+    after: Any
+    user: Any = None
+    reason: str = ""
+    via: str = ""
+    incidental: bool = False
+
+
+class DecisionRecorder(Protocol):
+    """Keeps a person's decision that the host has already written, as an Override."""
+
+    def __call__(self, instance: models.Model, change: PriorityChange) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class TicketSource:
     """The attachment to one host model. Build it with `register()`.
 
@@ -33,6 +58,7 @@ class TicketSource:
     back to class names (None: the inverse of `to_host`). `unset` lists the host values that mean
     "nobody has decided": by default None, the empty string and the field's own default.
     `labelled` takes a queryset and returns the rows whose priority a person set.
+    With `record_changes` a save that changes the priority is a decision too: see `decision_on`.
 
     `visible_to` and `changeable_by` take a queryset and a user and return the tickets that the
     user may see, and whose priority the user may change; neither may slice. Without them the
@@ -41,7 +67,7 @@ class TicketSource:
     """
 
     model: type[models.Model]
-    text_fields: tuple[str, ...]
+    text_fields: tuple[str, ...] = ()
     priority_field: str = "priority"
     to_host: Mapping[str, Any] = field(default_factory=lambda: dict(_IDENTITY))
     from_host: Mapping[Any, str] | None = None
@@ -53,6 +79,7 @@ class TicketSource:
     mode: str | None = None
     visible_to: str | UserRows | None = None
     changeable_by: str | UserRows | None = None
+    record_changes: bool = False
 
     def __post_init__(self) -> None:
         # A tuple is meant; a lone string would be read letter by letter.
@@ -139,6 +166,12 @@ class TicketSource:
             raise SourceError(
                 f'The source {self.label} has no host value for "{slug}": add it to "to_host".'
             ) from None
+
+    def is_among(self, update_fields: Collection[str] | None) -> bool:
+        """Say whether a save of these fields (None: of all) writes the priority."""
+        if update_fields is None:
+            return True
+        return not {self.host_field.name, self.host_field.attname}.isdisjoint(update_fields)
 
     def set_on(self, instance: models.Model, priority: int) -> None:
         """Set the priority in memory, without saving."""
@@ -242,6 +275,37 @@ class TicketSource:
         values = [value for value in self._host_values() if self.to_priority(value) == priority]
         return models.Q(**{f"{self.host_field.attname}__in": values})
 
+    # What an adapter may say of its host.
+
+    def connect(self, record: DecisionRecorder) -> None:
+        """Listen to the host's own signals, with a `dispatch_uid`: it may be called again."""
+
+    def wants(self, instance: models.Model) -> bool:
+        """Say whether a ticket that is being saved is the plugin's business."""
+        return True
+
+    def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
+        """Return the decision behind a save that changed the priority; None: nobody's.
+
+        Asked only with `record_changes`. Here: whoever's request is being answered decided.
+        """
+        user = acting_user()
+        return None if user is None else replace(change, user=user, via="host")
+
+    def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
+        """Tell the host's own history of a change that was not written by the host's `save()`.
+
+        Called in the transaction of the change, inside a savepoint; what it raises is logged.
+        """
+
+    def label_of(self, instance: models.Model) -> Priority | None:
+        """Return the label that one of the `labelled_rows` bears."""
+        return self.to_priority(self.value_of(instance))
+
+    def check(self) -> Iterable[CheckMessage]:
+        """Return what a system check should say of the host's set-up."""
+        return ()
+
 
 _sources: dict[type[models.Model], TicketSource] = {}
 _subscribers: list[Callable[[TicketSource], None]] = []
@@ -250,20 +314,22 @@ _subscribers: list[Callable[[TicketSource], None]] = []
 def register(
     model: type[models.Model] | str,
     *,
-    text_fields: Sequence[str],
+    text_fields: Sequence[str] | None = None,
     adapter: str | None = None,
     **options: Any,
 ) -> TicketSource:
     """Give a model automatic priority; call it at any time, the last call for a model counts.
 
     `model` is a class or "app_label.ModelName"; `adapter` the dotted path of a `TicketSource`
-    subclass; the options are `TicketSource`'s fields. No column is added. Raises SourceError for
-    an unknown model or option.
+    subclass, which may bring `text_fields` and more of its own; the options are `TicketSource`'s
+    fields. No column is added. Raises SourceError for an unknown model or option.
     """
     try:
         host = apps.get_model(model) if isinstance(model, str) else model
         build: type[TicketSource] = import_string(adapter) if adapter else TicketSource
-        source = build(model=host, text_fields=tuple(_listed(text_fields)), **options)
+        if text_fields is not None:
+            options["text_fields"] = tuple(_listed(text_fields))
+        source = build(model=host, **options)
     except (LookupError, ImportError, TypeError, ValueError) as error:
         raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
     _sources[host] = source

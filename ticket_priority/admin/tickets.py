@@ -31,7 +31,7 @@ from ticket_priority.admin.listing import (
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import ModelUnavailableError
-from ticket_priority.overrides import open_suggestions, record_override
+from ticket_priority.overrides import open_suggestions, record_override, recorded_elsewhere
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
 
@@ -137,7 +137,8 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             chosen = posted and self._is_chosen(form, value, stored)
             if not chosen:
                 setattr(obj, source.host_field.attname, stored)
-            super().save_model(request, obj, form, change)
+            with recorded_elsewhere():
+                super().save_model(request, obj, form, change)
             if posted:
                 self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
 
