@@ -24,24 +24,10 @@ def english() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Train the tiny encoder until it tells an outage from a typo; return the TrainingResult."""
-    from tests.ml.conftest import toy_rows, write_tiny_encoder
-    from ticket_priority.interfaces import TrainingConfig
-    from ticket_priority.ml.trainer import fit
+    """Train the tiny encoder; return the TrainingResult."""
+    from tests.toy import train_toy
 
-    folder = tmp_path_factory.mktemp("toy")
-    config = TrainingConfig(
-        model_name=str(write_tiny_encoder(tmp_path_factory.mktemp("toy-encoder"))),
-        output_dir=str(folder),
-        max_epochs=10,
-        batch_size=16,
-        max_length=48,
-        learning_rate=2e-3,
-        precision="32-true",
-        accelerator="cpu",
-        threads=1,
-    )
-    return fit(toy_rows(240, 1), toy_rows(60, 2), toy_rows(60, 3), config, show_progress_bar=False)
+    return train_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture
