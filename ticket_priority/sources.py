@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from django.apps import apps
@@ -106,14 +106,20 @@ class TicketSource:
         return found
 
     @property
-    def unset_values(self) -> tuple[Any, ...]:
-        if self.unset is not None:
-            return tuple(self.unset)
+    def default_value(self) -> Any:
+        """What the column holds where nobody gave a value; None where that is not known."""
         column = self.host_field
         default = column.get_default() if column.has_default() else column.db_default
         if isinstance(default, models.Value):
             default = default.value
-        return (None, "") if default in (None, "", NOT_PROVIDED) else (None, "", default)
+        return None if default is NOT_PROVIDED else default
+
+    @property
+    def unset_values(self) -> tuple[Any, ...]:
+        if self.unset is not None:
+            return tuple(self.unset)
+        default = self.default_value
+        return (None, "") if default in (None, "") else (None, "", default)
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's normalised text; empty when every text field is."""
@@ -326,9 +332,10 @@ def register(
     """
     try:
         host = apps.get_model(model) if isinstance(model, str) else model
-        build: type[TicketSource] = import_string(adapter) if adapter else TicketSource
+        build = _adapter(adapter) if adapter else TicketSource
         if text_fields is not None:
             options["text_fields"] = tuple(_listed(text_fields))
+        _refuse_unknown(build, options)
         source = build(model=host, **options)
     except (LookupError, ImportError, TypeError, ValueError) as error:
         raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
@@ -336,6 +343,22 @@ def register(
     for subscriber in _subscribers:
         subscriber(source)
     return source
+
+
+def _adapter(path: str) -> type[TicketSource]:
+    found = import_string(path)
+    if not (isinstance(found, type) and issubclass(found, TicketSource)):
+        raise TypeError(f"the adapter {path} is no subclass of TicketSource.")
+    return found
+
+
+def _refuse_unknown(build: type[TicketSource], options: Mapping[str, Any]) -> None:
+    known = [item.name for item in fields(build) if item.init and item.name != "model"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)}. Options: {', '.join(known)}, adapter."
+        )
 
 
 def unregister(model: type[models.Model]) -> None:
