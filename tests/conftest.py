@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,30 @@ def active_model(toy_version: ModelVersion, fresh_classifier: None) -> ModelVers
     """Return the active version: "outage" is high, "invoice" medium, "typo" low."""
     toy_version.activate()
     return toy_version
+
+
+@pytest.fixture
+def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
+    """Attach the test host's Case through the settings, as a project does."""
+    from tests.uuid_host.models import Case
+    from ticket_priority import sources
+    from ticket_priority.checks import register_configured_sources
+
+    def attach(**options: Any) -> None:
+        scale: dict[str, Any] = {
+            "text_fields": ("body",),
+            "priority_field": "urgency",
+            "to_host": {"low": 4, "medium": 3, "high": 2},
+            "from_host": {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"},
+        }
+        settings.TICKET_PRIORITY = {
+            **settings.TICKET_PRIORITY,
+            "SOURCES": {"uuid_host.Case": {**scale, **options}},
+        }
+        register_configured_sources()
+
+    yield attach
+    sources.unregister(Case)
 
 
 def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:

@@ -18,7 +18,7 @@ from ticket_priority import checks, sources
 from ticket_priority.checks import MIDDLEWARE, register_configured_sources
 from ticket_priority.sources import TicketSource, get_source, register
 
-Attach = Callable[..., list[CheckMessage]]
+Checked = Callable[..., list[CheckMessage]]
 
 
 def found() -> list[CheckMessage]:
@@ -55,11 +55,11 @@ def ask_a_table_that_is_not_there() -> int:
 
 
 @pytest.fixture
-def attach() -> Iterator[Attach]:
+def checked() -> Iterator[Checked]:
     """Return what the checks say of a model with a 1..5 scale, attached with some options."""
     attached: list[type[models.Model]] = []
 
-    def attach(
+    def checked(
         column: models.Field[Any, Any] | None = None, build: Any = TicketSource, **options: Any
     ) -> list[CheckMessage]:
         with isolate_apps("helpdesk"):
@@ -84,7 +84,7 @@ def attach() -> Iterator[Attach]:
         sources._sources[Case] = build(model=Case, **{**given, **options})
         return [message for message in found() if message.obj is Case or message.obj is None]
 
-    yield attach
+    yield checked
     for model in attached:
         sources.unregister(model)
 
@@ -169,8 +169,8 @@ def test_a_wrong_source_in_the_settings_is_found_not_raised(
         register_configured_sources()
 
 
-def test_a_whole_mapping_of_a_hosts_scale_is_clean(attach: Attach) -> None:
-    assert attach() == []
+def test_a_whole_mapping_of_a_hosts_scale_is_clean(checked: Checked) -> None:
+    assert checked() == []
 
 
 @pytest.mark.parametrize(
@@ -185,24 +185,24 @@ def test_a_whole_mapping_of_a_hosts_scale_is_clean(attach: Attach) -> None:
     ],
 )
 def test_a_field_that_does_not_exist_is_named_with_its_likely_meaning(
-    attach: Attach, options: dict[str, Any], said: str, hint: str
+    checked: Checked, options: dict[str, Any], said: str, hint: str
 ) -> None:
-    (message,) = attach(**options)
+    (message,) = checked(**options)
     assert message.id == "ticket_priority.E012"
     assert said in message.msg
     assert hint in str(message.hint)
 
 
-def test_a_choice_that_no_class_is_mapped_to_is_named(attach: Attach) -> None:
-    (message,) = attach(from_host={2: "high", 3: "medium", 4: "low"})
+def test_a_choice_that_no_class_is_mapped_to_is_named(checked: Checked) -> None:
+    (message,) = checked(from_host={2: "high", 3: "medium", 4: "low"})
     assert message.id == "ticket_priority.W018"
     assert "may be 1, 5, which no class" in message.msg
-    (message,) = attach(from_host=None)
+    (message,) = checked(from_host=None)
     assert message.id == "ticket_priority.W018"
 
 
-def test_a_choice_that_means_unset_needs_no_class(attach: Attach) -> None:
-    assert attach(from_host={2: "high", 3: "medium", 4: "low"}, unset=(None, 1, 3, 5)) == []
+def test_a_choice_that_means_unset_needs_no_class(checked: Checked) -> None:
+    assert checked(from_host={2: "high", 3: "medium", 4: "low"}, unset=(None, 1, 3, 5)) == []
     grouped = models.CharField(
         max_length=9,
         choices=[
@@ -211,7 +211,7 @@ def test_a_choice_that_means_unset_needs_no_class(attach: Attach) -> None:
         ],
     )
     words = {"low": "minor", "medium": "major", "high": "grave"}
-    assert attach(grouped, to_host=words, from_host=None) == []
+    assert checked(grouped, to_host=words, from_host=None) == []
 
 
 @pytest.mark.parametrize(
@@ -224,26 +224,26 @@ def test_a_choice_that_means_unset_needs_no_class(attach: Attach) -> None:
     ],
 )
 def test_a_host_value_that_the_column_cannot_hold_is_named(
-    attach: Attach, to_host: dict[str, Any], said: str
+    checked: Checked, to_host: dict[str, Any], said: str
 ) -> None:
-    (message,) = attach(to_host=to_host)
+    (message,) = checked(to_host=to_host)
     assert message.id == "ticket_priority.E019"
     assert said in message.msg
 
 
-def test_a_value_that_is_too_long_or_too_large_is_named(attach: Attach) -> None:
+def test_a_value_that_is_too_long_or_too_large_is_named(checked: Checked) -> None:
     short = models.CharField(max_length=5)
     words = {"low": "minor", "medium": "major", "high": "disaster"}
-    (message,) = attach(short, to_host=words, from_host=None)
+    (message,) = checked(short, to_host=words, from_host=None)
     assert message.id == "ticket_priority.E019"
     assert "'disaster'" in message.msg
     small = models.PositiveSmallIntegerField()
-    (message,) = attach(small, to_host={"low": -1, "medium": 3, "high": 2}, from_host=None)
+    (message,) = checked(small, to_host={"low": -1, "medium": 3, "high": 2}, from_host=None)
     assert "cannot hold -1." in message.msg
 
 
-def test_a_key_that_no_row_can_bear_is_named(attach: Attach) -> None:
-    (message,) = attach(from_host={"1": "high", 2: "high", 3: "medium", 4: "low", 5: "low"})
+def test_a_key_that_no_row_can_bear_is_named(checked: Checked) -> None:
+    (message,) = checked(from_host={"1": "high", 2: "high", 3: "medium", 4: "low", 5: "low"})
     assert message.id == "ticket_priority.E019"
     assert "cannot hold '1'." in message.msg
 
@@ -255,38 +255,38 @@ def test_a_key_that_no_row_can_bear_is_named(attach: Attach) -> None:
         {"to_host": {"low": 4, "medium": 3, "high": 2, "urgent": 1}, "from_host": None},
     ],
 )
-def test_a_class_that_does_not_exist_is_named(attach: Attach, options: dict[str, Any]) -> None:
-    (message,) = attach(**options)
+def test_a_class_that_does_not_exist_is_named(checked: Checked, options: dict[str, Any]) -> None:
+    (message,) = checked(**options)
     assert message.id == "ticket_priority.E022"
     assert message.msg.endswith("do not exist: urgent.")
 
 
-def test_a_default_that_would_be_taken_for_a_label_is_found(attach: Attach) -> None:
-    (message,) = attach(unset=(None,))
+def test_a_default_that_would_be_taken_for_a_label_is_found(checked: Checked) -> None:
+    (message,) = checked(unset=(None,))
     assert message.id == "ticket_priority.W021"
     assert "is 3 wherever nobody chose it" in message.msg
-    (message,) = attach(models.IntegerField(db_default=3), unset=(None,))
+    (message,) = checked(models.IntegerField(db_default=3), unset=(None,))
     assert message.id == "ticket_priority.W021"
 
 
-def test_a_default_is_no_label_where_it_means_unset_or_rows_are_named(attach: Attach) -> None:
-    assert attach(unset=(None, 3)) == []
-    assert attach(unset=(None,), labelled=lambda rows: rows.none()) == []
-    assert attach(unset=(None,), build=ListingSource) == []
-    assert attach(models.IntegerField(default=0), unset=(None,)) == []
-    assert attach(models.IntegerField(), unset=(None,)) == []
+def test_a_default_is_no_label_where_it_means_unset_or_rows_are_named(checked: Checked) -> None:
+    assert checked(unset=(None, 3)) == []
+    assert checked(unset=(None,), labelled=lambda rows: rows.none()) == []
+    assert checked(unset=(None,), build=ListingSource) == []
+    assert checked(models.IntegerField(default=0), unset=(None,)) == []
+    assert checked(models.IntegerField(), unset=(None,)) == []
 
 
-def test_a_default_that_asks_the_database_waits_for_its_table(attach: Attach) -> None:
-    assert attach(models.IntegerField(default=ask_a_table_that_is_not_there)) == []
+def test_a_default_that_asks_the_database_waits_for_its_table(checked: Checked) -> None:
+    assert checked(models.IntegerField(default=ask_a_table_that_is_not_there)) == []
 
 
-def test_recorded_changes_want_to_know_whose_request_it_is(attach: Attach, settings: Any) -> None:
-    (message,) = attach(record_changes=True)
+def test_recorded_changes_want_to_know_whose_request_it_is(checked: Checked, settings: Any) -> None:
+    (message,) = checked(record_changes=True)
     assert message.id == "ticket_priority.W017"
     assert MIDDLEWARE in str(message.hint)
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, MIDDLEWARE]
-    assert attach(record_changes=True) == []
+    assert checked(record_changes=True) == []
 
 
 def test_the_named_middleware_is_there() -> None:
@@ -297,12 +297,12 @@ def test_the_named_middleware_is_there() -> None:
     assert import_string(MIDDLEWARE) is acting_user_middleware
 
 
-def test_an_adapter_has_its_say(attach: Attach) -> None:
-    assert ids(attach(build=InformedSource)) == ["desk.I001"]
+def test_an_adapter_has_its_say(checked: Checked) -> None:
+    assert ids(checked(build=InformedSource)) == ["desk.I001"]
 
 
-def test_an_adapter_whose_check_fails_is_named(attach: Attach) -> None:
-    said, failed = attach(build=BrokenSource)
+def test_an_adapter_whose_check_fails_is_named(checked: Checked) -> None:
+    said, failed = checked(build=BrokenSource)
     assert (said.id, failed.id) == ("desk.I001", "ticket_priority.E023")
     assert "no route to host" in failed.msg
     assert "tests.test_checks.BrokenSource" in str(failed.hint)

@@ -281,6 +281,11 @@ class TicketSource:
         values = [value for value in self._host_values() if self.to_priority(value) == priority]
         return models.Q(**{f"{self.host_field.attname}__in": values})
 
+    def values_in_doubt(self, *priorities: int) -> list[Any]:
+        """Return the values of these classes that mean unset, until somebody decides for them."""
+        unset = [value for value in self._host_values() if self.is_unset(value)]
+        return [value for value in unset if self.meaning_of(value) in priorities]
+
     # What an adapter may say of its host.
 
     def connect(self, record: DecisionRecorder) -> None:
