@@ -61,6 +61,9 @@ class SavingSource(CaseSource):
         case.urgency = change.after
         case.save()
 
+    def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
+        return change
+
 
 @dataclass(frozen=True, slots=True)
 class FormSource(CaseSource):
