@@ -109,6 +109,16 @@ def test_labels_are_what_the_hosts_people_set(
     assert found == {"old 1": 2, "old 2": 2, "old 3": 1, "old 4": 0}
 
 
+def test_a_default_is_a_label_where_a_person_is_said_to_have_set_it(
+    attach: Callable[..., None], admin_user: User
+) -> None:
+    Case.objects.create(body="left as it was", urgency=3)
+    Case.objects.create(body="triaged", urgency=3, owner=admin_user)
+    attach(unset=(None, 3), labelled=lambda cases: cases.filter(owner__isnull=False))
+    found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
+    assert found == {"triaged": 1}
+
+
 def test_a_person_may_use_a_value_that_no_class_is_written_as(
     attach: Callable[..., None], active_model: ModelVersion
 ) -> None:

@@ -310,8 +310,9 @@ class TicketSource:
         """
 
     def label_of(self, instance: models.Model) -> Priority | None:
-        """Return the label that one of the `labelled_rows` bears."""
-        return self.to_priority(self.value_of(instance))
+        """Return the label that one of the `labelled_rows` bears; a default too, if `labelled`."""
+        value = self.value_of(instance)
+        return self.to_priority(value) if self.labelled is None else self.meaning_of(value)
 
     def check(self) -> Iterable[CheckMessage]:
         """Return what a system check should say of the host's set-up."""
