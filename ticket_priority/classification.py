@@ -142,8 +142,9 @@ def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, u
     if overrides.for_keys(source.model, [instance.pk]).exists():
         return
     before = source.value_of(instance)
-    source.compare_and_set(instance.pk, before=before, priority=priority_of(settled), using=using)
-    source.set_on(instance, priority_of(settled))
+    priority = priority_of(settled)
+    if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
+        source.set_on(instance, priority)
 
 
 def _store_new(

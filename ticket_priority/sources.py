@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from django.apps import apps
@@ -106,14 +106,20 @@ class TicketSource:
         return found
 
     @property
-    def unset_values(self) -> tuple[Any, ...]:
-        if self.unset is not None:
-            return tuple(self.unset)
+    def default_value(self) -> Any:
+        """What the column holds where nobody gave a value; None where that is not known."""
         column = self.host_field
         default = column.get_default() if column.has_default() else column.db_default
         if isinstance(default, models.Value):
             default = default.value
-        return (None, "") if default in (None, "", NOT_PROVIDED) else (None, "", default)
+        return None if default is NOT_PROVIDED else default
+
+    @property
+    def unset_values(self) -> tuple[Any, ...]:
+        if self.unset is not None:
+            return tuple(self.unset)
+        default = self.default_value
+        return (None, "") if default in (None, "") else (None, "", default)
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's normalised text; empty when every text field is."""
@@ -275,6 +281,11 @@ class TicketSource:
         values = [value for value in self._host_values() if self.to_priority(value) == priority]
         return models.Q(**{f"{self.host_field.attname}__in": values})
 
+    def values_in_doubt(self, *priorities: int) -> list[Any]:
+        """Return the values of these classes that mean unset, until somebody decides for them."""
+        unset = [value for value in self._host_values() if self.is_unset(value)]
+        return [value for value in unset if self.meaning_of(value) in priorities]
+
     # What an adapter may say of its host.
 
     def connect(self, record: DecisionRecorder) -> None:
@@ -299,8 +310,9 @@ class TicketSource:
         """
 
     def label_of(self, instance: models.Model) -> Priority | None:
-        """Return the label that one of the `labelled_rows` bears."""
-        return self.to_priority(self.value_of(instance))
+        """Return the label that one of the `labelled_rows` bears; a default too, if `labelled`."""
+        value = self.value_of(instance)
+        return self.to_priority(value) if self.labelled is None else self.meaning_of(value)
 
     def check(self) -> Iterable[CheckMessage]:
         """Return what a system check should say of the host's set-up."""
@@ -326,9 +338,10 @@ def register(
     """
     try:
         host = apps.get_model(model) if isinstance(model, str) else model
-        build: type[TicketSource] = import_string(adapter) if adapter else TicketSource
+        build = _adapter(adapter) if adapter else TicketSource
         if text_fields is not None:
             options["text_fields"] = tuple(_listed(text_fields))
+        _refuse_unknown(build, options)
         source = build(model=host, **options)
     except (LookupError, ImportError, TypeError, ValueError) as error:
         raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
@@ -336,6 +349,22 @@ def register(
     for subscriber in _subscribers:
         subscriber(source)
     return source
+
+
+def _adapter(path: str) -> type[TicketSource]:
+    found = import_string(path)
+    if not (isinstance(found, type) and issubclass(found, TicketSource)):
+        raise TypeError(f"the adapter {path} is no subclass of TicketSource.")
+    return found
+
+
+def _refuse_unknown(build: type[TicketSource], options: Mapping[str, Any]) -> None:
+    known = [item.name for item in fields(build) if item.init and item.name != "model"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)}. Options: {', '.join(known)}, adapter."
+        )
 
 
 def unregister(model: type[models.Model]) -> None:
