@@ -170,6 +170,7 @@ def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
                 obj=source.model,
                 id="ticket_priority.E016",
             )
+    yield from source.check()
 
 
 def _has_attribute(source: TicketSource, name: str) -> bool:

@@ -110,11 +110,13 @@ def record_decision(instance: models.Model, change: PriorityChange) -> None:
 
     A host value that means no class is no decision about one.
     """
-    source, using = get_source(type(instance)), plugin_database()
-    after = source.meaning_of(change.after)
-    if after is None or _elsewhere.get():
+    if _elsewhere.get():
         return
     try:
+        source, using = get_source(type(instance)), plugin_database()
+        after = source.meaning_of(change.after)
+        if after is None:
+            return
         with transaction.atomic(using=using):
             latest = _latest(instance)
             if change.incidental and latest is not None and _puts_back(source, latest, change):
@@ -129,7 +131,7 @@ def record_decision(instance: models.Model, change: PriorityChange) -> None:
                 via=change.via,
             )
     except Exception:
-        logger.exception("A decision about a %s could not be recorded", source.label)
+        logger.exception("A decision about a %s could not be recorded", instance._meta.label)
 
 
 def _latest(instance: models.Model) -> Prediction | None:

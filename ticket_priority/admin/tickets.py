@@ -30,10 +30,11 @@ from ticket_priority.admin.listing import (
 )
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.classification import classify_instances
+from ticket_priority.decisions import write_history
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.overrides import open_suggestions, record_override, recorded_elsewhere
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources import PriorityChange, TicketSource, get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()
@@ -139,8 +140,8 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 setattr(obj, source.host_field.attname, stored)
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
-            if posted:
-                self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
+                if posted:
+                    self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
 
     def _record(
         self, request: HttpRequest, obj: Any, form: Any, *, value: Any, stored: Any, chosen: bool
@@ -153,6 +154,10 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             record_override(
                 obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
             )
+            change = PriorityChange(stored, value, user=request.user, reason=reason, via=bulk.VIA)
+            if change.after != change.before:
+                using = router.db_for_write(type(obj), instance=obj)
+                write_history(self.source, obj, change, using)
         elif reason:
             self.message_user(
                 request,
