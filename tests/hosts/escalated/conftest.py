@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from escalated.models import ApiToken, Department, SlaPolicy
 from toy_model import activate_toy
 
-import ticket_priority
 from ticket_priority.models import ModelVersion
 
 
@@ -26,20 +24,8 @@ def model(db: None) -> ModelVersion:
 
 
 @pytest.fixture
-def attach() -> Iterator[Callable[..., None]]:
-    """Attach the tickets with these options too, as the settings block would."""
-    block = settings.TICKET_PRIORITY["SOURCES"]["escalated.Ticket"]
-
-    def attach(**options: Any) -> None:
-        ticket_priority.register("escalated.Ticket", **block, **options)
-
-    yield attach
-    attach()
-
-
-@pytest.fixture
-def asynchronous(model: ModelVersion, attach: Callable[..., None]) -> None:
-    attach(mode="async")
+def asynchronous(model: ModelVersion, settings: Any) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODE": "async"}
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client, override_settings
+from django.db import connection
 from escalated import hooks
 from escalated.contracts.import_adapter import ImportAdapter
-from escalated.models import EscalatedSetting, ImportJob, Reply, SlaPolicy, Ticket
+from escalated.models import ImportJob, Reply, SlaPolicy, Ticket
 from escalated.services.import_service import ImportService
 from escalated.services.sla_service import SlaService
 from escalated.services.ticket_service import TicketService
@@ -25,9 +25,7 @@ from journeys import (
     by_guest_page,
     by_service,
     deadlines,
-    hours_until,
     log,
-    newest,
 )
 
 from ticket_priority.models import ModelVersion, Override, Prediction
@@ -89,9 +87,15 @@ def test_deadlines_in_business_hours_are_those_of_the_predicted_priority(
     assert abs((ticket.first_response_due_at - expected).total_seconds()) < 60
 
 
-def test_in_one_transaction_with_the_request(model: ModelVersion, sla: SlaPolicy) -> None:
-    with override_settings(ATOMIC_REQUESTS=True):
-        ticket = by_customer_page(OUTAGE)
+@pytest.mark.parametrize("create", [by_customer_page, by_guest_page])
+def test_in_one_transaction_with_the_request(
+    create: Callable[..., Ticket],
+    model: ModelVersion,
+    sla: SlaPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    ticket = create(OUTAGE)
     assert (ticket.priority, deadlines(ticket)) == ("high", (4, 10))
 
 
@@ -195,20 +199,3 @@ def test_imported_tickets_are_left_as_they_come(imported: list[Ticket]) -> None:
 
 def test_the_first_ticket_after_an_import_is_classified(imported: list[Ticket]) -> None:
     assert by_service(OUTAGE).priority == "high"
-
-
-def test_the_customer_is_shown_the_ticket(model: ModelVersion, customer: User) -> None:
-    """The host's own answer to its form, with the plugin in between."""
-    client = Client()
-    client.force_login(customer)
-    answer = client.post(
-        "/support/tickets/store/", {"subject": OUTAGE, "description": OUTAGE, "priority": "medium"}
-    )
-    assert answer.url == f"/support/tickets/{newest().pk}/"
-
-
-def test_the_widget_must_be_on(model: ModelVersion, db: None) -> None:
-    EscalatedSetting.set("widget_enabled", "0")
-    answer = Client().post("/support/widget/tickets", "{}", content_type="application/json")
-    assert answer.status_code == 403
-    assert not Prediction.objects.exists()
