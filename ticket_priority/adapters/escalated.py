@@ -348,4 +348,5 @@ def _with_agents_value(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
     )
     changes = _activities().filter(ticket=models.OuterRef("pk")).order_by("-created_at", "-pk")
     latest = changes.annotate(**{_AGENTS_VALUE: value}).values(_AGENTS_VALUE)[:1]
-    return rows.annotate(**{_AGENTS_VALUE: models.Subquery(latest)})
+    annotated: models.QuerySet[Any] = rows.annotate(**{_AGENTS_VALUE: models.Subquery(latest)})
+    return annotated
