@@ -111,7 +111,7 @@ def record_after_insert(
         _take_back(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
-        applied_to(source, instance, prediction, using)
+        applied_to(source, instance, prediction, using, at_creation=True)
         announce(instance, prediction)
     return prediction
 

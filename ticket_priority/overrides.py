@@ -64,13 +64,17 @@ def override(
             instance, before=before, after=priority, user=user, reason=reason, via=via
         )
         source.set_on(instance, priority)
-        change = PriorityChange(
-            replaced, source.value_of(instance), user=user, reason=reason, via=via
-        )
-        if change.after != change.before:
-            with recorded_elsewhere():
-                write_history(source, instance, change, using)
+        after = source.value_of(instance)
+        tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
     return record
+
+
+def tell_host(instance: models.Model, change: PriorityChange) -> None:
+    """Write a person's change to the host's history, where it changed anything. Never raises."""
+    if change.after != change.before:
+        using = instance._state.db or router.db_for_write(type(instance), instance=instance)
+        with recorded_elsewhere():
+            write_history(get_source(type(instance)), instance, change, using)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class PriorityChange:
 
     `user` is the person who decided, None for a prediction or where nobody knows. A change is
     `incidental` when it may have come along unseen with something else, as from a form that posts
-    every field.
+    every field, and `at_creation` when the ticket's own INSERT wrote it.
     """
 
     before: Any
@@ -42,6 +42,7 @@ class PriorityChange:
     reason: str = ""
     via: str = ""
     incidental: bool = False
+    at_creation: bool = False
 
 
 class DecisionRecorder(Protocol):
@@ -304,9 +305,11 @@ class TicketSource:
         return None if user is None else replace(change, user=user, via="host")
 
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
-        """Tell the host's own history of a change that was not written by the host's `save()`.
+        """Tell the host's own history of a change that the plugin brought about.
 
-        Called in the transaction of the change, inside a savepoint; what it raises is logged.
+        That is a prediction, also one that the host's INSERT wrote, or a decision that was made in
+        the plugin's admin, API or `override()`. Called in the transaction of the change, inside a
+        savepoint; what it raises is logged.
         """
 
     def label_of(self, instance: models.Model) -> Priority | None:
@@ -317,6 +320,10 @@ class TicketSource:
     def check(self) -> Iterable[CheckMessage]:
         """Return what a system check should say of the host's set-up."""
         return ()
+
+    def why_unavailable(self) -> str:
+        """Say why there are no tickets here to classify or to learn from; empty: there may be."""
+        return ""
 
 
 _sources: dict[type[models.Model], TicketSource] = {}
@@ -401,6 +408,20 @@ def find_source(label: str) -> TicketSource:
             return source
     known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
     raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
+
+
+def find_sources(labels: Iterable[str] = ()) -> list[TicketSource]:
+    """Return the sources of these labels, or else all whose tickets are to be had here.
+
+    Raises SourceError for a label that is unknown or has no tickets here, and where none is left.
+    """
+    named = [find_source(label) for label in labels]
+    sources = named or all_sources()
+    available = [source for source in sources if not source.why_unavailable()]
+    if len(available) < len(named) or not available:
+        reasons = [reason for source in sources if (reason := source.why_unavailable())]
+        raise SourceError(" ".join(reasons) or "No model is a ticket source. See manage.py check.")
+    return available
 
 
 def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:

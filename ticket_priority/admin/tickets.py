@@ -36,9 +36,10 @@ from ticket_priority.overrides import (
     priorities_of,
     record_override,
     recorded_elsewhere,
+    tell_host,
 )
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources import PriorityChange, TicketSource, get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()
@@ -157,6 +158,10 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             before = priorities_of([stored])[str(obj.pk)]
             record_override(
                 obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
+            )
+            replaced = self.source.value_of(stored)
+            tell_host(
+                obj, PriorityChange(replaced, value, request.user, reason=reason, via=bulk.VIA)
             )
         elif reason:
             self.message_user(
