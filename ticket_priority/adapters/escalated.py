@@ -92,7 +92,9 @@ class EscalatedSource(TicketSource):
         from escalated.conf import get_setting
 
         values = super().unset_values
-        return values if self.unset is not None else (*values, get_setting("DEFAULT_PRIORITY"))
+        if self.unset is None:
+            values = (*values, get_setting("DEFAULT_PRIORITY"))
+        return values
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's text, without what the host writes where a sender wrote nothing."""
@@ -222,7 +224,7 @@ def _log_activity(
 ) -> None:
     from escalated.models import TicketActivity
 
-    user = change.user
+    user = change.user if getattr(change.user, "is_authenticated", False) else None
     properties = {"old_priority": change.before, "new_priority": change.after}
     if is_predicted:
         properties["predicted"] = True
@@ -314,8 +316,10 @@ def _moved(
         is_hosts = due is before
     else:
         is_hosts = abs(due - before) < _ATTACHED_WITHIN
-    if not is_hosts or after is None:
-        return due if not is_hosts else None
+    if not is_hosts:
+        return due
+    if after is None:
+        return None
     # By the difference, since the host counts from the moment at which it attached the policy.
     moved = after if due is None or before is None else due + (after - before)
     return moved if moved > timezone.now() else due

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
@@ -234,6 +234,26 @@ def test_an_override_over_the_api(
     assert ticket.priority == "low"
     assert Override.objects.get().user == agent
     assert ticket.activities.get(type="priority_changed").causer == agent
+
+
+def test_a_decision_in_the_projects_admin(
+    ticket: Ticket, admin_user: User, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    client.force_login(admin_user)
+    form = {"subject": OUTAGE, "priority": "low", "initial-priority": "high"}
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = client.post(f"/admin/escalated/ticket/{ticket.pk}/change/", form)
+    assert answer.status_code == 302, answer.content
+    ticket.refresh_from_db()
+    assert ticket.priority == "low"
+    assert (Override.objects.get().user, Override.objects.get().via) == (admin_user, "admin")
+    assert ticket.activities.get(type="priority_changed").causer == admin_user
+
+
+def test_an_override_by_nobody_in_particular(ticket: Ticket) -> None:
+    ticket_priority.override(ticket, Priority.LOW, user=AnonymousUser())
+    assert Override.objects.get().user is None
+    assert ticket.activities.get(type="priority_changed").causer is None
 
 
 def test_a_webhook_of_the_host_hears_of_an_override(

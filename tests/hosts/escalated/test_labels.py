@@ -80,12 +80,12 @@ def test_an_escalation_rule_gives_no_label(db: None, agent: User) -> None:
 def test_a_decision_outlives_the_rule_that_escalated_the_ticket(
     model: ModelVersion, agent: User
 ) -> None:
-    ticket = by_service(OUTAGE)
-    TicketService().change_priority(ticket, agent, "low")
+    ticket = by_service(TYPO)
+    TicketService().change_priority(ticket, agent, "medium")
     escalate()
     ticket.refresh_from_db()
     assert ticket.priority == "critical"
-    assert labels() == {ticket.pk: Priority.LOW}
+    assert labels() == {ticket.pk: Priority.MEDIUM}
 
 
 def test_a_prediction_is_no_label_until_somebody_confirms_it(

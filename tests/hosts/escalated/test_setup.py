@@ -35,9 +35,17 @@ def test_the_checks_are_content() -> None:
     assert "no issues" in run("check").stdout
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def test_the_hosts_tables_may_be_in_a_database_of_their_own(tmp_path: Path) -> None:
+    databases = {"HOST_SQLITE": "default", "HOST_SUPPORT": "support"}
+    environment = {name: str(tmp_path / alias) for name, alias in databases.items()}
+    run(script="two_databases.py", HOST_DATABASE="sqlite", **environment)
+
+
+def run(
+    *arguments: str, script: str = "manage.py", **environment: str
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
+        [sys.executable, script, *arguments],
         cwd=HERE,
         env={**os.environ, **environment},
         capture_output=True,

@@ -1,10 +1,16 @@
-"""escalated-django as its README installs it, and the plugin by its settings block."""
+"""escalated-django as its README installs it, and the plugin by its settings block.
+
+HOST_DATABASE names the database: sqlite (default), postgresql or mariadb on 127.0.0.1, whose
+drivers (psycopg, PyMySQL) are not in requirements.txt.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from toy_model import ARTIFACT
 
@@ -57,12 +63,26 @@ STATIC_URL = "/static/"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 
-DATABASES = {
+_SERVERS: dict[str, dict[str, Any]] = {
+    "postgresql": {"ENGINE": "django.db.backends.postgresql", "USER": "postgres", "PORT": "5432"},
+    "mariadb": {
+        "ENGINE": "django.db.backends.mysql",
+        "USER": "root",
+        "PORT": "3306",
+        "OPTIONS": {"charset": "utf8mb4", "isolation_level": "read committed"},
+    },
+}
+_DATABASE = os.environ.get("HOST_DATABASE", "sqlite")
+if _DATABASE == "mariadb":
+    import_module("pymysql").install_as_MySQLdb()
+DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("HOST_SQLITE", ":memory:"),
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
-    },
+    }
+    if _DATABASE == "sqlite"
+    else {"NAME": "escalated_host", "HOST": "127.0.0.1", **_SERVERS[_DATABASE]}
 }
 Q_CLUSTER = {
     "name": "escalated-host",
