@@ -298,6 +298,37 @@ def test_the_guide_has_these_walks() -> None:
     assert tuple(read_guide()) == WALKS
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block("bash", "", "ls\n"),
+        Block("python", "Like this:", "pass\n"),
+        Block("console", "", "$ echo one\ntwo\n"),
+        Block("console", "", "$ echo one; false\n"),
+        Block("console", "", "two\n"),
+        Block("console", "", "$ pip install django-ticket-priority\n"),
+        Block("console", "", '$ pip install "django-ticket-priority[unheard-of]"\n'),
+        Block("console", "", "$ python manage.py runserver\nStarting\n"),
+    ],
+    ids=lambda block: block.text.strip(),
+)
+def test_a_block_that_is_not_understood_or_not_true_is_a_failure(
+    block: Block, tmp_path: Path
+) -> None:
+    reader = Reader(tmp_path, tmp_path, tmp_path)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        reader.do(block)
+
+
+def test_a_session_must_answer_as_it_says(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, tmp_path, tmp_path)
+    reader.do(Block("console", "", "$ django-admin startproject config .\n"))
+    reader.do(Block("pycon", "", ">>> 1 + 1\n2\n"))
+    for session in (">>> 1 + 1\n3\n", ">>> nobody\n", "1 + 1\n"):
+        with pytest.raises(AssertionError):
+            reader.do(Block("pycon", "", session))
+
+
 @pytest.mark.parametrize("letter", WALKS)
 def test_a_walk_leads_where_it_says(
     letter: str, tmp_path: Path, plugin: Path, encoder: Path

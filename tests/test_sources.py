@@ -143,6 +143,12 @@ def test_a_late_registration_reaches_subscribers(ticket_source: TicketSource) ->
         sources._subscribers.remove(seen.append)
 
 
+def test_the_fields_options_are_the_sources(ticket_source: TicketSource) -> None:
+    given = PriorityField(text_fields=("subject",), record_changes=True).source_options
+    source = register(Ticket, **given)
+    assert (source.text_fields, source.record_changes) == (("subject",), True)
+
+
 def test_migrations_hold_no_source_options() -> None:
     _, path, args, kwargs = PriorityField(text_fields=("subject",), mode="async").deconstruct()
     assert path == "ticket_priority.fields.PriorityField"

@@ -50,6 +50,16 @@ def test_a_default_is_a_priority_once_it_is_decided(superuser: APIClient, ticket
     assert superuser.get(url_of(ticket)).json()["priority"] == "medium"
 
 
+def test_a_default_that_was_predicted_stands_beside_a_newer_suggestion(
+    superuser: APIClient, ticket: Ticket
+) -> None:
+    Ticket.objects.update(priority=1)
+    register(Ticket, text_fields="subject", unset=(None, 1))
+    predict(ticket, priority=1, state=Prediction.State.APPLIED)
+    predict(ticket, priority=2, state=Prediction.State.SUGGESTED)
+    assert superuser.get(url_of(ticket)).json()["priority"] == "medium"
+
+
 def test_a_source_is_found_in_any_case(viewer: APIClient, ticket: Ticket) -> None:
     for label in ("helpdesk.ticket", "HELPDESK.TICKET"):
         shown = viewer.get(f"/api/tickets/{label}/{ticket.pk}/").json()
