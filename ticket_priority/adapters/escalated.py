@@ -154,7 +154,7 @@ class EscalatedSource(TicketSource):
         return self.meaning_of(value) if is_agents else None
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
-        """Rows nobody has decided, an agent who chose the default among them."""
+        """Rows nobody has decided; an agent who chose the default has."""
         rows = _with_agents_value(self.queryset(using)).filter(self.unset_condition())
         return rows.filter(models.Q(**{f"{_AGENTS_VALUE}__isnull": True}) | ~self._agents_chose())
 
