@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
         run = parser.add_argument_group("training (defaults from TICKET_PRIORITY)")
-        run.add_argument("--model-name", help="hub id, local folder, or 'embedded'")
+        run.add_argument("--model-name", help="hub id, local folder, 'embedded' or 'linear'")
         run.add_argument("--output-dir", help="where runs, logs and checkpoints go")
         run.add_argument("--resume", dest="resume_from", metavar="CKPT")
         run.add_argument("--epochs", dest="max_epochs", type=int)
