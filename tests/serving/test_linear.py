@@ -194,6 +194,12 @@ def not_finite(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return spoilt
 
 
+def turned_over(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """End in the greatest number and the one that an overflow makes of the next."""
+    bounds = np.iinfo(keys.dtype)
+    return np.append(keys[:-2], [bounds.max, bounds.min])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -222,6 +228,7 @@ def not_finite(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
         (edit_tensors(word_idf=lambda old: old[1:]), "word n-grams"),
         (edit_tensors(word_keys=lambda old: old[::-1].copy()), "not in ascending order"),
         (edit_tensors(letter_keys=lambda old: old - old[0] - 1), "not in ascending order"),
+        (edit_tensors(letter_keys=turned_over), "not in ascending order"),
         (edit_tensors(letter_coefficients=lambda old: old[:, :2].copy()), "letter_coefficients is"),
         (edit_tensors(letter_coefficients=not_finite), "not finite"),
         (edit_tensors(intercepts=np.full(3, np.inf, np.float32)), "not finite"),
