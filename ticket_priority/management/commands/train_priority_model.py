@@ -11,11 +11,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
+from ticket_priority.models import ModelVersion
 from ticket_priority.sources import all_sources, find_source
 from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
 
+_STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 _RUNGS = {"model": "this model", "tfidf_logreg": "TF-IDF + LR", "majority": "majority"}
 
 
@@ -70,6 +72,9 @@ class Command(BaseCommand):
                 progress=self.stdout.write if speaks else _silent,
                 show_progress_bar=speaks and sys.stdout.isatty(),
             )
+        except DatasetError as error:
+            hint = "" if ModelVersion.objects.active() else _STARTER_HINT
+            raise CommandError(f"{error}{hint}") from error
         except TicketPriorityError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
