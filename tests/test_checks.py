@@ -86,8 +86,8 @@ def test_deferred_modes_want_a_queue(settings: Any) -> None:
     [
         ("numpy", "linear", {"ticket_priority.W020"}),
         ("safetensors", "embedded", {"ticket_priority.W020"}),
-        ("onnxruntime", "embedded", {"ticket_priority.W021"}),
-        ("tokenizers", "some/encoder", {"ticket_priority.W021"}),
+        ("onnxruntime", "embedded", {"ticket_priority.W024"}),
+        ("tokenizers", "some/encoder", {"ticket_priority.W024"}),
         ("onnxruntime", "linear", set()),
     ],
 )

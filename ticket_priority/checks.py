@@ -196,7 +196,7 @@ def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             f"A transformer cannot be served: {', '.join(missing)} not installed.",
             hint='pip install "django-ticket-priority[serving]"; or, where linear models are '
             f'enough, set {conf.SETTING}["MODEL_NAME"] to "{linear_config.KIND}".',
-            id="ticket_priority.W021",
+            id="ticket_priority.W024",
         )
 
 
