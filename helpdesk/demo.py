@@ -18,7 +18,10 @@ from django.utils import timezone
 
 from helpdesk.access import AGENTS_GROUP
 from helpdesk.models import Comment, Queue, Ticket
+from ticket_priority.datasets import near_copy_key
+from ticket_priority.interfaces import LabelledText
 from ticket_priority.priorities import Priority
+from ticket_priority.text import join_fields
 
 DEMO_DIRECTORY: Final = Path(__file__).resolve().parent / "demo_tickets"
 LANGUAGES: Final = ("en", "de", "fr", "es", "pt")
@@ -109,6 +112,25 @@ def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
         ids.sort(key=lambda id_: _number(id_, "held out"))
         chosen.update(ids[: round(len(ids) * OPEN_SHARE)])
     return frozenset(chosen)
+
+
+def labelled_and_open_texts() -> tuple[list[LabelledText], list[LabelledText]]:
+    """Return the demo tickets as training sees them: the labelled ones, and those held out."""
+    tickets = list(read_demo_tickets())
+    open_ids = held_out(tickets)
+    labelled: list[LabelledText] = []
+    unseen: list[LabelledText] = []
+    for ticket in tickets:
+        text = join_fields((ticket.subject, ticket.description))
+        row = LabelledText(
+            text=text,
+            label=Priority.from_slug(ticket.priority).value,
+            group=near_copy_key(text),
+            pk=ticket.id,
+            language=ticket.language,
+        )
+        (unseen if ticket.id in open_ids else labelled).append(row)
+    return labelled, unseen
 
 
 @transaction.atomic

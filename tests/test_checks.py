@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,6 +321,28 @@ def test_deferred_modes_want_a_queue(settings: Any) -> None:
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "django_q"]
     assert not apps.is_installed("django_q")
     assert "ticket_priority.W030" in found_ids()
+
+
+@pytest.mark.parametrize(
+    ("missing", "model_name", "expected"),
+    [
+        ("numpy", "linear", {"ticket_priority.W020"}),
+        ("safetensors", "embedded", {"ticket_priority.W020"}),
+        ("onnxruntime", "embedded", {"ticket_priority.W024"}),
+        ("tokenizers", "some/encoder", {"ticket_priority.W024"}),
+        ("onnxruntime", "linear", set()),
+    ],
+)
+def test_what_serving_lacks_is_found(
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    model_name: str,
+    expected: set[str],
+) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODEL_NAME": model_name}
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert found_ids() == expected
 
 
 def test_deferred_sqlite_transactions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,7 @@ def test_the_training_room_needs_no_django() -> None:
 import sys
 sys.modules["django"] = None
 import ticket_priority.ml.trainer, ticket_priority.ml.classifier, ticket_priority.serving.onnx
+import ticket_priority.ml.fit, ticket_priority.ml.linear_trainer, ticket_priority.serving.linear
 print("imported")
 """
     result = subprocess.run(

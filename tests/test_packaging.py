@@ -22,6 +22,16 @@ def test_the_wheel_holds_the_plugin_alone(wheel: Path) -> None:
             for language in ("de", "fr", "es", "pt")
             for kind in ("po", "mo")
         ),
+        *(
+            f"ticket_priority/starter/model/{name}"
+            for name in (
+                "CARD.md",
+                "config.json",
+                "manifest.json",
+                "metrics.json",
+                "model.safetensors",
+            )
+        ),
         "ticket_priority/migrations/0001_initial.py",
         "ticket_priority/serving/onnx.py",
         "ticket_priority/ml/module.py",

@@ -89,6 +89,27 @@ def test_the_table_trains_a_version_that_serves(
     assert ticket.priority == 2
 
 
+def test_a_linear_version_trains_serves_and_meets_the_same_gate(
+    labelled_tickets: None, artifact_root: Path, fresh_classifier: None
+) -> None:
+    printed = run("--model-name=linear")
+    version = ModelVersion.objects.get()
+    assert (version.kind, version.base_model, version.is_active) == ("linear", "linear", True)
+    assert version.metrics["model"]["accuracy"] >= 0.9
+    assert {path.name for path in (artifact_root / version.directory).iterdir()} == {
+        "config.json",
+        "manifest.json",
+        "metrics.json",
+        "model.safetensors",
+    }
+    assert "macro F1" in printed
+    assert "does better than this model" not in printed
+    ticket = Ticket.objects.create(subject="outage fire breach", description="down lost")
+    assert ticket.priority == 2
+    assert get_classifier().model_version == version
+    assert f"of {version.name}" in run("--model-name=linear", "--activate=if-better")
+
+
 def test_the_outcome_can_be_had_as_json(
     labelled_tickets: None, tiny_training: Path, fresh_classifier: None
 ) -> None:

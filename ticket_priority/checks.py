@@ -15,7 +15,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import DatabaseError, connections, models
 from django.utils.module_loading import import_string
 
-from ticket_priority import conf, queue
+from ticket_priority import conf, linear_config, queue
 from ticket_priority.exceptions import SourceError
 from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
 from ticket_priority.sources import TicketSource, all_sources, register
@@ -318,17 +318,25 @@ def _check_host(source: TicketSource) -> Iterator[checks.CheckMessage]:
 def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     if "CLASSIFIERS" in conf.user_settings():
         return
-    missing = [
-        name
-        for name in ("onnxruntime", "tokenizers", "numpy")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
+    if missing := _missing("numpy", "safetensors"):
         yield checks.Warning(
             f"Tickets cannot be classified: {', '.join(missing)} not installed.",
             hint='pip install "django-ticket-priority[serving]"',
             id="ticket_priority.W020",
         )
+        return
+    missing = _missing("onnxruntime", "tokenizers")
+    if missing and conf.get_settings().model_name != linear_config.KIND:
+        yield checks.Warning(
+            f"A transformer cannot be served: {', '.join(missing)} not installed.",
+            hint='pip install "django-ticket-priority[serving]"; or, where linear models are '
+            f'enough, set {conf.SETTING}["MODEL_NAME"] to "{linear_config.KIND}".',
+            id="ticket_priority.W024",
+        )
+
+
+def _missing(*names: str) -> list[str]:
+    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:

@@ -138,7 +138,8 @@ def _active_version() -> ModelVersion:
     if version is None:
         raise ModelUnavailableError(
             "No model version is active: run `manage.py train_priority_model`, or "
-            "`manage.py activate_priority_model NAME`."
+            "`manage.py activate_priority_model NAME`; before there are labels to train on, "
+            "`manage.py activate_priority_model --starter`."
         )
     return version
 

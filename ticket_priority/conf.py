@@ -39,9 +39,12 @@ class PluginSettings:
     artifact_root: Path = field(default_factory=lambda: _base_dir() / "ticket_priority_models")
     output_dir: Path = field(default_factory=lambda: _base_dir() / "outputs")
     classifiers: Mapping[str, str] = field(
-        default_factory=lambda: {"transformer": "ticket_priority.serving.onnx.OnnxClassifier"}
+        default_factory=lambda: {
+            "transformer": "ticket_priority.serving.onnx.OnnxClassifier",
+            "linear": "ticket_priority.serving.linear.LinearClassifier",
+        }
     )
-    trainer: str = "ticket_priority.ml.trainer.fit"
+    trainer: str = "ticket_priority.ml.fit.fit"
     training: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     batch_size: int = 64

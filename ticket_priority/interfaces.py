@@ -103,7 +103,10 @@ class TrainingConfig:
     local_files_only: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.model_name), "model_name must name a hub model, a folder or 'embedded'")
+        _require(
+            bool(self.model_name),
+            "model_name must name a hub model, a folder, 'embedded' or 'linear'",
+        )
         _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
         for name in ("max_epochs", "batch_size", "accumulate_grad_batches"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")

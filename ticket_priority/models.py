@@ -61,6 +61,11 @@ class ModelVersion(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_starter(self) -> bool:
+        """Whether it came with the package, trained on tickets that are nobody's here."""
+        return isinstance(self.metrics, dict) and "starter" in self.metrics
+
     def activate(self) -> None:
         """Make this the serving version; every process follows at its next classification."""
         for attempt in range(3):

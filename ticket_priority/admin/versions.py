@@ -11,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -168,11 +168,16 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("status"), ordering="is_active")
     def status(self, version: ModelVersion) -> SafeString | str:
+        marks = []
         if version.is_active and version.load_error:
-            return _mark("error", _("active, but cannot be loaded"))
-        if version.is_active:
-            return _mark("active", _("active"))
-        return _mark("error", _("cannot be loaded")) if version.load_error else "–"
+            marks.append(_mark("error", _("active, but cannot be loaded")))
+        elif version.is_active:
+            marks.append(_mark("active", _("active")))
+        elif version.load_error:
+            marks.append(_mark("error", _("cannot be loaded")))
+        if version.is_starter:
+            marks.append(_mark("starter", _("starter")))
+        return format_html_join(" ", "{}", ((mark,) for mark in marks)) or "–"
 
     @admin.display(description=_("rows"))
     def rows(self, version: ModelVersion) -> int | None:

@@ -6,16 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from torch import nn
+try:
+    import torch
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+    from torch import nn
+except ImportError as error:
+    raise ImportError(
+        f"A transformer cannot be run on torch: {error}. Install what that needs with: "
+        'pip install "django-ticket-priority[ml]"'
+    ) from error
 
+from ticket_priority.artifact_config import require_file, unreadable
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, Classification
 from ticket_priority.ml.encoders import build_model_from_config
-from ticket_priority.transformer_config import TransformerConfig, require_file, unreadable
+from ticket_priority.transformer_config import TransformerConfig
 
 
 class TorchClassifier:

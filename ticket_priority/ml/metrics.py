@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
     accuracy_score,
@@ -17,11 +16,11 @@ from sklearn.metrics import (
     f1_score,
     precision_recall_fscore_support,
 )
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ticket_priority.interfaces import CLASS_NAMES
 
 _CLASSES = list(range(len(CLASS_NAMES)))
+_BINS = 15
 
 
 def report(
@@ -81,14 +80,11 @@ def _weighted_kappa(truth: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64])
 def _calibration_error(
     truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
 ) -> float:
-    error = multiclass_calibration_error(
-        torch.from_numpy(probabilities),
-        torch.from_numpy(truth),
-        num_classes=len(CLASS_NAMES),
-        n_bins=15,
-        norm="l1",
-    )
-    return float(error)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    is_right = np.equal(most_probable(probabilities), truth)
+    bins = (confidence * _BINS).astype(np.int64)
+    gaps = np.bincount(bins, weights=is_right - confidence)
+    return float(np.abs(gaps).sum() / len(truth))
 
 
 def _per_class(

@@ -1,13 +1,10 @@
-"""The files of a training run: its folder, its checkpoints, and an artefact all at once."""
+"""A transformer run's folder, which its processes share, and its checkpoints."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +13,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import TrainingConfig
+from ticket_priority.ml.folders import new_directory
 
 _RUN_DIR_VARIABLE: Final = "TICKET_PRIORITY_RUN_DIR"
 
@@ -30,7 +28,7 @@ def run_directory(config: TrainingConfig) -> Iterator[Path]:
         # The first process started this program again and made the folder for it.
         yield Path(os.environ.get(_RUN_DIR_VARIABLE, config.output_dir))
         return
-    run_dir = _new_directory(Path(config.output_dir))
+    run_dir = new_directory(Path(config.output_dir))
     os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     try:
         yield run_dir
@@ -67,34 +65,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise TrainingError(f"The checkpoint {path} cannot be read: {error}") from error
     return checkpoint
-
-
-@contextmanager
-def all_or_nothing(directory: Path) -> Iterator[Path]:
-    """Give a folder beside `directory` to write to; it takes that name only when all went well."""
-    partial = directory.with_name(f".{directory.name}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-        partial.rename(directory)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _new_directory(output_dir: Path) -> Path:
-    now = datetime.now().astimezone()
-    day = output_dir / f"{now:%Y-%m-%d}"
-    try:
-        day.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            run_dir = day / (f"{now:%H-%M-%S}" if number == 1 else f"{now:%H-%M-%S}-{number}")
-            with suppress(FileExistsError):
-                run_dir.mkdir()
-                break
-    except OSError as error:
-        raise TrainingError(
-            f"Cannot write to the output folder {output_dir}: {error}. "
-            "Choose a folder that can be written to."
-        ) from error
-    return run_dir

@@ -30,13 +30,9 @@ from ticket_priority.interfaces import (
 from ticket_priority.ml import baseline, encoders, hardware, metrics, reporting
 from ticket_priority.ml.data import LengthBucketSampler, TicketDataModule
 from ticket_priority.ml.export import write_artifact
+from ticket_priority.ml.folders import all_or_nothing
 from ticket_priority.ml.module import VALIDATION_METRICS, TicketClassificationModule
-from ticket_priority.ml.runs import (
-    all_or_nothing,
-    load_checkpoint,
-    read_checkpoint,
-    run_directory,
-)
+from ticket_priority.ml.runs import load_checkpoint, read_checkpoint, run_directory
 
 _EVALUATED_AT_ONCE: Final = 8
 

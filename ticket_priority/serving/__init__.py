@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_REQUIRED = ("numpy", "onnxruntime", "safetensors", "tokenizers")
+_REQUIRED = ("numpy", "safetensors")
 
 if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
     raise ImportError(

@@ -11,13 +11,21 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
-from tokenizers import Tokenizer
 
+from ticket_priority.artifact_config import require_file, unreadable
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, Classification
-from ticket_priority.transformer_config import TransformerConfig, require_file, unreadable
+from ticket_priority.transformer_config import TransformerConfig
+
+try:
+    import onnxruntime
+    from tokenizers import Tokenizer
+except ImportError as error:
+    raise ImportError(
+        f"A transformer cannot be served: {error}. Install what serving needs with: "
+        'pip install "django-ticket-priority[serving]"'
+    ) from error
 
 _INPUTS: Final = ["input_ids", "attention_mask"]
 _LOG_ERRORS_ONLY: Final = 3

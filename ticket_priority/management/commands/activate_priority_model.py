@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import classifiers
+from ticket_priority import classifiers, starter
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.models import ModelVersion
+
+_STARTER_REMARK: Final = (
+    "It is a starter, trained on tickets that are not yours. When people have set enough "
+    "priorities, replace it: manage.py train_priority_model"
+)
 
 
 class Command(BaseCommand):
@@ -21,6 +26,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--previous", action="store_true", help="roll back to the version active before"
         )
+        parser.add_argument(
+            "--starter",
+            action="store_true",
+            help="activate the starter model that came with this release, for the time before "
+            "there are labels to train on",
+        )
         parser.add_argument("--list", action="store_true", help="list the versions and stop")
         parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -28,7 +39,7 @@ class Command(BaseCommand):
         if options["list"]:
             self._list(as_json=options["json"])
             return
-        version = self._previous() if options["previous"] else self._named(options["name"])
+        version = self._choose(options)
         try:
             # A version that cannot be loaded must not be made to serve.
             classifiers.load(version)
@@ -36,13 +47,31 @@ class Command(BaseCommand):
             raise CommandError(f"{version.name} was not activated: {error}") from error
         version.activate()
         if options["json"]:
-            self.stdout.write(json.dumps({"active": version.name}))
+            self.stdout.write(json.dumps({"active": version.name, "starter": version.is_starter}))
         elif options["verbosity"] >= 1:
             self.stdout.write(f"{version.name} is active.")
+            if version.is_starter:
+                self.stdout.write(_STARTER_REMARK)
+
+    def _choose(self, options: dict[str, Any]) -> ModelVersion:
+        given = [options["name"], options["previous"], options["starter"]]
+        if sum(map(bool, given)) > 1:
+            raise CommandError("Name a model version, or pass --previous, or --starter: one of it.")
+        if options["starter"]:
+            return self._starter()
+        return self._previous() if options["previous"] else self._named(options["name"])
+
+    def _starter(self) -> ModelVersion:
+        try:
+            return starter.install()
+        except TicketPriorityError as error:
+            raise CommandError(f"The starter was not activated: {error}") from error
 
     def _named(self, name: str | None) -> ModelVersion:
         if not name:
-            raise CommandError("Name a model version (--list shows them), or pass --previous.")
+            raise CommandError(
+                "Name a model version (--list shows them), or pass --previous or --starter."
+            )
         version = ModelVersion.objects.filter(name=name).first()
         if version is None:
             known = ", ".join(ModelVersion.objects.values_list("name", flat=True)[:10]) or "none"
@@ -61,6 +90,7 @@ class Command(BaseCommand):
             {
                 "name": version.name,
                 "active": bool(version.is_active),
+                "starter": version.is_starter,
                 "base_model": version.base_model,
                 "macro_f1": version.metrics.get("model", {}).get("macro_f1"),
                 "created_at": version.created_at.isoformat(timespec="seconds"),
@@ -73,4 +103,7 @@ class Command(BaseCommand):
         for row in versions:
             mark = "*" if row["active"] else " "
             score = "-" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
-            self.stdout.write(f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}")
+            remark = "  (a starter)" if row["starter"] else ""
+            self.stdout.write(
+                f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}{remark}"
+            )

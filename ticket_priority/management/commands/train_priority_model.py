@@ -11,11 +11,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
+from ticket_priority.models import ModelVersion
 from ticket_priority.sources import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
 
+_STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 _RUNGS = {"model": "this model", "tfidf_logreg": "TF-IDF + LR", "majority": "majority"}
 
 
@@ -30,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
         run = parser.add_argument_group("training (defaults from TICKET_PRIORITY)")
-        run.add_argument("--model-name", help="hub id, local folder, or 'embedded'")
+        run.add_argument("--model-name", help="hub id, local folder, 'embedded' or 'linear'")
         run.add_argument("--output-dir", help="where runs, logs and checkpoints go")
         run.add_argument("--resume", dest="resume_from", metavar="CKPT")
         run.add_argument("--epochs", dest="max_epochs", type=int)
@@ -69,6 +71,9 @@ class Command(BaseCommand):
                 progress=self.stdout.write if speaks else _silent,
                 show_progress_bar=speaks and sys.stdout.isatty(),
             )
+        except DatasetError as error:
+            hint = "" if ModelVersion.objects.active() else _STARTER_HINT
+            raise CommandError(f"{error}{hint}") from error
         except TicketPriorityError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:

@@ -1,0 +1,56 @@
+"""The trainer the settings name by default: it trains what the configuration's model name says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Final
+
+from ticket_priority import linear_config
+from ticket_priority.exceptions import TrainingError
+from ticket_priority.interfaces import (
+    LabelledText,
+    ProgressCallback,
+    TrainingConfig,
+    TrainingResult,
+)
+
+_REQUIRED: Final = ("torch", "lightning", "transformers", "torchmetrics", "onnx", "onnxruntime")
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def fit(
+    train: Sequence[LabelledText],
+    validation: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    config: TrainingConfig,
+    *,
+    progress: ProgressCallback = _silent,
+    show_progress_bar: bool = True,
+) -> TrainingResult:
+    """Train a linear model where `config.model_name` is "linear", else a transformer.
+
+    A linear model needs no torch, and none is imported for it. Raises TrainingError with what to
+    do about it; where packages are missing, it names the extra that brings them.
+    """
+    # Imported here: the transformer's trainer takes seconds and torch to import.
+    if config.model_name == linear_config.KIND:
+        from ticket_priority.ml import linear_trainer as trainer
+    else:
+        _require_packages(config.model_name)
+        from ticket_priority.ml import trainer  # type: ignore[no-redef]
+    return trainer.fit(
+        train, validation, test, config, progress=progress, show_progress_bar=show_progress_bar
+    )
+
+
+def _require_packages(model_name: str) -> None:
+    if missing := [name for name in _REQUIRED if find_spec(name) is None]:
+        raise TrainingError(
+            f"To train {model_name}, {', '.join(missing)} must be installed: "
+            'pip install "django-ticket-priority[ml]". A linear model needs none of it: '
+            f'choose the model name "{linear_config.KIND}".'
+        )

@@ -1,0 +1,47 @@
+"""The folders of a training run: a new one for each, and an artefact all at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+from ticket_priority.exceptions import TrainingError
+
+
+def new_directory(output_dir: Path) -> Path:
+    """Make and return `output_dir`/YYYY-MM-DD/HH-MM-SS, a folder that no other run has.
+
+    Raises TrainingError when the output folder cannot be written to.
+    """
+    now = datetime.now().astimezone()
+    day = output_dir / f"{now:%Y-%m-%d}"
+    try:
+        day.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            run_dir = day / (f"{now:%H-%M-%S}" if number == 1 else f"{now:%H-%M-%S}-{number}")
+            with suppress(FileExistsError):
+                run_dir.mkdir()
+                break
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write to the output folder {output_dir}: {error}. "
+            "Choose a folder that can be written to."
+        ) from error
+    return run_dir
+
+
+@contextmanager
+def all_or_nothing(directory: Path) -> Iterator[Path]:
+    """Give a folder beside `directory` to write to; it takes that name only when all went well."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -1,0 +1,278 @@
+"""The linear rung: TF-IDF of words and letters, and logistic regression. Needs no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion
+
+from ticket_priority.exceptions import TrainingError
+from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, LabelledText
+from ticket_priority.linear_config import (
+    LETTER_NGRAMS,
+    MOST_LETTERS,
+    WORD_NGRAMS,
+    WORD_PATTERN,
+    LinearConfig,
+)
+from ticket_priority.ml import metrics
+
+ClassWeight = Literal["balanced"] | None
+
+STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)
+"""The inverse strengths of regularisation that `choose` tries."""
+
+CLASS_WEIGHTS: Final[tuple[ClassWeight, ...]] = ("balanced", None)
+
+_SMALL: Final = 1_000
+_LARGE: Final = 20_000
+"""From so many rows on, letter counts add minutes and gigabytes but no accuracy to speak of."""
+
+_TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel:
+    """A fitted pipeline. `temperature` divides its scores before they become probabilities."""
+
+    features: FeatureUnion
+    regression: LogisticRegression
+    temperature: float = 1.0
+
+    @property
+    def learned(self) -> list[int]:
+        """The class ids that training saw, ascending."""
+        labels: list[int] = self.regression.classes_.tolist()
+        return labels
+
+    def scores(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return [texts, learned classes] before temperature and softmax."""
+        found = np.asarray(self.regression.decision_function(self.features.transform(texts)))
+        if found.ndim == 1:
+            # Of two classes scikit-learn scores the second alone.
+            found = np.stack((np.zeros_like(found), found), axis=1)
+        return found.astype(np.float64)
+
+    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return [texts, classes]; a class that training did not see has probability 0."""
+        answers = np.zeros((len(texts), len(CLASS_NAMES)), np.float32)
+        answers[:, self.learned] = np.exp(_log_softmax(self.scores(texts) / self.temperature))
+        return answers
+
+    def write(self, directory: Path) -> int:
+        """Write model.safetensors and config.json; return the size of the weights in bytes."""
+        path = directory / ArtifactFile.WEIGHTS
+        save_file(self._tensors(), path)
+        LinearConfig(tuple(self.learned), self.temperature).write(directory)
+        return path.stat().st_size
+
+    def _tensors(self) -> dict[str, npt.NDArray[Any]]:
+        coefficients = np.asarray(self.regression.coef_).T
+        intercepts = np.asarray(self.regression.intercept_)
+        if len(intercepts) == 1:
+            coefficients = np.hstack((np.zeros_like(coefficients), coefficients))
+            intercepts = np.append(0.0, intercepts)
+        vectorizers = dict(self.features.transformer_list)
+        words, letters = vectorizers["words"], vectorizers.get("letters")
+        number_of_words = len(words.vocabulary_)
+        listed, key_of_words = _word_keys(words.vocabulary_)
+        characters, key_of_letters = _letter_keys(letters.vocabulary_ if letters else {})
+        return {
+            "words": np.frombuffer("\n".join(listed).encode(), np.uint8),
+            "letters": np.array([ord(character) for character in characters], np.int32),
+            "intercepts": intercepts.astype(np.float32),
+            **_weights("word", words, coefficients[:number_of_words], key_of_words),
+            **_weights("letter", letters, coefficients[number_of_words:], key_of_letters),
+        }
+
+
+def train(
+    rows: Sequence[LabelledText],
+    *,
+    strength: float = 1.0,
+    class_weight: ClassWeight = "balanced",
+) -> LinearModel:
+    """Fit a linear model to `rows`.
+
+    Words and pairs of words, and 3 to 5 letters within a word. Raises TrainingError where there
+    is a single class, or no usable word.
+    """
+    features, counted = _fit_features([row.text for row in rows])
+    labels = [row.label for row in rows]
+    return LinearModel(features, _fit_regression(counted, labels, strength, class_weight))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model that `choose` tried, and how it did on the validation split."""
+
+    model: LinearModel
+    strength: float
+    class_weight: ClassWeight
+    figures: Mapping[str, float]
+
+
+def choose(
+    train: Sequence[LabelledText],
+    validation: Sequence[LabelledText],
+    monitor: str,
+    *,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Trial:
+    """Fit models to `train` and return the one that does best on `validation`, calibrated there.
+
+    Strengths of regularisation and class weights are tried, `monitor` judges ("val_accuracy",
+    "val_macro_f1" or "val_loss"), and on a tie the more regularised model wins. Its temperature
+    minimises the loss on `validation`. Raises TrainingError like `train`.
+    """
+    features, counted = _fit_features([row.text for row in train])
+    labels = [row.label for row in train]
+    texts, truth = [row.text for row in validation], [row.label for row in validation]
+    trials = []
+    for strength in STRENGTHS:
+        for class_weight in CLASS_WEIGHTS:
+            regression = _fit_regression(counted, labels, strength, class_weight)
+            model = LinearModel(features, regression)
+            trial = Trial(model, strength, class_weight, _judge(model, texts, truth))
+            trials.append(trial)
+            on_trial(trial)
+    sign = -1 if monitor == "val_loss" else 1
+    best = max(trials, key=lambda trial: sign * trial.figures[monitor])
+    return replace(best, model=_calibrate(best.model, texts, truth))
+
+
+def _fit_features(texts: Sequence[str]) -> tuple[FeatureUnion, Any]:
+    """Return the fitted vectorizers, and the texts as they count them."""
+    features = _features(len(texts))
+    try:
+        counted = features.fit_transform(texts)
+        letters = dict(features.transformer_list).get("letters")
+        if letters and (kept := _without_rare_letters(letters.vocabulary_)):
+            letters.set_params(vocabulary=kept)
+            counted = features.fit_transform(texts)
+    except ValueError as error:
+        raise TrainingError(f"The texts hold no words to learn from: {error}") from error
+    return features, counted
+
+
+def _features(rows: int) -> FeatureUnion:
+    words = TfidfVectorizer(
+        ngram_range=WORD_NGRAMS,
+        token_pattern=WORD_PATTERN,
+        min_df=1 if rows < _SMALL else 2,
+        max_features=50_000,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    letters = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=LETTER_NGRAMS,
+        min_df=2,
+        max_features=100_000,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    return FeatureUnion([("words", words)] + ([("letters", letters)] if rows < _LARGE else []))
+
+
+def _without_rare_letters(vocabulary: Mapping[str, int]) -> list[str]:
+    """Return the n-grams of the most frequent characters; nothing where all have their place."""
+    letters = Counter(character for ngram in vocabulary for character in set(ngram))
+    if len(letters) <= MOST_LETTERS:
+        return []
+    kept = {character for character, _ in letters.most_common(MOST_LETTERS)}
+    return [ngram for ngram in sorted(vocabulary) if kept.issuperset(ngram)]
+
+
+def _fit_regression(
+    counted: Any, labels: Sequence[int], strength: float, class_weight: ClassWeight
+) -> LogisticRegression:
+    if len(set(labels)) < 2:
+        raise TrainingError("All texts to train on are of one class: there is nothing to learn.")
+    regression = LogisticRegression(C=strength, class_weight=class_weight, max_iter=1000)
+    return regression.fit(counted, labels)
+
+
+def _judge(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> dict[str, float]:
+    report = metrics.report(truth, probabilities=model.probabilities(texts))
+    return {
+        "val_accuracy": report["accuracy"],
+        "val_macro_f1": report["macro_f1"],
+        "val_loss": _loss(model.scores(texts), _columns(model, truth)),
+    }
+
+
+def _calibrate(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> LinearModel:
+    scores, columns = model.scores(texts), _columns(model, truth)
+    losses = [_loss(scores / temperature, columns) for temperature in _TEMPERATURES]
+    return replace(model, temperature=float(_TEMPERATURES[int(np.argmin(losses))]))
+
+
+def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return each label's column of scores, -1 for a class that training did not see."""
+    places = {label: column for column, label in enumerate(model.learned)}
+    return np.array([places.get(label, -1) for label in truth], np.int64)
+
+
+def _loss(scores: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> float:
+    """Mean cross entropy over the rows whose class has a column."""
+    rows = np.flatnonzero(columns >= 0)
+    return float(-_log_softmax(scores)[rows, columns[rows]].mean()) if len(rows) else 0.0
+
+
+def _log_softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    logarithms: npt.NDArray[np.float64] = shifted - np.log(
+        np.exp(shifted).sum(axis=1, keepdims=True)
+    )
+    return logarithms
+
+
+def _word_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
+    """Return the words, and what gives a word or a pair of words its key."""
+    words = sorted({word for ngram in vocabulary for word in ngram.split(" ")})
+    numbers = {word: number for number, word in enumerate(words, start=1)}
+    return words, _keys_by_numbers(numbers, lambda ngram: ngram.split(" "))
+
+
+def _letter_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
+    letters = sorted({letter for ngram in vocabulary for letter in ngram})
+    numbers = {letter: number for number, letter in enumerate(letters, start=1)}
+    return letters, _keys_by_numbers(numbers, list)
+
+
+def _keys_by_numbers(
+    numbers: Mapping[str, int], split: Callable[[str], list[str]]
+) -> Callable[[str], int]:
+    base = len(numbers) + 1
+
+    def key(ngram: str) -> int:
+        value = 0
+        for part in split(ngram):
+            value = value * base + numbers[part]
+        return value
+
+    return key
+
+
+def _weights(
+    name: str, vectorizer: TfidfVectorizer | None, coefficients: Any, key: Callable[[str], int]
+) -> dict[str, npt.NDArray[Any]]:
+    vocabulary = vectorizer.vocabulary_ if vectorizer else {}
+    keyed = sorted((key(ngram), column) for ngram, column in vocabulary.items())
+    columns = np.array([column for _, column in keyed], np.int64)
+    idf = vectorizer.idf_ if vectorizer else np.zeros(0)
+    return {
+        f"{name}_keys": np.array([number for number, _ in keyed], np.int64),
+        f"{name}_idf": np.asarray(idf)[columns].astype(np.float32),
+        f"{name}_coefficients": np.ascontiguousarray(coefficients[columns], np.float32),
+    }
