@@ -125,6 +125,7 @@ def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
         )
     for source in all_sources():
         yield from _check_source(source)
+        yield from source.check()
 
 
 def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
