@@ -8,6 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from routes import Desk
+
     from ticket_priority.models import ModelVersion
 
 
@@ -31,8 +32,9 @@ def active_model(db: None) -> ModelVersion:
 @pytest.fixture
 def desk(active_model: ModelVersion, tmp_path: Path) -> Desk:
     from django.contrib.auth.models import User
-    from helpdesk.models import Queue
     from routes import Desk
+
+    from helpdesk.models import Queue
 
     mailbox = tmp_path / "mailbox"
     mailbox.mkdir()
@@ -75,3 +77,14 @@ def atomic_requests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", request.param)
     return bool(request.param)
+
+
+@pytest.fixture
+def customers_may_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE, which the host reads once, as it is imported."""
+    from helpdesk.decorators import check_staff_status
+
+    monkeypatch.setattr("helpdesk.settings.HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE", True)
+    for module in ("decorators", "update_ticket", "views.permissions", "views.staff"):
+        rule = check_staff_status(False)(False)
+        monkeypatch.setattr(f"helpdesk.{module}.is_helpdesk_staff", rule)

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.forms.models import model_to_dict
 from django.test import Client
 from django.urls import reverse
+
 from helpdesk.models import Queue, Ticket
 
 CUSTOMER = "customer@example.com"
@@ -131,7 +132,6 @@ def update_values(ticket: Ticket) -> dict[str, Any]:
         "new_status": ticket.status,
         "owner": ticket.assigned_to_id or 0,
         "comment": "",
-        "public": "",
         "submitter_email": ticket.submitter_email or "",
     }
 

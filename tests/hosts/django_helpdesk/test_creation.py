@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-import helpdesk
 import pytest
 from django.core import mail
 from django.core.management import call_command
 from django.urls import reverse
-from helpdesk.models import FollowUp, Ticket, TicketChange
 from routes import CREATION, Desk, open_by_public_form, post_to_api, signed_in
 
+import helpdesk
 import ticket_priority
+from helpdesk.models import FollowUp, Ticket, TicketChange
 from ticket_priority import outbox
 from ticket_priority.models import Prediction
 
