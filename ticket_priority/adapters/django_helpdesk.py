@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from datetime import timedelta
+from functools import lru_cache, partial, wraps
 from importlib import import_module
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.signals import post_save
 from django.utils import timezone, translation
@@ -61,9 +61,9 @@ def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySe
 
 @dataclass(slots=True)
 class _Opening:
-    """A new ticket until its first follow-up is there, which readers must find first.
+    """A new ticket while the host still opens it: readers must find the host's follow-up first.
 
-    `held` are changes to be told after it; `preceded` says that one may have been told already.
+    `held` are changes to be told after it; `preceded` says that one may have been told before it.
     """
 
     preceded: bool
@@ -99,8 +99,8 @@ class DjangoHelpdeskSource(TicketSource):
     def __post_init__(self) -> None:
         TicketSource.__post_init__(self)
         try:
-            self._related("FollowUp"), self._related("TicketChange")
-        except LookupError:
+            self._related("FollowUp"), self._related("TicketChange"), self._opened()
+        except (LookupError, ImportError, AttributeError):
             raise ValueError(f"{self.label} is not a ticket of django-helpdesk") from None
 
     @property
@@ -112,18 +112,21 @@ class DjangoHelpdeskSource(TicketSource):
         return (*values, self.clean(public))
 
     def connect(self, record: DecisionRecorder) -> None:
-        """Follow new tickets to their first follow-up, and changes to the staff who made them.
+        """Follow tickets until the host has opened them, and changes to the staff who made them.
 
         Must come before the plugin's own receivers: `write_history` relies on the mark that a
         new ticket gets.
         """
-        for model, receiver in (
-            (self.model, await_opening),
-            (self._related("FollowUp"), tell_after_opening),
-            (self._related("TicketChange"), attribute),
+        uid = f"ticket_priority.{self.model._meta.label_lower}"
+        for name, receiver in (
+            (self.model._meta.object_name, await_opening),
+            ("FollowUp", follow_opening),
+            ("TicketChange", attribute),
         ):
-            uid = f"ticket_priority.{model._meta.label_lower}.{receiver.__name__}"
-            post_save.connect(receiver, sender=model, dispatch_uid=uid)
+            post_save.connect(
+                receiver, sender=self._related(str(name)), dispatch_uid=f"{uid}.{name}"
+            )
+        self._opened().connect(tell_opened, dispatch_uid=f"{uid}.new_ticket_done")
 
     def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
         """Return the decision of the helpdesk's staff: by a follow-up's word, or in a request.
@@ -146,33 +149,41 @@ class DjangoHelpdeskSource(TicketSource):
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
         """Write a private follow-up with the change of priority; the ticket is not saved.
 
-        A new ticket's is held back for its first follow-up, or the commit where none is written.
-        Without a transaction it is written at once, and moved behind the first follow-up.
+        A new ticket's is held back until the host has opened it, or until the commit where the
+        host says no such thing. Without a transaction it is written at once, and moved behind the
+        host's first follow-up.
         """
         opening: _Opening | None = instance.__dict__.get(_OPENING)
-        if opening is None or not connections[using].in_atomic_block:
-            if opening is not None:
-                opening.preceded = True
+        if opening is None or change.via not in MODES:
             self._write_followup(instance, change, using)
-            return
-        opening.held.append(change)
-        tell = partial(self.tell_held, instance, opening, using)
-        transaction.on_commit(tell, using=using, robust=True)
+        elif connections[using].in_atomic_block:
+            opening.held.append(change)
+            tell = partial(self.tell_held, instance, opening, using)
+            transaction.on_commit(tell, using=using, robust=True)
+        else:
+            opening.preceded = True
+            self._write_followup(instance, change, using)
 
-    def tell_held(
-        self, instance: models.Model, opening: _Opening, using: str, *, first: Any = None
-    ) -> None:
-        """Tell what waited for a ticket's `first` follow-up, or for the commit. Never raises."""
-        # Readers sort by date, and the host counts the time that was spent from date to date.
-        date = timezone.now() if first is None else first.date + timedelta(microseconds=1)
+    def tell_held(self, instance: models.Model, opening: _Opening, using: str) -> None:
+        """Write what was held back. Never raises."""
         try:
             with transaction.atomic(using=using):
-                if first is not None and opening.preceded:
-                    self._move_behind(first, date, using)
                 while opening.held:
-                    self._write_followup(instance, opening.held.pop(0), using, date=date)
+                    self._write_followup(instance, opening.held.pop(0), using)
         except Exception:
             logger.exception("The history of a %s lacks a change of its priority", self.label)
+
+    def move_behind(self, first: Any, using: str) -> None:
+        """Date what was told before a ticket's `first` follow-up after it."""
+        with translation.override(settings.LANGUAGE_CODE):
+            title = str(_AUTOMATIC)
+        told = self._followups(using).filter(
+            ticket=first.ticket_id, public=False, user=None, title=title
+        )
+        with transaction.atomic(using=using):
+            told.filter(pk__lt=first.pk, date__lte=first.date).update(
+                date=first.date + timedelta(microseconds=1)
+            )
 
     def labelled_rows(
         self, using: str | None = None, *, decided_keys: Any = ()
@@ -216,7 +227,7 @@ class DjangoHelpdeskSource(TicketSource):
         if public is not None and self.clean(public) not in known:
             yield Warning(
                 f"{_PUBLIC_PRIORITY} is {public!r}, which is no priority of {self.label}.",
-                hint=f"Choose one of {', '.join(map(str, sorted(known)))}.",
+                hint=f"Choose one of {', '.join(sorted(map(str, known)))}.",
                 obj=self.model,
                 id="ticket_priority.W050",
             )
@@ -226,7 +237,7 @@ class DjangoHelpdeskSource(TicketSource):
         if foreign or unread:
             yield Warning(
                 f"HELPDESK_TICKET_PRIORITY_CHOICES and the ticket source {self.label} differ in "
-                f"{', '.join(map(str, sorted(foreign | unread)))}.",
+                f"{', '.join(sorted(map(str, foreign | unread)))}.",
                 hint='Give "to_host" and "from_host" in TICKET_PRIORITY["SOURCES"].',
                 obj=self.model,
                 id="ticket_priority.W051",
@@ -235,6 +246,10 @@ class DjangoHelpdeskSource(TicketSource):
     def _related(self, name: str) -> type[models.Model]:
         options = self.model._meta
         return options.apps.get_model(options.app_label, name)
+
+    def _opened(self) -> Any:
+        """The host's signal that a ticket is opened; only the admin's tickets go without it."""
+        return _host_module(self.model, "signals").new_ticket_done
 
     def _followups(self, using: str) -> models.QuerySet[Any]:
         return self._related("FollowUp")._base_manager.using(using)
@@ -286,14 +301,12 @@ class DjangoHelpdeskSource(TicketSource):
         instance: models.Model,
         change: PriorityChange,
         using: str,
-        *,
-        date: datetime | None = None,
     ) -> None:
         is_person = change.user is not None and change.user.is_authenticated
         with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
             followup: Any = self._related("FollowUp")(
                 ticket_id=instance.pk,
-                date=date or timezone.now(),
+                date=timezone.now(),
                 title=str(_AUTOMATIC if change.via in MODES else _CHANGED),
                 comment=change.reason,
                 public=False,
@@ -311,25 +324,33 @@ class DjangoHelpdeskSource(TicketSource):
                 new_value=str(change.after),
             )
 
-    def _move_behind(self, first: Any, date: datetime, using: str) -> None:
-        with translation.override(settings.LANGUAGE_CODE):
-            told = self._followups(using).filter(
-                ticket=first.ticket_id, pk__lt=first.pk, public=False, title=str(_AUTOMATIC)
-            )
-            told.filter(user=None).update(date=date)
+
+def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
+    """Keep what goes wrong in a receiver out of the host's save."""
+
+    @wraps(receiver)
+    def receive(sender: Any, **kwargs: Any) -> None:
+        try:
+            receiver(sender, **kwargs)
+        except Exception:
+            logger.exception("%s failed for %s", receiver.__name__, sender)
+
+    return receive
 
 
+@_contained
 def await_opening(
     sender: type[models.Model], instance: models.Model, created: bool, raw: bool, **kwargs: Any
 ) -> None:
-    """Mark a new ticket until its first follow-up is there."""
+    """Mark a new ticket, which the host is about to tell its first follow-up of."""
     source = _source_of(sender)
     if created and not raw and source is not None:
         by_worker = source.effective_mode == "async" and source.is_unset(source.value_of(instance))
         instance.__dict__[_OPENING] = _Opening(preceded=by_worker)
 
 
-def tell_after_opening(
+@_contained
+def follow_opening(
     sender: type[models.Model],
     instance: models.Model,
     created: bool,
@@ -337,16 +358,25 @@ def tell_after_opening(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Write what was held back, or move what came early, behind a ticket's first follow-up."""
+    """Put the host's first follow-up first."""
     ticket = _cached(instance, "ticket")
-    if ticket is None or raw or not created:
+    opening: _Opening | None = None if ticket is None else ticket.__dict__.get(_OPENING)
+    if opening is None or not opening.preceded or raw or not created:
         return
+    opening.preceded = False
+    if (source := _source_of(type(ticket))) is not None:
+        source.move_behind(instance, using)
+
+
+def tell_opened(sender: Any, ticket: models.Model, **kwargs: Any) -> None:
+    """Write what was held back: the host has opened the ticket, and mailed whom it mails."""
     opening: _Opening | None = ticket.__dict__.pop(_OPENING, None)
     source = _source_of(type(ticket))
     if opening is not None and source is not None:
-        source.tell_held(ticket, opening, using, first=instance)
+        source.tell_held(ticket, opening, ticket._state.db or DEFAULT_DB_ALIAS)
 
 
+@_contained
 def attribute(
     sender: type[models.Model], instance: models.Model, created: bool, raw: bool, **kwargs: Any
 ) -> None:

@@ -196,8 +196,7 @@ def test_webhooks_carry_the_predicted_priority(desk: Desk, webhook: list[dict[st
         CREATION[road](desk, URGENT)
     assert [call["ticket"]["priority"] for call in webhook] == [2] * len(roads)
     for call in webhook:
-        titles = [followup["title"] for followup in call["ticket"]["followup_set"]]
-        assert titles[1:] == ["Priority set automatically"]
+        assert call["ticket"]["followup_set"][0]["public"], "the opening comes first"
 
 
 def test_the_public_form_can_do_without_the_priority(desk: Desk, settings: Any) -> None:
@@ -222,3 +221,20 @@ def test_a_ticket_is_saved_whatever_the_history_does(
     assert ticket.priority == 2
     assert all(followup.public for followup in history(ticket))
     assert "no history today" in caplog.text
+
+
+@pytest.mark.usefixtures("atomic_requests")
+def test_a_ticket_is_saved_whatever_the_adapter_does(
+    desk: Desk, road: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("no adapter today")
+
+    source = "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource"
+    for name in ("meaning_of", "is_unset", "value_of", "move_behind", "write_history"):
+        monkeypatch.setattr(f"{source}.{name}", fail)
+    monkeypatch.setattr(f"{source}.host_field", property(fail))
+    ticket = CREATION[road](desk, URGENT)
+    ticket.refresh_from_db()
+    assert (ticket.title, ticket.priority) == ("Printer", 3)
+    assert all(followup.public for followup in history(ticket))

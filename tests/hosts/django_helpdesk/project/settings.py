@@ -1,6 +1,14 @@
-"""A stranger's project: a running django-helpdesk, and the plugin in three places."""
+"""A stranger's project: a running django-helpdesk, and the plugin in three places.
+
+HOST_DATABASE=postgresql or mariadb runs it on a server that listens on 127.0.0.1; the driver
+(psycopg, PyMySQL) must be installed.
+"""
 
 from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
 
 from toy_model import ARTIFACT
 
@@ -58,13 +66,24 @@ TEMPLATES = [
     },
 ]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": ":memory:",
-        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
-    }
-}
+
+def _database() -> dict[str, Any]:
+    kind = os.environ.get("HOST_DATABASE", "sqlite")
+    if kind == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": ":memory:",
+            "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+        }
+    if kind == "postgresql":
+        engine = {"ENGINE": "django.db.backends.postgresql", "USER": "postgres"}
+    else:
+        import_module("pymysql").install_as_MySQLdb()
+        engine = {"ENGINE": "django.db.backends.mysql", "USER": "root"}
+    return {"NAME": "host_django_helpdesk", "HOST": "127.0.0.1", **engine}
+
+
+DATABASES = {"default": _database()}
 
 Q_CLUSTER = {"name": "helpdesk", "orm": "default", "timeout": 60, "retry": 120}
 
