@@ -1,5 +1,6 @@
 # make setup   create .venv and install everything
-# make test    lint, types, import contracts, migrations, every test
+# make test    lint, types, import contracts, migrations, every test, the hosts included
+# make test-hosts   the plugin on real helpdesks, and their own tests with it
 # make demo    a working helpdesk with its model, in a browser near you
 # make bench   the figures in docs/performance.md
 
@@ -10,7 +11,7 @@ MANAGE := $(BIN)/python manage.py
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types contracts migrations unit databases test demo bench clean
+.PHONY: help setup lint types contracts migrations unit databases test-hosts test demo bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -45,13 +46,17 @@ migrations: setup
 
 unit: setup
 	@echo "== Tests on SQLite"
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 databases: setup
 	@echo "== Tests on PostgreSQL and MariaDB"
 	@$(BIN)/python tests/databases.py
 
-test: lint types contracts migrations unit databases
+test-hosts: setup
+	@echo "== Tests on real helpdesks"
+	@$(BIN)/python tests/hosts/run.py
+
+test: lint types contracts migrations unit databases test-hosts
 
 demo: setup
 	@$(MANAGE) run_demo --port $(PORT)
@@ -60,4 +65,4 @@ bench: setup
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv var outputs
+	rm -rf .venv .venv-hosts var outputs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,23 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from tests.toy import train_toy
 
     return train_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel of this checkout; return the file."""
+    from django.conf import settings
+
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder)],
+        cwd=settings.BASE_DIR,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 @pytest.fixture
@@ -63,6 +82,30 @@ def active_model(toy_version: ModelVersion, fresh_classifier: None) -> ModelVers
     """Return the active version: "outage" is high, "invoice" medium, "typo" low."""
     toy_version.activate()
     return toy_version
+
+
+@pytest.fixture
+def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
+    """Attach the test host's Case through the settings, as a project does."""
+    from tests.uuid_host.models import Case
+    from ticket_priority import sources
+    from ticket_priority.checks import register_configured_sources
+
+    def attach(**options: Any) -> None:
+        scale: dict[str, Any] = {
+            "text_fields": ("body",),
+            "priority_field": "urgency",
+            "to_host": {"low": 4, "medium": 3, "high": 2},
+            "from_host": {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"},
+        }
+        settings.TICKET_PRIORITY = {
+            **settings.TICKET_PRIORITY,
+            "SOURCES": {"uuid_host.Case": {**scale, **options}},
+        }
+        register_configured_sources()
+
+    yield attach
+    sources.unregister(Case)
 
 
 def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,38 +12,16 @@ from django.db import transaction
 import ticket_priority
 from tests.classifiers import InterruptedClassifier
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority import classification, datasets, outbox, sources
-from ticket_priority.checks import register_configured_sources
+from ticket_priority import classification, datasets, outbox
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import get_source
 
 pytestmark = pytest.mark.django_db
 
-OPTIONS = {
-    "text_fields": ("body",),
-    "priority_field": "urgency",
-    "to_host": {"low": 4, "medium": 3, "high": 2},
-    "from_host": {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"},
-}
 OUTAGE = "outage fire breach down"
 
 State = Prediction.State
-
-
-@pytest.fixture
-def attach(settings: Any, artifact_root: Any) -> Iterator[Callable[..., None]]:
-    """Attach Case through the settings, as a project does."""
-
-    def attach(**options: Any) -> None:
-        settings.TICKET_PRIORITY = {
-            **settings.TICKET_PRIORITY,
-            "SOURCES": {"uuid_host.Case": {**OPTIONS, **options}},
-        }
-        register_configured_sources()
-
-    yield attach
-    sources.unregister(Case)
 
 
 def test_sync_writes_the_hosts_own_value_in_the_first_insert(
@@ -129,6 +107,16 @@ def test_labels_are_what_the_hosts_people_set(
     attach(labelled=lambda cases: cases.exclude(urgency=5))
     found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
     assert found == {"old 1": 2, "old 2": 2, "old 3": 1, "old 4": 0}
+
+
+def test_a_default_is_a_label_where_a_person_is_said_to_have_set_it(
+    attach: Callable[..., None], admin_user: User
+) -> None:
+    Case.objects.create(body="left as it was", urgency=3)
+    Case.objects.create(body="triaged", urgency=3, owner=admin_user)
+    attach(unset=(None, 3), labelled=lambda cases: cases.filter(owner__isnull=False))
+    found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
+    assert found == {"triaged": 1}
 
 
 def test_a_person_may_use_a_value_that_no_class_is_written_as(

@@ -17,7 +17,8 @@ from django.conf import settings as project
 
 from tests.services import require
 
-pytestmark = pytest.mark.sqlite
+# One after another: the hosts share a Redis database and the names of theirs on servers.
+pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("queue")]
 
 
 class Host:

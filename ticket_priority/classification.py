@@ -111,7 +111,7 @@ def record_after_insert(
         _take_back(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
-        applied_to(source, instance, prediction, using)
+        applied_to(source, instance, prediction, using, at_creation=True)
         announce(instance, prediction)
     return prediction
 
@@ -142,8 +142,9 @@ def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, u
     if overrides.for_keys(source.model, [instance.pk]).exists():
         return
     before = source.value_of(instance)
-    source.compare_and_set(instance.pk, before=before, priority=priority_of(settled), using=using)
-    source.set_on(instance, priority_of(settled))
+    priority = priority_of(settled)
+    if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
+        source.set_on(instance, priority)
 
 
 def _store_new(

@@ -139,14 +139,20 @@ def send_after_commit(signal: Signal, **named: Any) -> None:
 
 
 def applied_to(
-    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+    source: TicketSource,
+    instance: models.Model,
+    prediction: Prediction,
+    using: str,
+    *,
+    at_creation: bool = False,
 ) -> None:
     """Follow up on a prediction whose priority has just been written to the ticket's row."""
     before = source.clean(prediction.value_before)
     source.set_on(instance, priority_of(prediction))
     after = source.value_of(instance)
     if after != before:
-        write_history(source, instance, PriorityChange(before, after, via=prediction.mode), using)
+        change = PriorityChange(before, after, via=prediction.mode, at_creation=at_creation)
+        write_history(source, instance, change, using)
 
 
 def write_history(

@@ -33,6 +33,7 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
         labelled: Any = None,
         visible_to: Any = None,
         changeable_by: Any = None,
+        record_changes: bool = False,
         **kwargs: Any,
     ) -> None:
         self.source_options: dict[str, Any] = {
@@ -44,6 +45,7 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
             "labelled": labelled,
             "visible_to": visible_to,
             "changeable_by": changeable_by,
+            "record_changes": record_changes,
         }
         kwargs.setdefault("null", True)
         kwargs.setdefault("blank", True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from django.db import models, router, transaction
@@ -22,7 +23,13 @@ from ticket_priority.decisions import (
     supersede_pending,
     write_history,
 )
-from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
+from ticket_priority.models import (
+    Override,
+    Prediction,
+    TicketRowQuerySet,
+    content_type_of,
+    plugin_database,
+)
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, TicketSource, get_source
@@ -51,19 +58,23 @@ def override(
     with transaction.atomic(using=using):
         current = source.lock(instance.pk, using=using)
         replaced = source.value_of(current)
-        before = source.to_priority(replaced)
+        before = _meaning_at(source, instance.pk, replaced)
         source.write(current, priority, using=using)
         record = record_override(
             instance, before=before, after=priority, user=user, reason=reason, via=via
         )
         source.set_on(instance, priority)
-        change = PriorityChange(
-            replaced, source.value_of(instance), user=user, reason=reason, via=via
-        )
-        if change.after != change.before:
-            with recorded_elsewhere():
-                write_history(source, instance, change, using)
+        after = source.value_of(instance)
+        tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
     return record
+
+
+def tell_host(instance: models.Model, change: PriorityChange) -> None:
+    """Write a person's change to the host's history, where it changed anything. Never raises."""
+    if change.after != change.before:
+        using = instance._state.db or router.db_for_write(type(instance), instance=instance)
+        with recorded_elsewhere():
+            write_history(get_source(type(instance)), instance, change, using)
 
 
 @contextmanager
@@ -76,15 +87,23 @@ def recorded_elsewhere() -> Iterator[None]:
         _elsewhere.reset(token)
 
 
-def remember_stored(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Note the value in the row, before a save writes over it. Never raises."""
-    column = source.host_field.attname
+def remember_stored(
+    source: TicketSource,
+    instance: models.Model,
+    using: str,
+    update_fields: Collection[str] | None = None,
+) -> None:
+    """Note the value in the row, before a save of these fields writes over it. Never raises."""
+    instance.__dict__.pop(_STORED, None)
     try:
+        if not source.is_among(update_fields):
+            return
+        column = source.host_field.attname
         with savepoint(using):
             stored = source.queryset(using).values_list(column, flat=True).get(pk=instance.pk)
     except Exception:
         # A row that is gone, or a database that fails: the save itself will say so.
-        instance.__dict__.pop(_STORED, None)
+        logger.debug("A %s is saved, and what is stored is not known", source.label, exc_info=True)
     else:
         instance.__dict__[_STORED] = stored
 
@@ -93,10 +112,10 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
     """Record the decision behind a save, where it changed the priority. Never raises."""
     if _STORED not in instance.__dict__:
         return
-    change = PriorityChange(instance.__dict__.pop(_STORED), source.value_of(instance))
-    if change.before == change.after or _elsewhere.get():
-        return
     try:
+        change = PriorityChange(instance.__dict__.pop(_STORED), source.value_of(instance))
+        if change.before == change.after or _elsewhere.get():
+            return
         decision = source.decision_on(instance, change)
     except Exception:
         logger.exception("Nobody can say who changed the priority of a %s", source.label)
@@ -108,42 +127,45 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
 def record_decision(instance: models.Model, change: PriorityChange) -> None:
     """Keep a decision that the host has written, unless it came from a stale form. Never raises.
 
-    A host value that means no class is no decision about one.
+    A host value that means no class is no decision about one. Decisions about tickets that live
+    in another database than the plugin's rows are kept after the commit.
     """
-    source, using = get_source(type(instance)), plugin_database()
-    after = source.meaning_of(change.after)
-    if after is None or _elsewhere.get():
+    if _elsewhere.get():
         return
+    using = instance._state.db or router.db_for_write(type(instance), instance=instance)
+    keep = partial(_keep_decision, instance, change)
+    if using == plugin_database():
+        keep()
+    else:
+        transaction.on_commit(keep, using=using, robust=True)
+
+
+def _keep_decision(instance: models.Model, change: PriorityChange) -> None:
     try:
-        with transaction.atomic(using=using):
+        source = get_source(type(instance))
+        with transaction.atomic(using=plugin_database()):
             latest = _latest(instance)
             if change.incidental and latest is not None and _puts_back(source, latest, change):
                 _reopen(latest)
                 return
+            after = source.meaning_of(change.after)
+            if after is None:
+                return
             record_override(
                 instance,
-                before=_meaning_then(source, latest, change.before),
+                before=_meaning_at(source, instance.pk, change.before),
                 after=after,
                 user=change.user,
                 reason=change.reason,
                 via=change.via,
             )
     except Exception:
-        logger.exception("A decision about a %s could not be recorded", source.label)
+        logger.exception("A decision about a %s could not be recorded", instance._meta.label)
 
 
 def _latest(instance: models.Model) -> Prediction | None:
     rows = Prediction.objects.using(plugin_database()).for_instance(instance)
     return rows.order_by("pk").last()
-
-
-def _meaning_then(source: TicketSource, latest: Prediction | None, value: Any) -> Priority | None:
-    """Translate a value that was replaced; a default means something once it was predicted."""
-    if latest is not None and latest.state == State.APPLIED and latest.priority is not None:
-        predicted = Priority(latest.priority)
-        if source.to_host_value(predicted) == value:
-            return predicted
-    return source.to_priority(value)
 
 
 def _puts_back(source: TicketSource, latest: Prediction, change: PriorityChange) -> bool:
@@ -193,6 +215,45 @@ def record_override(
     return record
 
 
+def priorities_of(instances: Iterable[models.Model]) -> dict[str, Priority | None]:
+    """Return the priority of each ticket by `str(pk)`; None: nobody has decided.
+
+    A host value that means unset is a priority all the same where it was predicted and applied, or
+    a person decided. That takes two queries in all, and none where no such value has a meaning.
+    The tickets must be of one model.
+    """
+    tickets = list(instances)
+    if not tickets:
+        return {}
+    source = get_source(type(tickets[0]))
+    return _meanings(source, {str(ticket.pk): source.value_of(ticket) for ticket in tickets})
+
+
+def _meaning_at(source: TicketSource, pk: Any, value: Any) -> Priority | None:
+    return _meanings(source, {str(pk): value})[str(pk)]
+
+
+def _meanings(source: TicketSource, values: Mapping[str, Any]) -> dict[str, Priority | None]:
+    found = {key: source.to_priority(value) for key, value in values.items()}
+    doubtful = {key: source.meaning_of(values[key]) for key in values if found[key] is None}
+    doubtful = {key: meaning for key, meaning in doubtful.items() if meaning is not None}
+    if doubtful:
+        for rows in decisive_rows(source.model):
+            decided = rows.filter(object_id__in=doubtful).values_list("object_id", flat=True)
+            found.update({key: doubtful[key] for key in decided.distinct()})
+    return found
+
+
+def decisive_rows(model: type[models.Model]) -> tuple[TicketRowQuerySet, TicketRowQuerySet]:
+    """Return the overrides and applied predictions, each of which makes a value a priority."""
+    using = plugin_database()
+    applied = Prediction.objects.using(using).filter(state=State.APPLIED)
+    return (
+        Override.objects.using(using).for_model(model).order_by(),
+        applied.for_model(model).order_by(),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """The newest prediction about a ticket, and what became of it."""
@@ -205,7 +266,7 @@ class Standing:
 
 
 def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
-    """Return how each ticket stands with the model, by `str(pk)`; one query in all.
+    """Return how each ticket stands with the model, by `str(pk)`; one query, and `priorities_of`'s.
 
     A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
     nobody has decided since. The tickets must be of one model. Tickets without a prediction are
@@ -214,7 +275,7 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
     tickets = {str(ticket.pk): ticket for ticket in instances}
     if not tickets:
         return {}
-    source = get_source(type(next(iter(tickets.values()))))
+    priorities = priorities_of(tickets.values())
     decided = models.Exists(Override.objects.filter(prediction=models.OuterRef("pk")))
     latest = Prediction.objects.annotate(is_decided=decided).latest_for(tickets.values())
     return {
@@ -224,7 +285,7 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
             is_open=not prediction.is_decided
             and prediction.state == Prediction.State.SUGGESTED
             and prediction.priority is not None
-            and prediction.priority != source.to_priority(source.value_of(tickets[key])),
+            and prediction.priority != priorities[key],
         )
         for key, prediction in latest.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,8 @@ from ticket_priority.exceptions import SourceError
 from ticket_priority.models import plugin_database
 from ticket_priority.overrides import notice_save, record_decision, remember_stored
 from ticket_priority.sources import TicketSource, get_source
+
+logger = logging.getLogger(__name__)
 
 _muted: ContextVar[bool] = ContextVar("ticket_priority_muted", default=False)
 
@@ -59,8 +62,8 @@ def before_save(
         return
     if instance._state.adding:
         classify_before_insert(source, instance, using)
-    elif source.record_changes and source.is_among(update_fields):
-        remember_stored(source, instance, using)
+    elif source.record_changes:
+        remember_stored(source, instance, using, update_fields)
 
 
 def after_save(
@@ -106,7 +109,12 @@ def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
 
 def _listening_source(sender: type[models.Model], instance: models.Model) -> TicketSource | None:
     source = None if _muted.get() else _registered_source(sender)
-    return source if source is not None and source.wants(instance) else None
+    try:
+        return source if source is not None and source.wants(instance) else None
+    except Exception:
+        # Whatever goes wrong in an adapter, the ticket must be saved.
+        logger.exception("A ticket of %s is left alone", sender._meta.label)
+        return None
 
 
 def _registered_source(sender: type[models.Model]) -> TicketSource | None:

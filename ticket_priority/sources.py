@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from django.apps import apps
@@ -33,7 +33,7 @@ class PriorityChange:
 
     `user` is the person who decided, None for a prediction or where nobody knows. A change is
     `incidental` when it may have come along unseen with something else, as from a form that posts
-    every field.
+    every field, and `at_creation` when the ticket's own INSERT wrote it.
     """
 
     before: Any
@@ -42,6 +42,7 @@ class PriorityChange:
     reason: str = ""
     via: str = ""
     incidental: bool = False
+    at_creation: bool = False
 
 
 class DecisionRecorder(Protocol):
@@ -106,14 +107,20 @@ class TicketSource:
         return found
 
     @property
-    def unset_values(self) -> tuple[Any, ...]:
-        if self.unset is not None:
-            return tuple(self.unset)
+    def default_value(self) -> Any:
+        """What the column holds where nobody gave a value; None where that is not known."""
         column = self.host_field
         default = column.get_default() if column.has_default() else column.db_default
         if isinstance(default, models.Value):
             default = default.value
-        return (None, "") if default in (None, "", NOT_PROVIDED) else (None, "", default)
+        return None if default is NOT_PROVIDED else default
+
+    @property
+    def unset_values(self) -> tuple[Any, ...]:
+        if self.unset is not None:
+            return tuple(self.unset)
+        default = self.default_value
+        return (None, "") if default in (None, "") else (None, "", default)
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's normalised text; empty when every text field is."""
@@ -275,6 +282,11 @@ class TicketSource:
         values = [value for value in self._host_values() if self.to_priority(value) == priority]
         return models.Q(**{f"{self.host_field.attname}__in": values})
 
+    def values_in_doubt(self, *priorities: int) -> list[Any]:
+        """Return the values of these classes that mean unset, until somebody decides for them."""
+        unset = [value for value in self._host_values() if self.is_unset(value)]
+        return [value for value in unset if self.meaning_of(value) in priorities]
+
     # What an adapter may say of its host.
 
     def connect(self, record: DecisionRecorder) -> None:
@@ -293,18 +305,25 @@ class TicketSource:
         return None if user is None else replace(change, user=user, via="host")
 
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
-        """Tell the host's own history of a change that was not written by the host's `save()`.
+        """Tell the host's own history of a change that the plugin brought about.
 
-        Called in the transaction of the change, inside a savepoint; what it raises is logged.
+        That is a prediction, also one that the host's INSERT wrote, or a decision that was made in
+        the plugin's admin, API or `override()`. Called in the transaction of the change, inside a
+        savepoint; what it raises is logged.
         """
 
     def label_of(self, instance: models.Model) -> Priority | None:
-        """Return the label that one of the `labelled_rows` bears."""
-        return self.to_priority(self.value_of(instance))
+        """Return the label that one of the `labelled_rows` bears; a default too, if `labelled`."""
+        value = self.value_of(instance)
+        return self.to_priority(value) if self.labelled is None else self.meaning_of(value)
 
     def check(self) -> Iterable[CheckMessage]:
         """Return what a system check should say of the host's set-up."""
         return ()
+
+    def why_unavailable(self) -> str:
+        """Say why there are no tickets here to classify or to learn from; empty: there may be."""
+        return ""
 
 
 _sources: dict[type[models.Model], TicketSource] = {}
@@ -326,9 +345,10 @@ def register(
     """
     try:
         host = apps.get_model(model) if isinstance(model, str) else model
-        build: type[TicketSource] = import_string(adapter) if adapter else TicketSource
+        build = _adapter(adapter) if adapter else TicketSource
         if text_fields is not None:
             options["text_fields"] = tuple(_listed(text_fields))
+        _refuse_unknown(build, options)
         source = build(model=host, **options)
     except (LookupError, ImportError, TypeError, ValueError) as error:
         raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
@@ -336,6 +356,22 @@ def register(
     for subscriber in _subscribers:
         subscriber(source)
     return source
+
+
+def _adapter(path: str) -> type[TicketSource]:
+    found = import_string(path)
+    if not (isinstance(found, type) and issubclass(found, TicketSource)):
+        raise TypeError(f"the adapter {path} is no subclass of TicketSource.")
+    return found
+
+
+def _refuse_unknown(build: type[TicketSource], options: Mapping[str, Any]) -> None:
+    known = [item.name for item in fields(build) if item.init and item.name != "model"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)}. Options: {', '.join(known)}, adapter."
+        )
 
 
 def unregister(model: type[models.Model]) -> None:
@@ -372,6 +408,20 @@ def find_source(label: str) -> TicketSource:
             return source
     known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
     raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
+
+
+def find_sources(labels: Iterable[str] = ()) -> list[TicketSource]:
+    """Return the sources of these labels, or else all whose tickets are to be had here.
+
+    Raises SourceError for a label that is unknown or has no tickets here, and where none is left.
+    """
+    named = [find_source(label) for label in labels]
+    sources = named or all_sources()
+    available = [source for source in sources if not source.why_unavailable()]
+    if len(available) < len(named) or not available:
+        reasons = [reason for source in sources if (reason := source.why_unavailable())]
+        raise SourceError(" ".join(reasons) or "No model is a ticket source. See manage.py check.")
+    return available
 
 
 def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -22,6 +22,20 @@ class Case(models.Model):
         return self.body
 
 
+class Event(models.Model):
+    """The host's own record of a change of urgency."""
+
+    case = models.ForeignKey(Case, on_delete=models.CASCADE, related_name="events")
+    before = models.PositiveSmallIntegerField(null=True)
+    after = models.PositiveSmallIntegerField(null=True)
+    who = models.CharField(max_length=50)
+    via = models.CharField(max_length=20)
+    reason = models.TextField()
+
+    def __str__(self) -> str:
+        return f"{self.before} -> {self.after}"
+
+
 class Escalation(Case):
     """Its key is its parent's."""
 

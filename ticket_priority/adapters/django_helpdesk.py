@@ -154,7 +154,7 @@ class DjangoHelpdeskSource(TicketSource):
         host's first follow-up.
         """
         opening: _Opening | None = instance.__dict__.get(_OPENING)
-        if opening is None or change.via not in MODES:
+        if opening is None or not change.at_creation:
             self._write_followup(instance, change, using)
         elif connections[using].in_atomic_block:
             opening.held.append(change)

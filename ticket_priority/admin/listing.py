@@ -16,7 +16,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent, priority_badge
-from ticket_priority.models import Override, Prediction
+from ticket_priority.models import Override, Prediction, TicketRowQuerySet
+from ticket_priority.overrides import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import get_source
 
@@ -26,18 +27,20 @@ LOW: Final = "low"
 LOW_UNREVIEWED: Final = "low-unreviewed"
 
 _PREDICTION: Final = "_ticket_priority_prediction"
+_PRIORITY: Final = "_ticket_priority_priority"
 
 
 class PredictionsOnPage(ChangeList):
-    """Fetches the newest prediction of every ticket of the page at once."""
+    """Fetches the newest prediction and the priority of every ticket of the page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         # The rows stay in the query set's cache, so the page shows these very objects.
         tickets = list(self.result_list)
-        latest = Prediction.objects.latest_for(tickets)
+        latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         for ticket in tickets:
             setattr(ticket, _PREDICTION, latest.get(str(ticket.pk)))
+            setattr(ticket, _PRIORITY, priorities[str(ticket.pk)])
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class PriorityColumn:
     __name__: ClassVar[str] = "ticket_priority"
 
     def __call__(self, ticket: models.Model) -> SafeString:
-        source = get_source(type(ticket))
-        return priority_badge(source.to_priority(source.value_of(ticket)))
+        return priority_badge(_priority_on_page(ticket))
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ class PredictionColumn:
         prediction: Prediction | None = getattr(ticket, _PREDICTION, None)
         if prediction is None:
             return "–"
-        source = get_source(type(ticket))
-        differs = prediction.priority != source.to_priority(source.value_of(ticket))
+        differs = prediction.priority != _priority_on_page(ticket)
         parts: list[Any] = []
         if prediction.priority is not None:
             parts += [priority_badge(prediction.priority)] if differs else []
@@ -102,8 +103,21 @@ class PriorityFilter(admin.SimpleListFilter):
         if wanted is None:
             return None
         if wanted == UNSET:
-            return queryset.filter(self.source.unset_condition())
-        return queryset.filter(self.source.condition_of(Priority.from_slug(wanted)))
+            undecided = queryset.filter(self.source.unset_condition())
+            return undecided.exclude(self._decided(queryset, *Priority))
+        priority = Priority.from_slug(wanted)
+        decided = self._decided(queryset, priority)
+        return queryset.filter(self.source.condition_of(priority) | decided)
+
+    def _decided(self, queryset: models.QuerySet[Any], *priorities: Priority) -> models.Q:
+        """Match values that mean unset elsewhere, where somebody or a model decided for them."""
+        values = self.source.values_in_doubt(*priorities)
+        if not values:
+            return models.Q(pk__in=[])
+        decided = models.Q()
+        for rows in decisive_rows(queryset.model):
+            decided |= models.Q(pk__in=_keys(rows, queryset))
+        return models.Q(**{f"{self.source.host_field.attname}__in": values}) & decided
 
 
 class PredictionStateFilter(admin.SimpleListFilter):
@@ -123,9 +137,9 @@ class PredictionStateFilter(admin.SimpleListFilter):
             return None
         predictions = Prediction.objects.for_model(queryset.model)
         if wanted == NO_PREDICTION:
-            return queryset.exclude(pk__in=predictions.ticket_keys(queryset.model))
+            return queryset.exclude(pk__in=_keys(predictions, queryset))
         newest = predictions.newest().filter(state=wanted)
-        return queryset.filter(pk__in=newest.ticket_keys(queryset.model))
+        return queryset.filter(pk__in=_keys(newest, queryset))
 
 
 class ConfidenceFilter(admin.SimpleListFilter):
@@ -156,7 +170,20 @@ class ConfidenceFilter(admin.SimpleListFilter):
         if wanted == LOW_UNREVIEWED:
             reviewed = Override.objects.for_model(model).values("object_id")
             unsure = unsure.exclude(object_id__in=reviewed)
-        return queryset.filter(pk__in=unsure.ticket_keys(model))
+        return queryset.filter(pk__in=_keys(unsure, queryset))
+
+
+def _priority_on_page(ticket: models.Model) -> Priority | None:
+    if not hasattr(ticket, _PRIORITY):
+        setattr(ticket, _PRIORITY, priorities_of([ticket])[str(ticket.pk)])
+    priority: Priority | None = getattr(ticket, _PRIORITY)
+    return priority
+
+
+def _keys(rows: TicketRowQuerySet, queryset: models.QuerySet[Any]) -> Any:
+    """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
+    keys = rows.ticket_keys(queryset.model)
+    return keys if rows.db == queryset.db else list(keys)
 
 
 def _known_value(chosen: admin.SimpleListFilter) -> str | None:

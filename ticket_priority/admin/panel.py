@@ -8,7 +8,7 @@ from typing import Final, Self
 from django.db import models
 
 from ticket_priority.models import Override, Prediction
-from ticket_priority.overrides import open_suggestions
+from ticket_priority.overrides import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import get_source
 
@@ -32,7 +32,7 @@ class TicketPanel:
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")
         return cls(
-            priority=source.to_priority(source.value_of(stored)),
+            priority=priorities_of([stored])[str(stored.pk)],
             predictions=list(predictions[:SHOWN]),
             overrides=list(overrides[:SHOWN]),
             suggestion=open_suggestions([stored]).get(str(ticket.pk)),

@@ -31,9 +31,15 @@ from ticket_priority.admin.listing import (
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import ModelUnavailableError
-from ticket_priority.overrides import open_suggestions, record_override, recorded_elsewhere
+from ticket_priority.overrides import (
+    open_suggestions,
+    priorities_of,
+    record_override,
+    recorded_elsewhere,
+    tell_host,
+)
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources import PriorityChange, TicketSource, get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()
@@ -133,10 +139,10 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             super().save_model(request, obj, form, change)
             return
         with transaction.atomic(using=using):
-            stored = source.value_of(source.lock(obj.pk, using=using))
-            chosen = posted and self._is_chosen(form, value, stored)
+            stored = source.lock(obj.pk, using=using)
+            chosen = posted and self._is_chosen(form, value, source.value_of(stored))
             if not chosen:
-                setattr(obj, source.host_field.attname, stored)
+                setattr(obj, source.host_field.attname, source.value_of(stored))
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if posted:
@@ -146,12 +152,16 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, obj: Any, form: Any, *, value: Any, stored: Any, chosen: bool
     ) -> None:
         reason = form.cleaned_data.get(REASON_FIELD) or ""
-        confirmed = bool(reason) and value == stored
+        confirmed = bool(reason) and value == self.source.value_of(stored)
         after = self.source.meaning_of(value) if chosen or confirmed else None
         if after is not None:
-            before = self.source.to_priority(stored)
+            before = priorities_of([stored])[str(obj.pk)]
             record_override(
                 obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
+            )
+            replaced = self.source.value_of(stored)
+            tell_host(
+                obj, PriorityChange(replaced, value, request.user, reason=reason, via=bulk.VIA)
             )
         elif reason:
             self.message_user(

@@ -35,7 +35,7 @@ from ticket_priority.api.pagination import Pages
 from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Override, Prediction
-from ticket_priority.overrides import override
+from ticket_priority.overrides import override, priorities_of
 from ticket_priority.sources import TicketSource, find_source
 
 SHOWN_OVERRIDES: Final = 20
@@ -208,15 +208,10 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
         prediction = predictions.order_by("-pk").first()
         latest_overrides = list(overrides.order_by("-pk")[:SHOWN_OVERRIDES])
-        is_decided = bool(latest_overrides) or (
-            prediction is not None and prediction.state == Prediction.State.APPLIED
-        )
-        value = of.value_of(ticket)
         found = {
             "source": of.label,
             "object_id": str(ticket.pk),
-            # A host's default value is a priority once somebody has decided for it.
-            "priority": of.meaning_of(value) if is_decided else of.to_priority(value),
+            "priority": priorities_of([ticket])[str(ticket.pk)],
             "prediction": prediction,
             "overrides": latest_overrides,
         }

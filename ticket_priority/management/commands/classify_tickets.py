@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority.classification import backfill
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.sources import all_sources, find_source
+from ticket_priority.sources import find_sources
 
 
 class Command(BaseCommand):
@@ -30,10 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         totals: dict[str, Counter[str]] = {}
         try:
-            sources = [find_source(label) for label in options["source"] or ()] or all_sources()
-            if not sources:
-                raise CommandError("No model is a ticket source. See manage.py check.")
-            for source in sources:
+            for source in find_sources(options["source"] or ()):
                 totals[source.label] = self._classify(source, options)
         except TicketPriorityError as error:
             raise CommandError(str(error)) from error

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
-from ticket_priority.sources import all_sources, find_source
+from ticket_priority.sources import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
 
 _RUNGS = {"model": "this model", "tfidf_logreg": "TF-IDF + LR", "majority": "majority"}
@@ -62,10 +62,9 @@ class Command(BaseCommand):
         names = TrainingConfig.__dataclass_fields__
         speaks = options["verbosity"] >= 1 and not options["json"]
         try:
-            sources = [find_source(label) for label in options["source"] or ()] or all_sources()
             outcome = train_model(
                 configure(**{name: options.get(name) for name in names}),
-                sources=sources,
+                sources=find_sources(options["source"] or ()),
                 activate=options["activate"],
                 progress=self.stdout.write if speaks else _silent,
                 show_progress_bar=speaks and sys.stdout.isatty(),

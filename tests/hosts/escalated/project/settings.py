@@ -1,0 +1,91 @@
+"""escalated-django as its README installs it, and the plugin by its settings block."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from toy_model import ARTIFACT
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+SECRET_KEY = "escalated-host"  # noqa: S105
+DEBUG = False
+USE_TZ = True
+ALLOWED_HOSTS = ["testserver"]
+ROOT_URLCONF = "project.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    # First, so that the tests show that its place among the apps is free.
+    "ticket_priority",
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.admin",
+    "django.contrib.staticfiles",
+    "inertia",
+    "escalated",
+    "rest_framework",
+    "django_filters",
+    "django_q",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "escalated.middleware.EscalatedCsrfMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "project.middleware.ApiToken",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+STATIC_URL = "/static/"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("HOST_SQLITE", ":memory:"),
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+    },
+}
+Q_CLUSTER = {
+    "name": "escalated-host",
+    "orm": "default",
+    "workers": 1,
+    "timeout": 60,
+    "retry": 180,
+    "max_attempts": 5,
+}
+
+ESCALATED = {
+    "API_ENABLED": True,
+    "API_PREFIX": "api/v1",
+    "API_RATE_LIMIT": 10_000,
+    "GUEST_RATE_LIMIT": {"ENABLED": False},
+    "NOTIFICATION_CHANNELS": ["email"],
+}
+
+TICKET_PRIORITY = {
+    "SOURCES": {
+        "escalated.Ticket": {"adapter": "ticket_priority.adapters.escalated.EscalatedSource"},
+    },
+    "ARTIFACT_ROOT": ARTIFACT.parent,
+    "OUTPUT_DIR": Path(tempfile.gettempdir()) / "ticket-priority-outputs",
+    "THREADS": 1,
+}
