@@ -231,14 +231,10 @@ class DjangoHelpdeskSource(TicketSource):
                 obj=self.model,
                 id="ticket_priority.W050",
             )
-        offered = {value for value, _label in self.host_field.flatchoices}
-        foreign = {value for value in self.to_host.values() if value not in offered}
-        unread = offered - known
-        if foreign or unread:
+        if not hasattr(_host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
             yield Warning(
-                f"HELPDESK_TICKET_PRIORITY_CHOICES and the ticket source {self.label} differ in "
-                f"{', '.join(sorted(map(str, foreign | unread)))}.",
-                hint='Give "to_host" and "from_host" in TICKET_PRIORITY["SOURCES"].',
+                "This django-helpdesk is older than 2.6, for which its adapter is made.",
+                hint='pip install "django-helpdesk>=2.6"',
                 obj=self.model,
                 id="ticket_priority.W051",
             )

@@ -40,14 +40,20 @@ def test_a_default_outside_the_scale_is_found(settings: Any, value: Any, found: 
     assert ids() == found
 
 
-@pytest.mark.parametrize(
-    "choices", [[(1, "Now"), (2, "Soon"), (3, "Late")], [(10, "A"), (20, "B")]]
-)
-def test_a_scale_of_the_projects_own_is_found(
-    monkeypatch: pytest.MonkeyPatch, choices: list[tuple[int, str]]
-) -> None:
+def test_a_scale_of_the_projects_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = [(1, "Now"), (2, "Soon"), (3, "Late")]
     monkeypatch.setattr(Ticket._meta.get_field("priority"), "choices", choices)
+    assert ids() == ["ticket_priority.E019"]
+
+
+def test_an_older_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("helpdesk.user.HelpdeskUser.accessible_tickets_q")
     assert ids() == ["ticket_priority.W051"]
+
+
+def test_a_missing_middleware_is_found(settings: Any) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "ticket_priority" not in name]
+    assert ids() == ["ticket_priority.W017"]
 
 
 @pytest.fixture
