@@ -166,6 +166,8 @@ class DjangoHelpdeskSource(TicketSource):
 
     def tell_held(self, instance: models.Model, opening: _Opening, using: str) -> None:
         """Write what was held back. Never raises."""
+        if not opening.held:
+            return
         try:
             with transaction.atomic(using=using):
                 while opening.held:
@@ -292,12 +294,7 @@ class DjangoHelpdeskSource(TicketSource):
         via = _VIEWS.get(match.url_name, "host") if is_host else "host"
         return via, via == "api" and request.method == "PATCH"
 
-    def _write_followup(
-        self,
-        instance: models.Model,
-        change: PriorityChange,
-        using: str,
-    ) -> None:
+    def _write_followup(self, instance: models.Model, change: PriorityChange, using: str) -> None:
         is_person = change.user is not None and change.user.is_authenticated
         with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
             followup: Any = self._related("FollowUp")(
