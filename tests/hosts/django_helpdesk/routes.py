@@ -15,7 +15,7 @@ from django.urls import reverse
 from helpdesk.models import Queue, Ticket
 
 CUSTOMER = "customer@example.com"
-TITLE = "Printer"
+TITLE = "Hello again"
 
 
 @dataclass(frozen=True, slots=True)

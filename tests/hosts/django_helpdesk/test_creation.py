@@ -12,7 +12,7 @@ import pytest
 from django.core import mail
 from django.core.management import call_command
 from django.urls import reverse
-from routes import CREATION, Desk, open_by_public_form, post_to_api, signed_in
+from routes import CREATION, TITLE, Desk, open_by_public_form, post_to_api, signed_in
 
 import helpdesk
 import ticket_priority
@@ -82,10 +82,10 @@ def test_async_by_a_worker_after_the_request(
     configure(MODE="async")
     ticket = CREATION[road](desk, URGENT)
     assert ticket.priority == 3
-    Ticket.objects.filter(pk=ticket.pk).update(title="Edited meanwhile")
+    Ticket.objects.filter(pk=ticket.pk).update(resolution="Edited meanwhile")
     assert outbox.drain() == 1
     ticket.refresh_from_db()
-    assert (ticket.priority, ticket.title) == (2, "Edited meanwhile")
+    assert (ticket.priority, ticket.resolution) == (2, "Edited meanwhile")
     assert Prediction.objects.for_instance(ticket).get().state == Prediction.State.APPLIED
     assert_told_once(ticket, road, 2)
 
@@ -141,7 +141,7 @@ def test_a_bare_insert_is_told_at_once(
     desk: Desk, mode: str, configure: Callable[..., None]
 ) -> None:
     configure(MODE=mode)
-    ticket = Ticket.objects.create(queue=desk.queue, title="Printer", description=URGENT)
+    ticket = Ticket.objects.create(queue=desk.queue, title=TITLE, description=URGENT)
     outbox.drain()
     ticket.refresh_from_db()
     assert ticket.priority == 2
@@ -236,5 +236,5 @@ def test_a_ticket_is_saved_whatever_the_adapter_does(
     monkeypatch.setattr(f"{source}.host_field", property(fail))
     ticket = CREATION[road](desk, URGENT)
     ticket.refresh_from_db()
-    assert (ticket.title, ticket.priority) == ("Printer", 3)
+    assert (ticket.title, ticket.priority) == (TITLE, 3)
     assert all(followup.public for followup in history(ticket))
