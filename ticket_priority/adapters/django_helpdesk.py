@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from importlib import import_module
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import FieldDoesNotExist
-from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
+from django.db import connections, models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.signals import post_save
 from django.utils import timezone, translation
@@ -59,17 +59,6 @@ def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySe
     return rows if _is_staff(rows.model, user) else rows.none()
 
 
-@dataclass(slots=True)
-class _Opening:
-    """A new ticket while the host still opens it: readers must find the host's follow-up first.
-
-    `held` are changes to be told after it; `preceded` says that one may have been told before it.
-    """
-
-    preceded: bool
-    held: list[PriorityChange] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class _Attribution:
     """A change of priority that a follow-up wrote down, and the value that it announced."""
@@ -99,8 +88,8 @@ class DjangoHelpdeskSource(TicketSource):
     def __post_init__(self) -> None:
         TicketSource.__post_init__(self)
         try:
-            self._related("FollowUp"), self._related("TicketChange"), self._opened()
-        except (LookupError, ImportError, AttributeError):
+            self._related("FollowUp"), self._related("TicketChange")
+        except LookupError:
             raise ValueError(f"{self.label} is not a ticket of django-helpdesk") from None
 
     @property
@@ -112,11 +101,7 @@ class DjangoHelpdeskSource(TicketSource):
         return (*values, self.clean(public))
 
     def connect(self, record: DecisionRecorder) -> None:
-        """Follow tickets until the host has opened them, and changes to the staff who made them.
-
-        Must come before the plugin's own receivers: `write_history` relies on the mark that a
-        new ticket gets.
-        """
+        """Follow a ticket to its first follow-up, and a change to the staff who made it."""
         uid = f"ticket_priority.{self.model._meta.label_lower}"
         for name, receiver in (
             (self.model._meta.object_name, await_opening),
@@ -126,7 +111,6 @@ class DjangoHelpdeskSource(TicketSource):
             post_save.connect(
                 receiver, sender=self._related(str(name)), dispatch_uid=f"{uid}.{name}"
             )
-        self._opened().connect(tell_opened, dispatch_uid=f"{uid}.new_ticket_done")
 
     def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
         """Return the decision of the helpdesk's staff: by a follow-up's word, or in a request.
@@ -147,44 +131,41 @@ class DjangoHelpdeskSource(TicketSource):
         return replace(change, user=user, via=via, incidental=not is_patch)
 
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
-        """Write a private follow-up with the change of priority; the ticket is not saved.
+        """Write a private follow-up with the change of priority; the ticket is not saved."""
+        if change.at_creation:
+            instance.__dict__[_OPENING] = True
+        is_person = change.user is not None and change.user.is_authenticated
+        with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
+            followup: Any = self._related("FollowUp")(
+                ticket_id=instance.pk,
+                date=timezone.now(),
+                title=str(_AUTOMATIC if change.via in MODES else _CHANGED),
+                comment=change.reason,
+                public=False,
+                user=change.user if is_person else None,
+                email_recipients=[],
+            )
+            if _host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO:
+                followup.time_spent = followup.time_spent_calculation()
+            # Not the host's own `save()`: that saves the ticket too, as it was when it was read.
+            models.Model.save(followup, force_insert=True, using=using)
+            self._related("TicketChange")._base_manager.using(using).create(
+                followup=followup,
+                field=str(self.host_field.verbose_name),
+                old_value=str(change.before),
+                new_value=str(change.after),
+            )
 
-        A new ticket's is held back until the host has opened it, or until the commit where the
-        host says no such thing. Without a transaction it is written at once, and moved behind the
-        host's first follow-up.
-        """
-        opening: _Opening | None = instance.__dict__.get(_OPENING)
-        if opening is None or not change.at_creation:
-            self._write_followup(instance, change, using)
-        elif connections[using].in_atomic_block:
-            opening.held.append(change)
-            tell = partial(self.tell_held, instance, opening, using)
-            transaction.on_commit(tell, using=using, robust=True)
-        else:
-            opening.preceded = True
-            self._write_followup(instance, change, using)
-
-    def tell_held(self, instance: models.Model, opening: _Opening, using: str) -> None:
-        """Write what was held back. Never raises."""
-        if not opening.held:
-            return
-        try:
-            with transaction.atomic(using=using):
-                while opening.held:
-                    self._write_followup(instance, opening.held.pop(0), using)
-        except Exception:
-            logger.exception("The history of a %s lacks a change of its priority", self.label)
-
-    def move_behind(self, first: Any, using: str) -> None:
-        """Date what was told before a ticket's `first` follow-up after it."""
+    def put_first(self, followup: Any, using: str) -> None:
+        """Date what was told of a new ticket behind the follow-up with which the host opens it."""
         with translation.override(settings.LANGUAGE_CODE):
             title = str(_AUTOMATIC)
         told = self._followups(using).filter(
-            ticket=first.ticket_id, public=False, user=None, title=title
+            ticket=followup.ticket_id, public=False, user=None, title=title
         )
         with transaction.atomic(using=using):
-            told.filter(pk__lt=first.pk, date__lte=first.date).update(
-                date=first.date + timedelta(microseconds=1)
+            told.filter(pk__lt=followup.pk, date__lte=followup.date).update(
+                date=followup.date + timedelta(microseconds=1)
             )
 
     def labelled_rows(
@@ -245,10 +226,6 @@ class DjangoHelpdeskSource(TicketSource):
         options = self.model._meta
         return options.apps.get_model(options.app_label, name)
 
-    def _opened(self) -> Any:
-        """The host's signal that a ticket is opened; only the admin's tickets go without it."""
-        return _host_module(self.model, "signals").new_ticket_done
-
     def _followups(self, using: str) -> models.QuerySet[Any]:
         return self._related("FollowUp")._base_manager.using(using)
 
@@ -294,29 +271,6 @@ class DjangoHelpdeskSource(TicketSource):
         via = _VIEWS.get(match.url_name, "host") if is_host else "host"
         return via, via == "api" and request.method == "PATCH"
 
-    def _write_followup(self, instance: models.Model, change: PriorityChange, using: str) -> None:
-        is_person = change.user is not None and change.user.is_authenticated
-        with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
-            followup: Any = self._related("FollowUp")(
-                ticket_id=instance.pk,
-                date=timezone.now(),
-                title=str(_AUTOMATIC if change.via in MODES else _CHANGED),
-                comment=change.reason,
-                public=False,
-                user=change.user if is_person else None,
-                email_recipients=[],
-            )
-            if _host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO:
-                followup.time_spent = followup.time_spent_calculation()
-            # Not the host's own `save()`: that saves the ticket too, as it was when it was read.
-            models.Model.save(followup, force_insert=True, using=using)
-            self._related("TicketChange")._base_manager.using(using).create(
-                followup=followup,
-                field=str(self.host_field.verbose_name),
-                old_value=str(change.before),
-                new_value=str(change.after),
-            )
-
 
 def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
     """Keep what goes wrong in a receiver out of the host's save."""
@@ -333,13 +287,20 @@ def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
 
 @_contained
 def await_opening(
-    sender: type[models.Model], instance: models.Model, created: bool, raw: bool, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool,
+    raw: bool,
+    using: str,
+    **kwargs: Any,
 ) -> None:
-    """Mark a new ticket, which the host is about to tell its first follow-up of."""
+    """Mark a new ticket that a worker may tell of before the host does."""
     source = _source_of(sender)
-    if created and not raw and source is not None:
-        by_worker = source.effective_mode == "async" and source.is_unset(source.value_of(instance))
-        instance.__dict__[_OPENING] = _Opening(preceded=by_worker)
+    # Inside a transaction no worker sees it yet.
+    if source is None or not created or raw or connections[using].in_atomic_block:
+        return
+    if source.effective_mode == "async" and source.is_unset(source.value_of(instance)):
+        instance.__dict__[_OPENING] = True
 
 
 @_contained
@@ -351,22 +312,12 @@ def follow_opening(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Put the host's first follow-up first."""
+    """Put the host's first follow-up first: the plugin may have told of a priority before it."""
     ticket = _cached(instance, "ticket")
-    opening: _Opening | None = None if ticket is None else ticket.__dict__.get(_OPENING)
-    if opening is None or not opening.preceded or raw or not created:
+    if ticket is None or raw or not created or not ticket.__dict__.pop(_OPENING, False):
         return
-    opening.preceded = False
     if (source := _source_of(type(ticket))) is not None:
-        source.move_behind(instance, using)
-
-
-def tell_opened(sender: Any, ticket: models.Model, **kwargs: Any) -> None:
-    """Write what was held back: the host has opened the ticket, and mailed whom it mails."""
-    opening: _Opening | None = ticket.__dict__.pop(_OPENING, None)
-    source = _source_of(type(ticket))
-    if opening is not None and source is not None:
-        source.tell_held(ticket, opening, ticket._state.db or DEFAULT_DB_ALIAS)
+        source.put_first(instance, using)
 
 
 @_contained

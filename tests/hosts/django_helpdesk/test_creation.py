@@ -215,7 +215,7 @@ def test_a_ticket_is_saved_whatever_the_history_does(
         raise ValueError("no history today")
 
     monkeypatch.setattr(
-        "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource._write_followup", fail
+        "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource.write_history", fail
     )
     ticket = CREATION[road](desk, URGENT)
     assert ticket.priority == 2
@@ -231,7 +231,7 @@ def test_a_ticket_is_saved_whatever_the_adapter_does(
         raise ValueError("no adapter today")
 
     source = "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource"
-    for name in ("meaning_of", "is_unset", "value_of", "move_behind", "write_history"):
+    for name in ("meaning_of", "is_unset", "value_of", "put_first", "write_history"):
         monkeypatch.setattr(f"{source}.{name}", fail)
     monkeypatch.setattr(f"{source}.host_field", property(fail))
     ticket = CREATION[road](desk, URGENT)

@@ -44,7 +44,7 @@ def labels() -> dict[int, int]:
 
 def escalate() -> None:
     Queue.objects.update(escalate_days=1)
-    Ticket.objects.update(created=timezone.now() - timedelta(days=5))
+    Ticket.objects.update(created=timezone.now() - timedelta(days=5), last_escalation=None)
     call_command("escalate_tickets")
 
 
@@ -61,6 +61,15 @@ def changed_and_escalated(desk: Desk) -> Ticket:
     escalate()
     ticket.refresh_from_db()
     assert ticket.priority == 1
+    return ticket
+
+
+def changed_twice_and_escalated_back(desk: Desk) -> Ticket:
+    ticket = changed(desk, 2, 4)
+    escalate()
+    escalate()
+    ticket.refresh_from_db()
+    assert ticket.priority == 2
     return ticket
 
 
@@ -108,6 +117,7 @@ UNLABELLED: list[tuple[str, Past]] = [
     ("a mail's default", lambda desk: open_by_mail(desk, TEXT)),
     ("a mail's header", lambda desk: open_by_mail(desk, TEXT, "Importance: high\n")),
     ("escalated after staff changed it", changed_and_escalated),
+    ("escalated back to what staff once chose", changed_twice_and_escalated_back),
     ("escalated after staff opened it", opened_and_escalated),
     ("edited after staff changed it", changed_and_edited),
     ("inserted by a program, answered by staff", inserted_and_answered),
