@@ -61,6 +61,22 @@ def test_what_people_change_in_the_hosts_own_way_is_a_label(active_model: ModelV
 
 
 @pytest.mark.django_db
+def test_what_a_stale_form_put_back_is_no_label_until_somebody_decides(
+    active_model: ModelVersion, settings: Any
+) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODE": "suggest"}
+    ticket = Ticket.objects.create(subject="outage")
+    drain()
+    Prediction.objects.update(reason=Prediction.Reason.STALE_FORM)
+    Ticket.objects.filter(pk=ticket.pk).update(priority=1)
+    dropped: Counter[str] = Counter()
+    assert list(datasets.labelled_texts(get_source(Ticket), dropped=dropped)) == []
+    assert dropped == {"put back by a stale form": 1}
+    ticket_priority.override(ticket, Priority.MEDIUM)
+    assert labels() == {"outage": 1}
+
+
+@pytest.mark.django_db
 def test_the_last_override_counts() -> None:
     bulk(("a", 0))
     ticket = Ticket.objects.get()
@@ -83,7 +99,7 @@ def test_labels_cost_a_constant_number_of_queries(django_assert_num_queries: Any
     bulk(*((f"ticket {index}", index % 3) for index in range(50)))
     get_source(Ticket)
     labels()
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         labels()
 
 

@@ -15,7 +15,7 @@ from django.test import AsyncClient, Client, RequestFactory
 import ticket_priority
 from tests.uuid_host.models import Case
 from ticket_priority.checks import MIDDLEWARE
-from ticket_priority.middleware import acting_user, acting_user_middleware
+from ticket_priority.middleware import acting_request, acting_user, acting_user_middleware
 from ticket_priority.models import Override
 from ticket_priority.priorities import Priority
 
@@ -149,3 +149,17 @@ def test_a_request_without_users_has_nobody() -> None:
 
     wrapped: Any = acting_user_middleware(answer)
     assert wrapped(RequestFactory().get("/")).content == b"None"
+
+
+def test_the_request_is_known_while_it_is_answered() -> None:
+    seen = []
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        seen.append(acting_request())
+        return HttpResponse()
+
+    request = RequestFactory().get("/")
+    wrapped: Any = acting_user_middleware(answer)
+    wrapped(request)
+    assert seen == [request]
+    assert acting_request() is None

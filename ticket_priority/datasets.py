@@ -76,8 +76,9 @@ def labelled_texts(
 ) -> Iterator[LabelledText]:
     """Yield a source's examples: the value a person set, by an override or in the host's own way.
 
-    A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label.
-    The table is read in batches; texts are normalised.
+    A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label;
+    nor is one that a form which was opened before the prediction put back. The table is read in
+    batches; texts are normalised.
     """
     dropped = Counter() if dropped is None else dropped
     overrides = Override.objects.using(plugin_database()).for_model(source.model)
@@ -88,7 +89,9 @@ def labelled_texts(
     rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
     for batch in _batches(rows.iterator(chunk_size=_BATCH)):
         predictions = Prediction.objects.using(plugin_database())
-        applied = predictions.applied_values(source.model, [ticket.pk for ticket in batch])
+        batch_keys = [ticket.pk for ticket in batch]
+        applied = predictions.applied_values(source.model, batch_keys)
+        undone = predictions.undone_keys(source.model, batch_keys) - overridden.keys()
         for ticket in batch:
             key = str(ticket.pk)
             current = source.label_of(ticket)
@@ -98,6 +101,8 @@ def labelled_texts(
             label = overridden.get(key) if current is None or is_ours or decided_last else current
             if label is None and is_ours:
                 dropped["unreviewed prediction"] += 1
+            elif key in undone:
+                dropped["put back by a stale form"] += 1
             elif label is None:
                 dropped["value maps to no class"] += 1
             elif not (text := source.text_of(ticket)):

@@ -46,6 +46,11 @@ def acting_user_middleware(
     return answer
 
 
+def acting_request() -> HttpRequest | None:
+    """Return the request that is being answered, or None."""
+    return _request.get()
+
+
 def acting_user() -> Any:
     """Return the signed-in user whose request is being answered, or None."""
     user = getattr(_request.get(), "user", None)

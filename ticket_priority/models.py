@@ -159,6 +159,11 @@ class PredictionQuerySet(TicketRowQuerySet):
             found[key].add(priority)
         return found
 
+    def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
+        """Return the tickets, by `str(pk)`, where a stale form put the old value back."""
+        rows = self.for_keys(model, keys).filter(reason=Prediction.Reason.STALE_FORM)
+        return set(rows.values_list("object_id", flat=True))
+
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Pending rows that no living worker is busy with, oldest first."""
         expired = timezone.now() - timedelta(seconds=claim_seconds)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from routes import Desk
+
+    from ticket_priority.models import ModelVersion
+
+
+@pytest.fixture(autouse=True)
+def english() -> Iterator[None]:
+    """Leave no test in the language of the request before it."""
+    yield
+    from django.utils import translation
+
+    translation.deactivate()
+
+
+@pytest.fixture
+def active_model(db: None) -> ModelVersion:
+    """The toy model serves: "outage" is high, "invoice" medium, "typo" low."""
+    from toy_model import activate_toy
+
+    return activate_toy()
+
+
+@pytest.fixture
+def desk(active_model: ModelVersion, tmp_path: Path) -> Desk:
+    from django.contrib.auth.models import User
+    from routes import Desk
+
+    from helpdesk.models import Queue
+
+    mailbox = tmp_path / "mailbox"
+    mailbox.mkdir()
+    queue = Queue.objects.create(
+        title="Support",
+        slug="support",
+        email_address="support@example.com",
+        allow_public_submission=True,
+        allow_email_submission=True,
+        email_box_type="local",
+        email_box_local_dir=str(mailbox),
+        email_box_interval=0,
+        new_ticket_cc="watch@example.com",
+        updated_ticket_cc="watch@example.com",
+    )
+    agent = User.objects.create_user("agent", "agent@example.com", "x", is_staff=True)
+    superuser = User.objects.create_superuser("root", "root@example.com", "x")
+    return Desk(queue, agent, superuser, mailbox)
+
+
+@pytest.fixture
+def configure(settings: Any) -> Callable[..., None]:
+    """Lay keys over the project's TICKET_PRIORITY."""
+
+    def configure(**keys: Any) -> None:
+        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, **keys}
+
+    return configure
+
+
+@pytest.fixture
+def without_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where django-q2 is not installed: pending tickets are drained at the commit."""
+    monkeypatch.setattr("ticket_priority.queue.is_installed", lambda: False)
+
+
+@pytest.fixture(params=[False, True], ids=["autocommit", "atomic requests"])
+def atomic_requests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", request.param)
+    return bool(request.param)
+
+
+@pytest.fixture
+def customers_may_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE, which the host reads once, as it is imported."""
+    from helpdesk.decorators import check_staff_status
+
+    monkeypatch.setattr("helpdesk.settings.HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE", True)
+    for module in ("decorators", "update_ticket", "views.permissions", "views.staff"):
+        rule = check_staff_status(False)(False)
+        monkeypatch.setattr(f"helpdesk.{module}.is_helpdesk_staff", rule)

@@ -1,0 +1,387 @@
+"""django-helpdesk 2.6: its scale, its history, its staff, and which of its values are labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import lru_cache, wraps
+from importlib import import_module
+from typing import Any, Final
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.checks import CheckMessage, Warning
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections, models, transaction
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.signals import post_save
+from django.utils import timezone, translation
+from django.utils.translation import gettext_lazy as _
+
+from ticket_priority.conf import MODES
+from ticket_priority.exceptions import SourceError
+from ticket_priority.middleware import acting_request, acting_user
+from ticket_priority.priorities import Priority
+from ticket_priority.sources import (
+    DecisionRecorder,
+    PriorityChange,
+    TicketSource,
+    UserRows,
+    get_source,
+)
+
+logger = logging.getLogger(__name__)
+
+_TO_HOST: Final[Mapping[str, Any]] = {"low": 4, "medium": 3, "high": 2}
+_FROM_HOST: Final[Mapping[Any, str]] = {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"}
+_PUBLIC_PRIORITY: Final = "HELPDESK_PUBLIC_TICKET_PRIORITY"
+_VIEWS: Final[Mapping[str | None, str]] = {"edit": "edit_form", "ticket-detail": "api"}
+
+_OPENING: Final = "_ticket_priority_opening"
+_ATTRIBUTED: Final = "_ticket_priority_attributed"
+
+_AUTOMATIC = _("Priority set automatically")
+_CHANGED = _("Priority changed")
+
+
+def accessible_to(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
+    """The tickets that the host lets a user open."""
+    if not (user.is_authenticated and user.is_active):
+        return rows.none()
+    condition = _host_module(rows.model, "user").HelpdeskUser(user).accessible_tickets_q()
+    return rows.filter(condition) if condition else rows
+
+
+def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
+    """All of them for the helpdesk's staff, none for customers."""
+    return rows if _is_staff(rows.model, user) else rows.none()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attribution:
+    """A change of priority that a follow-up wrote down, and the value that it announced."""
+
+    followup: models.Model
+    user: Any
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DjangoHelpdeskSource(TicketSource):
+    """The attachment to `helpdesk.Ticket`.
+
+    Each option of `TicketSource` has its value for this host and can be given another one.
+    What the host fills in by itself is unset: the column's default and
+    HELPDESK_PUBLIC_TICKET_PRIORITY.
+    """
+
+    text_fields: tuple[str, ...] = ("title", "description")
+    to_host: Mapping[str, Any] = field(default_factory=lambda: dict(_TO_HOST))
+    from_host: Mapping[Any, str] | None = field(default_factory=lambda: dict(_FROM_HOST))
+    created_field: str | None = "created"
+    visible_to: str | UserRows | None = accessible_to
+    changeable_by: str | UserRows | None = changeable_by_staff
+    record_changes: bool = True
+
+    def __post_init__(self) -> None:
+        TicketSource.__post_init__(self)
+        try:
+            self._related("FollowUp"), self._related("TicketChange")
+        except LookupError:
+            raise ValueError(f"{self.label} is not a ticket of django-helpdesk") from None
+
+    @property
+    def unset_values(self) -> tuple[Any, ...]:
+        values = super(DjangoHelpdeskSource, self).unset_values
+        public = getattr(settings, _PUBLIC_PRIORITY, None)
+        if self.unset is not None or public is None or self.clean(public) in values:
+            return values
+        return (*values, self.clean(public))
+
+    def connect(self, record: DecisionRecorder) -> None:
+        """Follow a ticket to its first follow-up, and a change to the staff who made it."""
+        uid = f"ticket_priority.{self.model._meta.label_lower}"
+        for name, receiver in (
+            (self.model._meta.object_name, await_opening),
+            ("FollowUp", follow_opening),
+            ("TicketChange", attribute),
+        ):
+            post_save.connect(
+                receiver, sender=self._related(str(name)), dispatch_uid=f"{uid}.{name}"
+            )
+
+    def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
+        """Return the decision of the helpdesk's staff: by a follow-up's word, or in a request.
+
+        Deliberate is an update that did nothing else, and a PATCH. Other routes post or save every
+        field, so what they change may have come along unseen.
+        """
+        attributed: _Attribution | None = instance.__dict__.pop(_ATTRIBUTED, None)
+        if attributed is not None and attributed.value == str(change.after):
+            if not _is_staff(self.model, attributed.user):
+                return None
+            incidental = self._did_more(attributed.followup)
+            return replace(change, user=attributed.user, via="update_form", incidental=incidental)
+        user = acting_user()
+        if user is None or not _is_staff(self.model, user):
+            return None
+        via, is_patch = self._route()
+        return replace(change, user=user, via=via, incidental=not is_patch)
+
+    def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
+        """Write a private follow-up with the change of priority; the ticket is not saved."""
+        if change.at_creation:
+            instance.__dict__[_OPENING] = True
+        is_person = change.user is not None and change.user.is_authenticated
+        with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
+            followup: Any = self._related("FollowUp")(
+                ticket_id=instance.pk,
+                date=timezone.now(),
+                title=str(_AUTOMATIC if change.via in MODES else _CHANGED),
+                comment=change.reason,
+                public=False,
+                user=change.user if is_person else None,
+                email_recipients=[],
+            )
+            if _host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO:
+                followup.time_spent = followup.time_spent_calculation()
+            # Not the host's own `save()`: that saves the ticket too, as it was when it was read.
+            models.Model.save(followup, force_insert=True, using=using)
+            self._related("TicketChange")._base_manager.using(using).create(
+                followup=followup,
+                field=str(self.host_field.verbose_name),
+                old_value=str(change.before),
+                new_value=str(change.after),
+            )
+
+    def put_first(self, followup: Any, using: str) -> None:
+        """Date what was told of a new ticket behind the follow-up with which the host opens it."""
+        with translation.override(settings.LANGUAGE_CODE):
+            title = str(_AUTOMATIC)
+        told = self._followups(using).filter(
+            ticket=followup.ticket_id, public=False, user=None, title=title
+        )
+        with transaction.atomic(using=using):
+            told.filter(pk__lt=followup.pk, date__lte=followup.date).update(
+                date=followup.date + timedelta(microseconds=1)
+            )
+
+    def labelled_rows(
+        self, using: str | None = None, *, decided_keys: Any = ()
+    ) -> models.QuerySet[Any]:
+        """Rows that people overruled, or that the helpdesk's staff set in the host's own way.
+
+        Staff set a priority whose last recorded change is theirs and still stands, and one that is
+        no default on a ticket that they opened and whose priority nobody changed since.
+        """
+        if self.labelled is not None:
+            return TicketSource.labelled_rows(self, using, decided_keys=decided_keys)
+        rows = self.queryset(using)
+        staff = self._staff_keys(rows.db)
+        changes = self._priority_changes(rows.db)
+        later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
+        stands = Q(pk__in=[])
+        for value in self._host_values():
+            stands |= Q(new_value=str(value), followup__ticket__priority=value)
+        last_by_staff = changes.filter(stands, ~Exists(later), followup__user__in=staff)
+        opened_by_staff = self._followups(rows.db).filter(
+            ticket=OuterRef("pk"), comment=OuterRef("description"), user__in=staff
+        )
+        return rows.filter(
+            Q(pk__in=decided_keys)
+            | Q(pk__in=last_by_staff.values("followup__ticket"))
+            | ~self.unset_condition() & ~self._has_change(rows.db) & Exists(opened_by_staff)
+        )
+
+    def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
+        """Rows with a value that the host filled in and that nothing changed since."""
+        rows = TicketSource.unset_rows(self, using)
+        return rows.filter(~self._has_change(rows.db))
+
+    def label_of(self, instance: models.Model) -> Priority | None:
+        """Return what the value means: one that staff chose is a label, a default's too."""
+        return self.meaning_of(self.value_of(instance))
+
+    def check(self) -> Iterable[CheckMessage]:
+        known = set(self._host_values())
+        public = getattr(settings, _PUBLIC_PRIORITY, None)
+        if public is not None and self.clean(public) not in known:
+            yield Warning(
+                f"{_PUBLIC_PRIORITY} is {public!r}, which is no priority of {self.label}.",
+                hint=f"Choose one of {', '.join(sorted(map(str, known)))}.",
+                obj=self.model,
+                id="ticket_priority.W050",
+            )
+        if not hasattr(_host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
+            yield Warning(
+                "This django-helpdesk is older than 2.6, for which its adapter is made.",
+                hint='pip install "django-helpdesk>=2.6"',
+                obj=self.model,
+                id="ticket_priority.W051",
+            )
+
+    def _related(self, name: str) -> type[models.Model]:
+        options = self.model._meta
+        return options.apps.get_model(options.app_label, name)
+
+    def _followups(self, using: str) -> models.QuerySet[Any]:
+        return self._related("FollowUp")._base_manager.using(using)
+
+    def _priority_changes(self, using: str) -> models.QuerySet[Any]:
+        rows = self._related("TicketChange")._base_manager.using(using)
+        codes = (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
+        return rows.filter(field__in=_names_of(self.host_field, codes))
+
+    def _has_change(self, using: str) -> Exists:
+        return Exists(self._priority_changes(using).filter(followup__ticket=OuterRef("pk")))
+
+    def _staff_keys(self, using: str) -> Any:
+        """The staff's keys, made for `__in`; who has left counts while the account says staff."""
+        model = get_user_model()
+        users = model._base_manager.using(using)
+        if not callable(_staff_rule(self.model)) and _has_column(model, "is_staff"):
+            return users.filter(is_staff=True).values("pk")
+        writers = users.filter(pk__in=self._followups(using).values("user"))
+        return [user.pk for user in writers.iterator() if _is_staff(self.model, user)]
+
+    def _did_more(self, followup: models.Model) -> bool:
+        """Whether the update that this follow-up tells of may have had another purpose."""
+        told: Any = followup
+        return bool(
+            told.comment
+            or told.new_status is not None
+            or told.time_spent
+            or told.ticketchange_set.count() > 1
+            or told.followupattachment_set.exists()
+            # Ticked boxes are written down only after the ticket is saved.
+            or told.ticket.checklists.exists()
+        )
+
+    def _route(self) -> tuple[str, bool]:
+        """Name the route of the request that is being answered; whether it is a PATCH."""
+        request = acting_request()
+        match = None if request is None else request.resolver_match
+        if request is None or match is None:
+            return "host", False
+        if "admin" in match.app_names:
+            return "admin", False
+        is_host = self.model._meta.app_label in match.app_names
+        via = _VIEWS.get(match.url_name, "host") if is_host else "host"
+        return via, via == "api" and request.method == "PATCH"
+
+
+def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
+    """Keep what goes wrong in a receiver out of the host's save."""
+
+    @wraps(receiver)
+    def receive(sender: Any, **kwargs: Any) -> None:
+        try:
+            receiver(sender, **kwargs)
+        except Exception:
+            logger.exception("%s failed for %s", receiver.__name__, sender)
+
+    return receive
+
+
+@_contained
+def await_opening(
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool,
+    raw: bool,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    """Mark a new ticket that a worker may tell of before the host does."""
+    source = _source_of(sender)
+    # Inside a transaction no worker sees it yet.
+    if source is None or not created or raw or connections[using].in_atomic_block:
+        return
+    if source.effective_mode == "async" and source.is_unset(source.value_of(instance)):
+        instance.__dict__[_OPENING] = True
+
+
+@_contained
+def follow_opening(
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool,
+    raw: bool,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    """Put the host's first follow-up first: the plugin may have told of a priority before it."""
+    ticket = _cached(instance, "ticket")
+    if ticket is None or raw or not created or not ticket.__dict__.pop(_OPENING, False):
+        return
+    if (source := _source_of(type(ticket))) is not None:
+        source.put_first(instance, using)
+
+
+@_contained
+def attribute(
+    sender: type[models.Model], instance: models.Model, created: bool, raw: bool, **kwargs: Any
+) -> None:
+    """Note who changes the priority: the host writes that down before it saves the ticket."""
+    followup = _cached(instance, "followup")
+    ticket = None if followup is None else _cached(followup, "ticket")
+    source = None if ticket is None or raw or not created else _source_of(type(ticket))
+    change: Any = instance
+    if source is None or change.field != str(source.host_field.verbose_name):
+        return
+    user = getattr(followup, "user", None)
+    if user is not None:
+        ticket.__dict__[_ATTRIBUTED] = _Attribution(followup, user, str(change.new_value))
+
+
+def _source_of(model: type[models.Model]) -> DjangoHelpdeskSource | None:
+    try:
+        source = get_source(model)
+    except SourceError:
+        return None
+    return source if isinstance(source, DjangoHelpdeskSource) else None
+
+
+def _cached(instance: models.Model, name: str) -> Any:
+    """Return a related object that is at hand; None rather than a query."""
+    relation: Any = instance._meta.get_field(name)
+    return relation.get_cached_value(instance, default=None)
+
+
+def _host_module(model: type[models.Model], name: str) -> Any:
+    # By name: other packages are called `helpdesk` too.
+    return import_module(f"{model._meta.app_config.name}.{name}")
+
+
+def _staff_rule(model: type[models.Model]) -> Any:
+    return _host_module(model, "settings").HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE
+
+
+def _is_staff(model: type[models.Model], user: Any) -> bool:
+    """Whether a user decides priorities: staff, or who the project's own rule calls so.
+
+    HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE = True lets customers write, not decide.
+    """
+    rule = _staff_rule(model)
+    if callable(rule):
+        return bool(rule(user))
+    return bool(user.is_active and getattr(user, "is_staff", False))
+
+
+def _has_column(model: type[models.Model], name: str) -> bool:
+    try:
+        return bool(getattr(model._meta.get_field(name), "concrete", False))
+    except FieldDoesNotExist:
+        return False
+
+
+@lru_cache(maxsize=4)
+def _names_of(column: models.Field[Any, Any], codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what the host calls a column in its histories, in each language and untranslated."""
+    names = set()
+    for code in (None, *codes):
+        with translation.override(code):
+            names.add(str(column.verbose_name))
+    return tuple(sorted(names))
