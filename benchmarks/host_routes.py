@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOSTS_FOLDER = ROOT / "tests" / "hosts"
 TARGET_MS = 5.0
 MODES = ("async", "sync")
-TEXT = "hello team the system is down again since monday, outage and fire, please help. " * 4
+TEXT = "hello team the system is down again since monday, outage and fire, please help. " * 2
 
 
 def main() -> int:
@@ -62,11 +62,15 @@ def inside(rounds: int) -> None:
 
     django.setup()
     from django.conf import settings
+    from django.db import connection
     from django.test.runner import DiscoverRunner
     from toy_model import activate_toy
 
     with tempfile.TemporaryDirectory() as folder:
-        settings.DATABASES["default"]["TEST"] = {"NAME": f"{folder}/host.sqlite3"}
+        # A file, as in production; the app registry may have opened the settings' own already.
+        database = settings.DATABASES["default"]
+        database["NAME"] = database["TEST"]["NAME"] = f"{folder}/host.sqlite3"
+        connection.close()
         runner = DiscoverRunner(verbosity=0, interactive=False)
         runner.setup_test_environment()
         databases = runner.setup_databases()

@@ -156,7 +156,8 @@ def _store_new(
 ) -> None:
     if tell is not None and prediction.is_nudge_worthy:
         try:
-            with savepoint(using):
+            # Both or neither, and in autocommit one commit for the two.
+            with transaction.atomic(using=using):
                 save_about(source, instance, prediction)
                 tell()
         except Exception:

@@ -24,12 +24,12 @@ def is_installed() -> bool:
     return apps.is_installed("django_q")
 
 
-def shares_transaction(using: str) -> bool:
-    """Say whether a task enqueued now is part of the open transaction on that database.
+def shares_database(using: str) -> bool:
+    """Say whether a task is enqueued in that database, and so in a transaction on it.
 
     Then it appears at the commit and vanishes with a rollback, and costs no commit of its own.
     """
-    if not is_installed() or not connections[using].in_atomic_block:
+    if not is_installed():
         return False
     from django_q.conf import Conf
 

@@ -81,7 +81,7 @@ def after_save(
         reassert_after_update(source, instance, using)
         notice_save(source, instance)
         return
-    together = using == plugin_database() and queue.shares_transaction(using)
+    together = using == plugin_database() and queue.shares_database(using)
     tell = queue.enqueue_drain if together else None
     prediction = record_after_insert(source, instance, using, tell=tell)
     if prediction is not None and prediction.is_nudge_worthy and tell is None:

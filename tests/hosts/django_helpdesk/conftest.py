@@ -31,28 +31,9 @@ def active_model(db: None) -> ModelVersion:
 
 @pytest.fixture
 def desk(active_model: ModelVersion, tmp_path: Path) -> Desk:
-    from django.contrib.auth.models import User
-    from routes import Desk
+    from routes import set_up_desk
 
-    from helpdesk.models import Queue
-
-    mailbox = tmp_path / "mailbox"
-    mailbox.mkdir()
-    queue = Queue.objects.create(
-        title="Support",
-        slug="support",
-        email_address="support@example.com",
-        allow_public_submission=True,
-        allow_email_submission=True,
-        email_box_type="local",
-        email_box_local_dir=str(mailbox),
-        email_box_interval=0,
-        new_ticket_cc="watch@example.com",
-        updated_ticket_cc="watch@example.com",
-    )
-    agent = User.objects.create_user("agent", "agent@example.com", "x", is_staff=True)
-    superuser = User.objects.create_superuser("root", "root@example.com", "x")
-    return Desk(queue, agent, superuser, mailbox)
+    return set_up_desk(tmp_path / "mailbox")
 
 
 @pytest.fixture

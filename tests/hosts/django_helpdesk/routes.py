@@ -28,6 +28,25 @@ class Desk:
     mailbox: Path
 
 
+def set_up_desk(mailbox: Path) -> Desk:
+    mailbox.mkdir()
+    queue = Queue.objects.create(
+        title="Support",
+        slug="support",
+        email_address="support@example.com",
+        allow_public_submission=True,
+        allow_email_submission=True,
+        email_box_type="local",
+        email_box_local_dir=str(mailbox),
+        email_box_interval=0,
+        new_ticket_cc="watch@example.com",
+        updated_ticket_cc="watch@example.com",
+    )
+    agent = User.objects.create_user("agent", "agent@example.com", "x", is_staff=True)
+    superuser = User.objects.create_superuser("root", "root@example.com", "x")
+    return Desk(queue, agent, superuser, mailbox)
+
+
 def signed_in(user: User | None) -> Client:
     client = Client()
     if user is not None:
