@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Warning
+from django.core import checks
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -88,7 +88,8 @@ class DjangoHelpdeskSource(TicketSource):
     def __post_init__(self) -> None:
         TicketSource.__post_init__(self)
         try:
-            self._related("FollowUp"), self._related("TicketChange")
+            for name in ("FollowUp", "TicketChange"):
+                self._related(name)
         except LookupError:
             raise ValueError(f"{self.label} is not a ticket of django-helpdesk") from None
 
@@ -204,18 +205,18 @@ class DjangoHelpdeskSource(TicketSource):
         """Return what the value means: one that staff chose is a label, a default's too."""
         return self.meaning_of(self.value_of(instance))
 
-    def check(self) -> Iterable[CheckMessage]:
+    def check(self) -> Iterable[checks.CheckMessage]:
         known = set(self._host_values())
         public = getattr(settings, _PUBLIC_PRIORITY, None)
         if public is not None and self.clean(public) not in known:
-            yield Warning(
+            yield checks.Warning(
                 f"{_PUBLIC_PRIORITY} is {public!r}, which is no priority of {self.label}.",
                 hint=f"Choose one of {', '.join(sorted(map(str, known)))}.",
                 obj=self.model,
                 id="ticket_priority.W050",
             )
         if not hasattr(_host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
-            yield Warning(
+            yield checks.Warning(
                 "This django-helpdesk is older than 2.6, for which its adapter is made.",
                 hint='pip install "django-helpdesk>=2.6"',
                 obj=self.model,
