@@ -183,9 +183,9 @@ class DjangoHelpdeskSource(TicketSource):
         staff = self._staff_keys(rows.db)
         changes = self._priority_changes(rows.db)
         later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
-        stands = Q(pk__in=[])
+        present, stands = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
         for value in self._host_values():
-            stands |= Q(new_value=str(value), followup__ticket__priority=value)
+            stands |= Q(("new_value", str(value)), (present, value))
         last_by_staff = changes.filter(stands, ~Exists(later), followup__user__in=staff)
         opened_by_staff = self._followups(rows.db).filter(
             ticket=OuterRef("pk"), comment=OuterRef("description"), user__in=staff
