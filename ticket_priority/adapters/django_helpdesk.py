@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Warning
+from django.core import checks
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -88,7 +88,8 @@ class DjangoHelpdeskSource(TicketSource):
     def __post_init__(self) -> None:
         TicketSource.__post_init__(self)
         try:
-            self._related("FollowUp"), self._related("TicketChange")
+            for name in ("FollowUp", "TicketChange"):
+                self._related(name)
         except LookupError:
             raise ValueError(f"{self.label} is not a ticket of django-helpdesk") from None
 
@@ -182,9 +183,9 @@ class DjangoHelpdeskSource(TicketSource):
         staff = self._staff_keys(rows.db)
         changes = self._priority_changes(rows.db)
         later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
-        stands = Q(pk__in=[])
+        present, stands = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
         for value in self._host_values():
-            stands |= Q(new_value=str(value), followup__ticket__priority=value)
+            stands |= Q(("new_value", str(value)), (present, value))
         last_by_staff = changes.filter(stands, ~Exists(later), followup__user__in=staff)
         opened_by_staff = self._followups(rows.db).filter(
             ticket=OuterRef("pk"), comment=OuterRef("description"), user__in=staff
@@ -204,18 +205,18 @@ class DjangoHelpdeskSource(TicketSource):
         """Return what the value means: one that staff chose is a label, a default's too."""
         return self.meaning_of(self.value_of(instance))
 
-    def check(self) -> Iterable[CheckMessage]:
+    def check(self) -> Iterable[checks.CheckMessage]:
         known = set(self._host_values())
         public = getattr(settings, _PUBLIC_PRIORITY, None)
         if public is not None and self.clean(public) not in known:
-            yield Warning(
+            yield checks.Warning(
                 f"{_PUBLIC_PRIORITY} is {public!r}, which is no priority of {self.label}.",
                 hint=f"Choose one of {', '.join(sorted(map(str, known)))}.",
                 obj=self.model,
                 id="ticket_priority.W050",
             )
         if not hasattr(_host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
-            yield Warning(
+            yield checks.Warning(
                 "This django-helpdesk is older than 2.6, for which its adapter is made.",
                 hint='pip install "django-helpdesk>=2.6"',
                 obj=self.model,
