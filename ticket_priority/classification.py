@@ -18,11 +18,13 @@ from django.utils import timezone
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
+    DRAFT,
     Reason,
     State,
     announce,
     answers_of,
     applied_to,
+    bears,
     fill,
     fill_abstained,
     priority_of,
@@ -38,8 +40,6 @@ from ticket_priority.sources import TicketSource, get_source
 from ticket_priority.text import normalise
 
 logger = logging.getLogger(__name__)
-
-_DRAFT = "_ticket_priority_draft"
 
 
 def classify(texts: Sequence[str]) -> list[Classification]:
@@ -77,7 +77,7 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
             state=State.PENDING,
             reason=Reason.MODEL_ERROR,
         )
-    instance.__dict__[_DRAFT] = draft
+    instance.__dict__[DRAFT] = draft
 
 
 def record_after_insert(
@@ -105,7 +105,7 @@ def record_after_insert(
         else:
             _store_new(source, instance, prediction, using, tell)
             if prediction.state == State.PENDING:
-                instance.__dict__[_DRAFT] = prediction
+                instance.__dict__[DRAFT] = prediction
     except Exception:
         logger.exception("The prediction of a new %s could not be stored", source.label)
         _take_back(source, instance, prediction, using)
@@ -122,7 +122,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
     A host that saves a ticket twice in a row, as it was before the worker applied a prediction in
     between, puts the old value back. Never raises.
     """
-    draft = instance.__dict__.get(_DRAFT)
+    draft = instance.__dict__.get(DRAFT)
     if draft is None or draft.pk is None or draft.state != State.PENDING:
         return
     try:
@@ -200,18 +200,13 @@ def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
     An object that is saved again after a rollback, or copied to a new row, still bears the
     predicted priority; without a prediction of its own that row would pass for a person's word.
     """
-    draft: Prediction | None = instance.__dict__.get(_DRAFT)
-    if draft is None:
-        return None
-    if draft.state == State.APPLIED:
-        if source.value_of(instance) != source.to_host_value(priority_of(draft)):
-            return None
-    elif not source.is_unset(source.value_of(instance)):
+    draft: Prediction | None = instance.__dict__.get(DRAFT)
+    if draft is None or not bears(source, instance, draft):
         return None
     if draft.pk is not None:
         draft = copy(draft)
         draft.pk, draft._state = None, ModelState()
-        instance.__dict__[_DRAFT] = draft
+        instance.__dict__[DRAFT] = draft
     return draft
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from django.db import connections, models, transaction
 from django.dispatch import Signal
@@ -24,6 +24,9 @@ from ticket_priority.text import text_hash
 logger = logging.getLogger(__name__)
 
 State, Reason = Prediction.State, Prediction.Reason
+DRAFT: Final = "_ticket_priority_draft"
+"""Where the object that made a ticket keeps the ticket's first prediction."""
+
 Answer = tuple[Classification, float] | Exception | None
 """A classification and its milliseconds, or the error it met, or None for an empty text."""
 
@@ -114,6 +117,14 @@ def priority_of(prediction: Prediction) -> Priority:
     if prediction.priority is None:
         raise ValueError("The prediction has not been classified.")
     return Priority(prediction.priority)
+
+
+def bears(source: TicketSource, instance: models.Model, draft: Prediction) -> bool:
+    """Say whether an object still has the priority that its ticket's first prediction left it."""
+    value = source.value_of(instance)
+    if draft.state == State.APPLIED:
+        return bool(value == source.to_host_value(priority_of(draft)))
+    return source.is_unset(value)
 
 
 def supersede_pending(

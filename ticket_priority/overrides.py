@@ -16,8 +16,10 @@ from django.utils import timezone
 
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
+    DRAFT,
     Reason,
     State,
+    bears,
     savepoint,
     send_after_commit,
     supersede_pending,
@@ -93,10 +95,16 @@ def remember_stored(
     using: str,
     update_fields: Collection[str] | None = None,
 ) -> None:
-    """Note the value in the row, before a save of these fields writes over it. Never raises."""
+    """Note the value in the row, before a save of these fields writes over it. Never raises.
+
+    Hosts save the object of a new ticket several times in a row. As long as it bears the priority
+    of its INSERT, none of these saves is a decision, and nothing is read.
+    """
     instance.__dict__.pop(_STORED, None)
     try:
-        if not source.is_among(update_fields):
+        draft = instance.__dict__.get(DRAFT)
+        is_as_inserted = draft is not None and bears(source, instance, draft)
+        if is_as_inserted or not source.is_among(update_fields):
             return
         column = source.host_field.attname
         with savepoint(using):

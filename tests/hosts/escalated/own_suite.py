@@ -80,6 +80,8 @@ def main() -> int:
             f"--rootdir={suite.parent}",
             f"--config-file={os.devnull}",
             "-q",
+            "--tb=no",
+            "-rN",
             "-p",
             "no:cacheprovider",
         ],
