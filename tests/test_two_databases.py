@@ -32,4 +32,5 @@ def test_decisions_follow_the_commit_and_the_lists_find_them(tmp_path: Path) -> 
         "unset": ["untouched"],
         "suggested": ["decided"],
         "without a prediction": ["case", "untouched"],
+        "without the plugin's table": 1,
     }

@@ -67,7 +67,7 @@ def configure(folder: Path) -> None:
 
 
 def outcomes() -> dict[str, Any]:
-    from django.db import transaction
+    from django.db import connection, transaction
 
     import ticket_priority
     from tests.uuid_host.models import Case
@@ -106,6 +106,11 @@ def outcomes() -> dict[str, Any]:
     found["unset"] = shown(PriorityFilter, "ticket_priority", "unset")
     found["suggested"] = shown(PredictionStateFilter, "ticket_priority_state", "suggested")
     found["without a prediction"] = shown(PredictionStateFilter, "ticket_priority_state", "none")
+    with connection.schema_editor() as editor:
+        editor.delete_model(Prediction)
+    with transaction.atomic(using=DESK):
+        Case.objects.create(body="unrecorded")
+    found["without the plugin's table"] = Case.objects.filter(body="unrecorded").count()
     return found
 
 

@@ -99,9 +99,8 @@ def record_after_insert(
         if prediction is None:
             return None
         if using != plugin_database():
-            transaction.on_commit(
-                partial(save_about, source, instance, prediction), using=using, robust=True
-            )
+            store = partial(_store_apart, source, instance, prediction, using)
+            transaction.on_commit(store, using=using, robust=True)
         else:
             _store_new(source, instance, prediction, using, tell)
             if prediction.state == State.PENDING:
@@ -145,6 +144,20 @@ def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, u
     priority = priority_of(settled)
     if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
         source.set_on(instance, priority)
+
+
+def _store_apart(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> None:
+    """Store the prediction of a ticket that lives in another database. Never raises.
+
+    Django cannot name a partial that fails in `on_commit`, and would raise over that.
+    """
+    try:
+        save_about(source, instance, prediction)
+    except Exception:
+        logger.exception("The prediction of a new %s could not be stored", source.label)
+        _take_back(source, instance, prediction, using)
 
 
 def _store_new(

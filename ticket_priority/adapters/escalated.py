@@ -132,9 +132,8 @@ class EscalatedSource(TicketSource):
         _log_activity(instance, change, is_predicted=is_predicted, using=using)
         if is_predicted:
             _move_deadlines(instance.pk, change.before, change.after, using)
-        transaction.on_commit(
-            partial(_tell_host, self.model, instance.pk, change, using), using=using, robust=True
-        )
+        tell = partial(tell_host, self.model, instance.pk, change, using)
+        transaction.on_commit(tell, using=using, robust=True)
 
     def labelled_rows(
         self, using: str | None = None, *, decided_keys: Any = ()
@@ -239,12 +238,19 @@ def _log_activity(
     )
 
 
-def _tell_host(model: type[models.Model], pk: Any, change: PriorityChange, using: str) -> None:
+def tell_host(model: type[models.Model], pk: Any, change: PriorityChange, using: str) -> None:
     """Send the host's own signal, so that its webhooks, workflows and plugins hear of a change.
 
     They are spared a change of a ticket that is closed. The cloud that a synced host reports to
-    hears of it as well.
+    hears of it as well. Never raises.
     """
+    try:
+        _send_change(model, pk, change, using)
+    except Exception:
+        logger.exception("The host did not hear of a change of a ticket's priority")
+
+
+def _send_change(model: type[models.Model], pk: Any, change: PriorityChange, using: str) -> None:
     from escalated.conf import get_setting
     from escalated.drivers.api_client import HostedApiClient
     from escalated.signals import ticket_priority_changed
