@@ -29,6 +29,9 @@ def test_the_demo_is_clean() -> None:
         ({"GATE_METRIC": "f1"}, "ticket_priority.E008"),
         ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
         ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
+        ({"LABEL_WEIGHTS": {"rumour": 0.5}}, "ticket_priority.E024"),
+        ({"LABEL_WEIGHTS": {"host": 0}}, "ticket_priority.E024"),
+        ({"LABEL_WEIGHTS": 0.5}, "ticket_priority.E024"),
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
         ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
@@ -45,6 +48,7 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
     "value",
     [
         {"API_THROTTLE_RATE": None, "API_MAX_TEXTS": 1},
+        {"LABEL_WEIGHTS": {"host": 0.5, "override": 2}},
         {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
         {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
     ],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from ticket_priority import conf, queue
 from ticket_priority.exceptions import SourceError
-from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
+from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, TrainingConfig
 from ticket_priority.sources import TicketSource, all_sources, register
 
 _broken_sources: dict[str, str] = {}
@@ -67,6 +68,13 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint=f"Choose one of {', '.join(conf.GATE_METRICS)}.",
             id="ticket_priority.E008",
         )
+    weights = given.get("LABEL_WEIGHTS", {})
+    if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
+        yield checks.Error(
+            f"{conf.SETTING}['LABEL_WEIGHTS'] is {weights!r}.",
+            hint=f"Map {', '.join(PROVENANCES)} to numbers above 0.",
+            id="ticket_priority.E024",
+        )
     try:
         TrainingConfig(**given.get("TRAINING", {}))
     except (TypeError, ValueError) as error:
@@ -75,6 +83,12 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="Its keys are the fields of ticket_priority.interfaces.TrainingConfig.",
             id="ticket_priority.E004",
         )
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    provenance, weight = item
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return provenance in PROVENANCES and is_number and 0 < weight < math.inf
 
 
 def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
@@ -161,7 +175,7 @@ def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
             id="ticket_priority.E015",
         )
 
-    for name in ("labelled", "visible_to", "changeable_by"):
+    for name in ("labelled", "reviewed", "visible_to", "changeable_by"):
         value = getattr(source, name)
         if isinstance(value, str) and not _is_importable(value):
             yield checks.Error(

@@ -31,6 +31,7 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
         language_field: str | None = None,
         segment_field: str | None = None,
         labelled: Any = None,
+        reviewed: Any = None,
         visible_to: Any = None,
         changeable_by: Any = None,
         **kwargs: Any,
@@ -42,6 +43,7 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
             "language_field": language_field,
             "segment_field": segment_field,
             "labelled": labelled,
+            "reviewed": reviewed,
             "visible_to": visible_to,
             "changeable_by": changeable_by,
         }

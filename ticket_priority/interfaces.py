@@ -14,6 +14,16 @@ MAX_TOKENS: Final[int] = 512
 """The longest input, in tokens, that a model may be given."""
 
 
+PROVENANCES: Final[dict[str, str]] = {
+    "override": "a person changed the priority, and the plugin recorded it",
+    "confirmation": "a person said that the priority is right, and the plugin recorded it",
+    "reviewed": "a person worked on the ticket and left the prediction as it was",
+    "host_change": "the host holds another value than the plugin wrote there",
+    "host": "the host holds a value that the plugin did not write",
+}
+"""Why a label is believed, strongest first."""
+
+
 class ArtifactFile:
     """File names inside a published artefact."""
 
@@ -55,7 +65,12 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """One training example: normalised text, class id, and where it came from."""
+    """One training example: normalised text, class id, and where it came from.
+
+    Rows of one `group` are near-copies. `provenance` is why the label is believed: a key of
+    `PROVENANCES`. `weight` multiplies the row's part in the training loss. `created_at` is when
+    the ticket was created, as ISO 8601 in UTC, always of one length, so that it sorts as text.
+    """
 
     text: str
     label: int
@@ -63,6 +78,10 @@ class LabelledText:
     source: str = ""
     pk: str = ""
     language: str = ""
+    segment: str = ""
+    created_at: str = ""
+    provenance: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

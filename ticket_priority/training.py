@@ -84,7 +84,8 @@ def train_model(
         fit = _load_trainer()
         progress("Reading labelled tickets")
         dataset = datasets.build(all_sources() if sources is None else sources)
-        progress(_describe(dataset))
+        for line in _describe(dataset):
+            progress(line)
         result = fit(
             dataset.train,
             dataset.validation,
@@ -190,13 +191,29 @@ def _load_trainer() -> Trainer:
     return trainer
 
 
-def _describe(dataset: datasets.Dataset) -> str:
+def _describe(dataset: datasets.Dataset) -> Iterator[str]:
+    """Say what is learnt from, how it was split, and what the splits have in common."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in dataset.dropped.items() if count)
     line = (
         f"{len(dataset)} labelled tickets: {len(dataset.train)} to train, "
         f"{len(dataset.validation)} to validate, {len(dataset.test)} to test"
     )
-    return f"{line} (left out: {dropped})" if dropped else line
+    yield f"{line} (left out: {dropped})" if dropped else line
+    figures = dataset.figures
+    labels = ", ".join(f"{count} {name}" for name, count in figures["provenance"].items())
+    yield f"Labels by provenance: {labels}"
+    way, copies = figures["split"], figures["near_copies"]
+    reason = f" ({way['reason']})" if way["reason"] else ""
+    yield (
+        f"Split {'by time' if way['by'] == 'time' else 'at random'}{reason}; "
+        f"{copies['rows_in_groups']} tickets have near-copies, the largest group "
+        f"{copies['largest'][0]}, and no group is in two splits"
+    )
+    leakage = figures["leakage"]
+    yield (
+        f"Leakage: of {leakage['test_rows']} test tickets, {leakage['near_copies']} have a "
+        f"near-copy and {leakage['similar']} a similar text in the training split"
+    )
 
 
 def _check_settings(config: TrainingConfig) -> None:
