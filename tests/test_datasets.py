@@ -19,7 +19,6 @@ from helpdesk.models import Ticket
 from ticket_priority import datasets
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.near_duplicates import TextSimilarity
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
@@ -259,20 +258,6 @@ def test_near_copies_never_straddle(created_field: str | None) -> None:
     assert len(places) == 300
 
 
-def test_leakage_is_measured_and_not_assumed() -> None:
-    texts = [words_of(f"t{index}", 12) for index in range(40)]
-    beginning = " ".join(texts[30].split()[:9])
-    similarity = TextSimilarity([*texts, f"{texts[3]} thanks", f"{beginning} in other words"])
-    found = datasets.leakage(similarity, np.arange(40), np.array([40, 41]))
-    assert found == {"test_rows": 2, "near_copies": 1, "similar": 2}
-    apart = TextSimilarity(["one two three four", "five six seven eight"])
-    assert datasets.leakage(apart, np.array([0]), np.array([1])) == {
-        "test_rows": 1,
-        "near_copies": 0,
-        "similar": 0,
-    }
-
-
 @pytest.mark.django_db
 def test_a_summary_counts_provenances_and_can_be_stored() -> None:
     bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
@@ -318,11 +303,3 @@ def test_duplicates_go_and_the_majority_decides() -> None:
 
 def test_the_row_that_is_kept_bears_the_label_of_the_majority() -> None:
     assert kept_of(("a", 2), ("a", 1), ("a", 1))[0] == [("a", 1)]
-
-
-def test_the_fingerprint_changes_with_a_label_and_not_with_the_order() -> None:
-    one = datasets.fingerprint(*digested(("a", 1), ("b", 2)))
-    assert one == datasets.fingerprint(*digested(("b", 2), ("a", 1)))
-    assert one != datasets.fingerprint(*digested(("a", 1), ("b", 1)))
-    line = f"{hashlib.sha256(b'a').hexdigest()} 1"
-    assert datasets.fingerprint(*digested(("a", 1))) == hashlib.sha256(line.encode()).hexdigest()

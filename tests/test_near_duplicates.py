@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +119,20 @@ def test_the_nearest_text_is_found_exactly() -> None:
     ]
     assert any(truth)
     assert TextSimilarity(texts).nearest(range(10), range(10, 40)).tolist() == pytest.approx(truth)
+
+
+def test_leakage_is_measured_and_not_assumed() -> None:
+    texts = texts_of(40, 12)
+    beginning = " ".join(texts[30].split()[:9])
+    similarity = TextSimilarity([*texts, f"{texts[3]} thanks", f"{beginning} in other words"])
+    found = similarity.leakage(np.arange(40), np.array([40, 41]))
+    assert found == {"test_rows": 2, "near_copies": 1, "similar": 2}
+    apart = TextSimilarity(["one two three four", "five six seven eight"])
+    assert apart.leakage(np.array([0]), np.array([1])) == {
+        "test_rows": 1,
+        "near_copies": 0,
+        "similar": 0,
+    }
 
 
 def test_a_signature_does_not_make_one_group_of_all() -> None:

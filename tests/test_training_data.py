@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,17 @@ from hypothesis import strategies as st
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.text import normalise
-from ticket_priority.training_data import Spool, StoredRows, Texts, decode, encode, read_splits
+from ticket_priority.training_data import (
+    SPLITS,
+    Spool,
+    StoredRows,
+    Texts,
+    decode,
+    describe,
+    encode,
+    fingerprint,
+    read_splits,
+)
 
 TEXTS = st.text(max_size=60).map(normalise).filter(bool)
 
@@ -141,3 +152,32 @@ def test_threads_may_read_at_once() -> None:
 
 def test_the_label_is_not_written_as_a_number() -> None:
     assert json.loads(encode(replace(row(), label=2), "train"))["label"] == "high"
+
+
+def digested(*pairs: tuple[str, int]) -> tuple[Any, Any]:
+    digests = np.array([hashlib.sha256(text.encode()).digest() for text, _ in pairs], dtype="V32")
+    return digests, np.array([label for _, label in pairs], dtype=np.int8)
+
+
+def test_the_fingerprint_changes_with_a_label_and_not_with_the_order() -> None:
+    one = fingerprint(*digested(("a", 1), ("b", 2)))
+    assert one == fingerprint(*digested(("b", 2), ("a", 1)))
+    assert one != fingerprint(*digested(("a", 1), ("b", 1)))
+    line = f"{hashlib.sha256(b'a').hexdigest()} 1"
+    assert fingerprint(*digested(("a", 1))) == hashlib.sha256(line.encode()).hexdigest()
+
+
+def test_a_file_is_described_in_figures(tmp_path: Path) -> None:
+    near = "the same printer on floor {} is broken again and nobody can print an invoice"
+    texts = [near.format(3), "a wish", near.format(4)]
+    lines = [
+        encode(LabelledText(text, place, provenance="host" * (place < 2)), split)
+        for place, (text, split) in enumerate(zip(texts, SPLITS, strict=True))
+    ]
+    figures = describe(read_splits(written(tmp_path, *lines)))
+    assert figures["rows"] == {"train": 1, "validation": 1, "test": 1}
+    assert figures["classes"]["test"] == {"high": 1}
+    assert figures["provenance"] == {"host": 2, "unknown": 1}
+    assert figures["leakage"] == {"test_rows": 1, "near_copies": 1, "similar": 1}
+    assert figures["fingerprint"] == fingerprint(*digested(*zip(texts, range(3), strict=True)))
+    assert json.loads(json.dumps(figures)) == figures

@@ -6,7 +6,6 @@ however long its text is.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,22 +27,26 @@ except ImportError as error:
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, LabelledText
+from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, LabelledText, ProgressCallback
 from ticket_priority.models import Override, Prediction, plugin_database
-from ticket_priority.near_duplicates import SAME, SIMILAR, TextSimilarity
+from ticket_priority.near_duplicates import TextSimilarity
 from ticket_priority.sources import TicketSource
 from ticket_priority.splits import Split, split
 from ticket_priority.text import text_hash
-from ticket_priority.training_data import Spool, StoredRows, Texts
+from ticket_priority.training_data import Spool, StoredRows, Texts, count_labels, fingerprint
 
 MIN_ROWS_A_CLASS: Final = 6
 """Fewer rows of a class than this cannot be spread over three splits and say anything."""
 
 _BATCH: Final = 2000
-_COMPARED_ROWS: Final = 1000
+_TOLD_EVERY: Final = 50_000
 _LARGEST_GROUPS: Final = 5
 
 Rows = npt.NDArray[np.int64]
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,29 @@ class Dataset:
         return {"fingerprint": self.fingerprint, "dropped": self.dropped, **self.figures}
 
 
-def build(sources: Iterable[TicketSource], *, using: str | None = None) -> Dataset:
+def build(
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = _silent,
+) -> Dataset:
     """Read, clean and split every row whose priority a person set.
 
     Raises DatasetError when there are too few rows, or only one class, saying what to do.
     """
-    rows = _Rows(sources, using)
+    rows = _Rows(sources, using, progress)
     _check_sufficient(rows.class_counts(), rows.dropped)
     return rows.split()
 
 
-def collect(sources: Iterable[TicketSource], *, using: str | None = None) -> Dataset:
+def collect(
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = _silent,
+) -> Dataset:
     """Do as `build`, and be content with what there is, be it nothing."""
-    return _Rows(sources, using).split()
+    return _Rows(sources, using, progress).split()
 
 
 def check_sufficient(dataset: Dataset) -> None:
@@ -96,7 +109,9 @@ def check_sufficient(dataset: Dataset) -> None:
 class _Rows:
     """The labelled tickets: texts on disk, and in memory what is counted and compared."""
 
-    def __init__(self, sources: Iterable[TicketSource], using: str | None) -> None:
+    def __init__(
+        self, sources: Iterable[TicketSource], using: str | None, progress: ProgressCallback
+    ) -> None:
         self.dropped: Counter[str] = Counter()
         self.spool = Spool()
         names = list(PROVENANCES)
@@ -110,6 +125,8 @@ class _Rows:
                 origins.append(origin)
                 created_at.append(_seconds(row.created_at))
                 digests += bytes.fromhex(text_hash(row.text))
+                if len(labels) % _TOLD_EVERY == 0:
+                    progress(f"{len(labels)} labelled tickets read")
         self.spool.finish()
         self.digests = np.frombuffer(bytes(digests), dtype="S1").view("V32")
         self.labels = np.frombuffer(labels, dtype=np.int8)
@@ -145,13 +162,7 @@ class _Rows:
         splits = {"train": found.train, "validation": found.validation, "test": found.test}
         sizes = np.sort(np.unique(groups, return_counts=True)[1])[::-1]
         return {
-            "rows": {name: len(rows) for name, rows in splits.items()},
-            "classes": {
-                name: {
-                    CLASS_NAMES[label]: count for label, count in _counts(self.labels[rows]).items()
-                }
-                for name, rows in splits.items()
-            },
+            **count_labels({name: self.labels[rows] for name, rows in splits.items()}),
             "provenance": {
                 list(PROVENANCES)[place]: count
                 for place, count in _counts(self.provenances).items()
@@ -162,7 +173,7 @@ class _Rows:
                 "rows_in_groups": int(sizes[sizes > 1].sum()),
                 "largest": sizes[:_LARGEST_GROUPS].tolist(),
             },
-            "leakage": leakage(similarity, found.train, found.test),
+            "leakage": similarity.leakage(found.train, found.test),
         }
 
 
@@ -261,32 +272,6 @@ def deduplicate(
         dropped["duplicate"] += int(size) - 1
         kept.append(copies[labels[copies] == ranking[0][0]][:1])
     return np.sort(np.concatenate(kept))
-
-
-def leakage(similarity: TextSimilarity, train: Rows, test: Rows) -> dict[str, Any]:
-    """Say how many test rows have a near-copy, or a similar text, among the training rows.
-
-    Of a large test split a thousand rows are looked at, spread evenly; against all of `train`.
-    """
-    if not len(test) or not len(train):
-        return {"test_rows": 0, "near_copies": 0, "similar": 0}
-    looked_at = test[np.unique(np.linspace(0, len(test) - 1, _COMPARED_ROWS).astype(np.int64))]
-    closest = similarity.nearest(looked_at.tolist(), train.tolist())
-    return {
-        "test_rows": len(looked_at),
-        "near_copies": int((closest >= SAME).sum()),
-        "similar": int((closest >= SIMILAR).sum()),
-    }
-
-
-def fingerprint(digests: npt.NDArray[np.void], labels: npt.NDArray[np.int8]) -> str:
-    """Return the SHA-256 over texts and labels, whatever their order."""
-    total = hashlib.sha256()
-    order = np.lexsort((labels, digests))
-    for place, row in enumerate(order.tolist()):
-        line = f"{digests[row].tobytes().hex()} {labels[row]}"
-        total.update(line.encode() if place == 0 else b"\n" + line.encode())
-    return total.hexdigest()
 
 
 def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> None:

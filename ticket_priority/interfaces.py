@@ -32,6 +32,7 @@ class ArtifactFile:
     TOKENIZER: Final = "tokenizer.json"
     CONFIG: Final = "config.json"
     METRICS: Final = "metrics.json"
+    DATASET: Final = "dataset.json"
     MANIFEST: Final = "manifest.json"
 
 
@@ -107,6 +108,7 @@ class TrainingConfig:
     precision: str = "auto"
     accelerator: str = "auto"
     devices: int | str = "auto"
+    num_nodes: int = 1
     strategy: str = "auto"
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
@@ -124,7 +126,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(bool(self.model_name), "model_name must name a hub model, a folder or 'embedded'")
         _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
-        for name in ("max_epochs", "batch_size", "accumulate_grad_batches"):
+        for name in ("max_epochs", "batch_size", "accumulate_grad_batches", "num_nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("learning_rate", "head_learning_rate", "gradient_clip_val"):
             value = getattr(self, name)

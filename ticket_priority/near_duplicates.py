@@ -43,6 +43,7 @@ _COUNTERS: Final = 1 << 22
 _COMPARED: Final = 8
 _AT_ONCE: Final = 256
 _KEPT: Final = 4096
+_TESTED: Final = 1000
 
 _draw = np.random.default_rng(20)
 _FACTORS = _draw.integers(1, 2**63, (_BANDS * _BAND_ROWS, 1), dtype=np.uint64) * 2 + 1
@@ -125,6 +126,19 @@ class TextSimilarity:
                 union = len(shingles) + len(wanted[place]) - count
                 closest[place] = max(closest[place], count / union)
         return closest
+
+    def leakage(self, train: Rows, test: Rows) -> dict[str, int]:
+        """Count the test rows with a near-copy, or a similar text, among the training rows.
+
+        Of a large test split a thousand rows are looked at, spread evenly; against all of `train`.
+        """
+        places = np.linspace(0, len(test) - 1, min(len(test), _TESTED), dtype=np.int64)
+        closest = self.nearest(test[places].tolist(), train.tolist())
+        return {
+            "test_rows": len(places),
+            "near_copies": int((closest >= SAME).sum()),
+            "similar": int((closest >= SIMILAR).sum()),
+        }
 
     def _read(self, row: int) -> Shingles:
         return self.shingles(self._texts[row])

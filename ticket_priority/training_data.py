@@ -5,13 +5,15 @@ Knows no Django, so that data can be trained on where there is none. Needs numpy
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,8 @@ import numpy.typing as npt
 
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import CLASS_NAMES, LabelledText
-from ticket_priority.text import normalise
+from ticket_priority.near_duplicates import TextSimilarity
+from ticket_priority.text import normalise, text_hash
 
 SPLITS: Final = ("train", "validation", "test")
 MAX_WEIGHT: Final = 1e6
@@ -160,6 +163,11 @@ class StoredRows(Sequence[LabelledText]):
     def __iter__(self) -> Iterator[LabelledText]:
         return (self[place] for place in range(len(self)))
 
+    @classmethod
+    def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """Return the rows of parts of one file, one part after the other, without groups."""
+        return cls(parts[0]._file, np.concatenate([part._numbers for part in parts]))
+
     def take(self, places: Rows) -> StoredRows:
         """Return the rows at these places."""
         groups = None if self._groups is None else self._groups[places]
@@ -185,6 +193,30 @@ class Texts(Sequence[str]):
         return self._rows[index].text
 
 
+def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, force: bool) -> None:
+    """Write rows with their splits to a file that only this user may read, all of them or none.
+
+    Raises DatasetError when the file is there already, unless `force`, or cannot be written.
+    """
+    if path.exists() and not force:
+        raise DatasetError(f"{path} exists already: name another file, or pass --force.")
+    try:
+        # A temporary file is made with mode 0600.
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+        ) as file:
+            try:
+                for split, rows in splits.items():
+                    file.writelines(f"{encode(row, split)}\n" for row in rows)
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error.strerror}.") from error
+
+
 def read_splits(path: Path) -> dict[str, StoredRows]:
     """Check every line of a file and return its rows by split; empty lines are passed over.
 
@@ -202,6 +234,50 @@ def read_splits(path: Path) -> dict[str, StoredRows]:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
     return {
         name: StoredRows(file, np.array(chosen, dtype=np.int64)) for name, chosen in numbers.items()
+    }
+
+
+def fingerprint(digests: npt.NDArray[np.void], labels: npt.NDArray[np.int8]) -> str:
+    """Return the SHA-256 over texts and labels, whatever their order.
+
+    `digests` holds the `text_hash` of each text as 32 bytes.
+    """
+    total = hashlib.sha256()
+    for place, row in enumerate(np.lexsort((labels, digests)).tolist()):
+        line = f"{digests[row].tobytes().hex()} {labels[row]}".encode()
+        total.update(b"\n" + line if place else line)
+    return total.hexdigest()
+
+
+def count_labels(splits: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, Any]:
+    """Return how many rows each split holds, and how many of each class, ready for JSON."""
+    classes = {}
+    for name, labels in splits.items():
+        values, counts = np.unique(labels, return_counts=True)
+        classes[name] = {
+            CLASS_NAMES[value]: int(count) for value, count in zip(values, counts, strict=True)
+        }
+    return {"rows": {name: len(labels) for name, labels in splits.items()}, "classes": classes}
+
+
+def describe(splits: Mapping[str, StoredRows]) -> dict[str, Any]:
+    """Return what `read_splits` gave in figures: counts, fingerprint, leakage; ready for JSON."""
+    rows = StoredRows.joined(list(splits.values()))
+    digests, labels, provenances = bytearray(), array("b"), Counter[str]()
+    for row in rows:
+        digests += bytes.fromhex(text_hash(row.text))
+        labels.append(row.label)
+        provenances[row.provenance or "unknown"] += 1
+    of_rows = np.frombuffer(labels, dtype=np.int8)
+    edges = np.cumsum([len(part) for part in splits.values()])
+    places = dict(zip(splits, np.split(np.arange(len(rows)), edges[:-1]), strict=True))
+    similarity = TextSimilarity(Texts(rows))
+    return {
+        "fingerprint": fingerprint(np.frombuffer(bytes(digests), dtype="V32"), of_rows),
+        **count_labels({name: of_rows[chosen] for name, chosen in places.items()}),
+        "provenance": dict(provenances),
+        "split": {"by": "file", "reason": ""},
+        "leakage": similarity.leakage(places["train"], places["test"]),
     }
 
 
