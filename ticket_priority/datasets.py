@@ -130,6 +130,7 @@ class _Rows:
         self.spool.finish()
         self.digests = np.frombuffer(bytes(digests), dtype="S1").view("V32")
         self.labels = np.frombuffer(labels, dtype=np.int8)
+        self.same_texts = agreement(self.digests, self.labels)
         self.kept = deduplicate(self.digests, self.labels, dropped=self.dropped)
         self.labels, self.digests = self.labels[self.kept], self.digests[self.kept]
         self.provenances = np.frombuffer(provenances, dtype=np.int8)[self.kept]
@@ -168,7 +169,9 @@ class _Rows:
                 for place, count in _counts(self.provenances).items()
             },
             "split": {"by": found.kind, "reason": found.reason},
+            "same_texts": self.same_texts,
             "near_copies": {
+                **agreement(groups, self.labels),
                 "groups": len(sizes),
                 "rows_in_groups": int(sizes[sizes > 1].sum()),
                 "largest": sizes[:_LARGEST_GROUPS].tolist(),
@@ -272,6 +275,25 @@ def deduplicate(
         dropped["duplicate"] += int(size) - 1
         kept.append(copies[labels[copies] == ranking[0][0]][:1])
     return np.sort(np.concatenate(kept))
+
+
+def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[str, Any]:
+    """Say how often two rows of one group bear the same label.
+
+    `share` is None where no group has two rows. A group counts by its rows, not by its pairs, or
+    one large group would be all there is.
+    """
+    _, places = np.unique(groups, return_inverse=True)
+    counts = np.zeros((int(places.max(initial=-1)) + 1, len(CLASS_NAMES)), dtype=np.int64)
+    np.add.at(counts, (places, labels), 1)
+    counts = counts[counts.sum(axis=1) > 1]
+    sizes = counts.sum(axis=1)
+    pairs, agreeing = sizes * (sizes - 1), (counts * (counts - 1)).sum(axis=1)
+    return {
+        "compared": int(sizes.sum()),
+        "conflicting": int((agreeing < pairs).sum()),
+        "share": float((agreeing / pairs * sizes).sum() / sizes.sum()) if len(sizes) else None,
+    }
 
 
 def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> None:

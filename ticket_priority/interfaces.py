@@ -86,6 +86,16 @@ class LabelledText:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSuspicion:
+    """A row whose label is likely wrong: its place, its class id, and the one it looks like."""
+
+    place: int
+    label: int
+    looks_like: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """Everything a training run can be told. Raises ValueError on an impossible value.
 

@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 
 from ticket_priority import artifacts, classifiers, datasets, training_report
 from ticket_priority.conf import GATE_METRICS, get_settings
+from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import DatasetError, TrainingError, TrainingInProgressError
 from ticket_priority.interfaces import (
     Classifier,
@@ -85,6 +86,8 @@ def train_model(
         dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
         for line in training_report.data_lines(dataset.summary()):
             progress(line)
+        for finding in diagnose(dataset, learning_curve=False).findings():
+            progress(f"Note: {finding}")
         result = fit(
             dataset.train,
             dataset.validation,
