@@ -7,7 +7,7 @@ import stat
 import tempfile
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,25 @@ def hundred_days(*, days: int = 100) -> None:
 
 def timed_source() -> TicketSource:
     return replace(get_source(Ticket), text_fields=("description",), created_field="created_at")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00.000000+00:00"),
+        (datetime(2026, 1, 2, 3), "2026-01-02T02:00:00.000000+00:00"),
+        (date(2026, 1, 2), "2026-01-01T23:00:00.000000+00:00"),
+        (datetime.min, ""),
+        (None, ""),
+        ("yesterday", ""),
+    ],
+)
+def test_a_time_of_creation_is_kept_in_one_form(settings: Any, value: Any, expected: str) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    ticket = Ticket()
+    ticket.created_at = value
+    assert datasets._created_at(ticket, "created_at") == expected
+    assert datasets._created_at(ticket, None) == ""
 
 
 @pytest.mark.django_db

@@ -1,6 +1,6 @@
 """From ticket tables to training examples: labels people gave, de-duplicated, grouped, split.
 
-Tables are read in batches and texts wait on disk, so memory holds about 250 bytes a ticket,
+Tables are read in batches and texts wait on disk, so memory holds about 300 bytes a ticket,
 however long its text is.
 """
 
@@ -336,7 +336,11 @@ def _created_at(ticket: models.Model, name: str | None) -> str:
     if not isinstance(value, datetime):
         return ""
     aware = timezone.make_aware(value) if timezone.is_naive(value) else value
-    return aware.astimezone(UTC).isoformat(timespec="microseconds")
+    try:
+        return aware.astimezone(UTC).isoformat(timespec="microseconds")
+    except OverflowError:
+        # The year 1 or 9999, as some hosts write for "unknown".
+        return ""
 
 
 def _seconds(created_at: str) -> float:
