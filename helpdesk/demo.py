@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,6 @@ from django.utils import timezone
 
 from helpdesk.access import AGENTS_GROUP
 from helpdesk.models import Comment, Queue, Ticket
-from ticket_priority.datasets import near_copy_key
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.priorities import Priority
 from ticket_priority.text import join_fields
@@ -115,7 +114,11 @@ def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
 
 
 def labelled_and_open_texts() -> tuple[list[LabelledText], list[LabelledText]]:
-    """Return the demo tickets as training sees them: the labelled ones, and those held out."""
+    """Return the demo tickets as training sees them: the labelled ones, and those held out.
+
+    They come in the order in which `load_demo_tickets` dates them, so training splits them alike.
+    """
+    now = datetime(2026, 1, 1, tzinfo=UTC)
     tickets = list(read_demo_tickets())
     open_ids = held_out(tickets)
     labelled: list[LabelledText] = []
@@ -125,9 +128,10 @@ def labelled_and_open_texts() -> tuple[list[LabelledText], list[LabelledText]]:
         row = LabelledText(
             text=text,
             label=Priority.from_slug(ticket.priority).value,
-            group=near_copy_key(text),
             pk=ticket.id,
             language=ticket.language,
+            provenance="host",
+            created_at=_past_day(ticket, now).isoformat(timespec="microseconds"),
         )
         (unseen if ticket.id in open_ids else labelled).append(row)
     return labelled, unseen
@@ -220,11 +224,10 @@ def _past_ticket(
     demo: DemoTicket, team: Sequence[User], queues: dict[str, Queue], now: datetime
 ) -> Ticket:
     ticket = _ticket(demo, queues)
-    days = 2 + _number(demo.id, "day", HISTORY_DAYS - 2)
-    ticket.created_at = _office_hours(now - timedelta(days=days), demo.id)
+    ticket.created_at = _past_day(demo, now)
     ticket.priority = Priority.from_slug(demo.priority)
     ticket.assignee = team[_number(demo.id, "assignee", len(team))]
-    old = days > 30
+    old = _days_ago(demo) > 30
     ticket.status = Ticket.Status.CLOSED if old else Ticket.Status.SOLVED
     return ticket
 
@@ -280,9 +283,14 @@ def _backdate(tickets: Sequence[Ticket]) -> None:
         rows.filter(status__in=done).update(updated_at=F("created_at") + timedelta(days=1))
 
 
-def _office_hours(day: datetime, key: str) -> datetime:
-    minutes = _number(key, "minute", 11 * 60)
-    return day.replace(hour=7, minute=0, second=0) + timedelta(minutes=minutes)
+def _days_ago(demo: DemoTicket) -> int:
+    return 2 + _number(demo.id, "day", HISTORY_DAYS - 2)
+
+
+def _past_day(demo: DemoTicket, now: datetime) -> datetime:
+    """Return when a ticket of the history came in, within office hours."""
+    morning = (now - timedelta(days=_days_ago(demo))).replace(hour=7, minute=0, second=0)
+    return morning + timedelta(minutes=_number(demo.id, "minute", 11 * 60))
 
 
 def _number(key: str, purpose: str, below: int = 2**32) -> int:

@@ -108,6 +108,9 @@ def test_the_demo_is_clean() -> None:
         ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
         ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
         ({"SOURCES": ["desk.Case"]}, "ticket_priority.E009"),
+        ({"LABEL_WEIGHTS": {"rumour": 0.5}}, "ticket_priority.E025"),
+        ({"LABEL_WEIGHTS": {"host": 0}}, "ticket_priority.E025"),
+        ({"LABEL_WEIGHTS": 0.5}, "ticket_priority.E025"),
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
         ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
@@ -124,6 +127,7 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
     "value",
     [
         {"API_THROTTLE_RATE": None, "API_MAX_TEXTS": 1},
+        {"LABEL_WEIGHTS": {"host": 0.5, "override": 2}},
         {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
         {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
     ],

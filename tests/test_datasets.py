@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
+import stat
+import tempfile
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import ticket_priority
 from helpdesk.models import Ticket
 from ticket_priority import datasets
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.interfaces import LabelledText
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source
+from ticket_priority.sources import TicketSource, get_source
 
 
 def labels() -> dict[str, int]:
@@ -123,49 +129,212 @@ def test_too_little_to_learn_from_is_said(rows: list[tuple[str, int]], message: 
         datasets.build([get_source(Ticket)])
 
 
-def example(text: str, label: int) -> LabelledText:
-    return LabelledText(text=text, label=label, group=datasets.near_copy_key(text))
+def provenances() -> dict[str, str]:
+    rows = datasets.labelled_texts(get_source(Ticket))
+    return {row.text: row.provenance for row in rows}
+
+
+@pytest.mark.django_db
+def test_a_label_knows_why_it_is_believed(active_model: ModelVersion) -> None:
+    bulk(("imported", 0))
+    Ticket.objects.create(subject="typo with a priority", priority=2)
+    for subject, priority in (("outage overruled", Priority.LOW), ("outage right", Priority.HIGH)):
+        ticket_priority.override(Ticket.objects.create(subject=subject), priority)
+    changed = Ticket.objects.create(subject="outage changed in the host")
+    twice = Ticket.objects.create(subject="outage overruled and changed in the host")
+    ticket_priority.override(twice, Priority.LOW)
+    Ticket.objects.filter(pk__in=[changed.pk, twice.pk]).update(priority=1)
+    assert provenances() == {
+        "imported": "host",
+        "typo with a priority": "host",
+        "outage overruled": "override",
+        "outage right": "confirmation",
+        "outage changed in the host": "host_change",
+        "outage overruled and changed in the host": "host_change",
+    }
+
+
+@pytest.mark.django_db
+def test_a_prediction_left_on_a_ticket_that_a_person_worked_on_is_a_label(
+    active_model: ModelVersion,
+) -> None:
+    for subject in ("outage worked on", "outage unseen"):
+        Ticket.objects.create(subject=subject, status="solved" if "worked" in subject else "open")
+    source = replace(get_source(Ticket), reviewed=lambda rows: rows.filter(status="solved"))
+    dropped: Counter[str] = Counter()
+    (row,) = datasets.labelled_texts(source, dropped=dropped)
+    assert (row.text, row.label, row.provenance) == ("outage worked on", 2, "reviewed")
+    assert dropped == {"unreviewed prediction": 1}
+    strict = replace(source, labelled=lambda rows: rows.none())
+    assert [row.text for row in datasets.labelled_texts(strict)] == ["outage worked on"]
+
+
+@pytest.mark.django_db
+def test_a_predicted_default_is_a_label_only_once_it_was_reviewed(
+    active_model: ModelVersion,
+) -> None:
+    """A host's default means that nobody decided, until the model says the same and one sees it."""
+    source = replace(get_source(Ticket), unset=(None, 2))
+    Ticket.objects.create(subject="outage", status="solved")
+    bulk(("default and never predicted", 2))
+    assert list(datasets.labelled_texts(source)) == []
+    reviewed = replace(source, reviewed=lambda rows: rows)
+    assert [row.text for row in datasets.labelled_texts(reviewed)] == ["outage"]
+
+
+@pytest.mark.django_db
+def test_a_label_weighs_what_the_settings_say_of_its_provenance(settings: Any) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "LABEL_WEIGHTS": {"override": 3}}
+    bulk(("imported", 0), ("overruled", 0))
+    ticket_priority.override(Ticket.objects.get(description="overruled"), Priority.HIGH)
+    rows = datasets.labelled_texts(get_source(Ticket))
+    assert {row.text: row.weight for row in rows} == {"imported": 1.0, "overruled": 3.0}
+
+
+@pytest.mark.django_db
+def test_a_table_is_read_in_batches_and_completely(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr(datasets, "_BATCH", 20)
+    bulk(*((f"ticket {index}", index % 3) for index in range(50)))
+    get_source(Ticket)
+    labels()
+    with django_assert_num_queries(3 * 4):
+        assert len(labels()) == 50
+
+
+def words_of(name: str, count: int) -> str:
+    """Return words that no text of another name has."""
+    stem = name.translate(str.maketrans("0123456789", "qrstuvwxyz"))
+    return " ".join(f"{stem}{letter}" for letter in "abcdefghijklmnop"[:count])
+
+
+def hundred_days(*, days: int = 100) -> None:
+    """Three tickets a day in words of their own, of every class."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    for day in range(days):
+        for label in range(3):
+            text = words_of(f"{'xyz'[label]}{day}", 8)
+            Ticket.objects.bulk_create(
+                [
+                    Ticket(
+                        subject=f"day {day}",
+                        description=text,
+                        priority=label,
+                        created_at=first + timedelta(days=day),
+                    )
+                ]
+            )
+
+
+def timed_source() -> TicketSource:
+    return replace(get_source(Ticket), text_fields=("description",), created_field="created_at")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00.000000+00:00"),
+        (datetime(2026, 1, 2, 3), "2026-01-02T02:00:00.000000+00:00"),
+        (date(2026, 1, 2), "2026-01-01T23:00:00.000000+00:00"),
+        (datetime.min, ""),
+        (None, ""),
+        ("yesterday", ""),
+    ],
+)
+def test_a_time_of_creation_is_kept_in_one_form(settings: Any, value: Any, expected: str) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    ticket = Ticket()
+    ticket.created_at = value
+    assert datasets._created_at(ticket, "created_at") == expected
+    assert datasets._created_at(ticket, None) == ""
+
+
+@pytest.mark.django_db
+def test_the_newest_tickets_are_the_test() -> None:
+    hundred_days()
+    dataset = datasets.build([timed_source()])
+    assert dataset.summary()["split"] == {"by": "time", "reason": ""}
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert [len(rows) for rows in splits] == [210, 45, 45]
+    oldest = [min(row.created_at for row in rows) for rows in splits]
+    newest = [max(row.created_at for row in rows) for rows in splits]
+    assert newest[0] <= oldest[1] <= newest[1] <= oldest[2]
+
+
+@pytest.mark.django_db
+def test_tickets_of_one_import_are_split_at_random() -> None:
+    bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
+    dataset = datasets.build([timed_source()])
+    assert dataset.summary()["split"] == {
+        "by": "random",
+        "reason": "the tickets were created on too few days: 1, not 14",
+    }
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("created_field", [None, "created_at"])
+def test_near_copies_never_straddle(created_field: str | None) -> None:
+    hundred_days()
+    for ticket in Ticket.objects.filter(subject__in=["day 5", "day 50", "day 80"]):
+        ticket.pk, ticket.description = None, f"{ticket.description} thanks"
+        ticket.created_at = datetime(2026, 4, 10, tzinfo=UTC)
+        Ticket.objects.bulk_create([ticket])
+    dataset = datasets.build([replace(timed_source(), created_field=created_field)])
+    figures = dataset.summary()
+    assert figures["near_copies"]["rows_in_groups"] == 18
+    assert figures["near_copies"]["largest"] == [2, 2, 2, 2, 2]
+    assert figures["leakage"]["near_copies"] == 0
+    places: dict[str, set[str]] = {}
+    for name in ("train", "validation", "test"):
+        for row in getattr(dataset, name):
+            places.setdefault(row.group, set()).add(name)
+    assert {len(splits) for splits in places.values()} == {1}
+    assert len(places) == 300
+
+
+@pytest.mark.django_db
+def test_a_summary_counts_provenances_and_can_be_stored() -> None:
+    bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
+    ticket_priority.override(Ticket.objects.filter(priority=2)[0], Priority.LOW)
+    summary = datasets.build([get_source(Ticket)]).summary()
+    assert summary["provenance"] == {"override": 1, "host": 89}
+    assert json.loads(json.dumps(summary)) == summary
+
+
+@pytest.mark.django_db
+def test_texts_wait_in_a_private_file_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
+    dataset = datasets.build([get_source(Ticket)])
+    (folder,) = tmp_path.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    del dataset
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def kept_of(*pairs: tuple[str, int]) -> tuple[list[tuple[str, int]], Counter[str]]:
+    """Return the pairs of text and label that deduplication keeps, and the counts of the others."""
+    dropped: Counter[str] = Counter()
+    digests, labels = digested(*pairs)
+    kept = datasets.deduplicate(digests, labels, dropped=dropped)
+    return [pairs[place] for place in kept], dropped
+
+
+def digested(*pairs: tuple[str, int]) -> tuple[Any, Any]:
+    digests = np.array([hashlib.sha256(text.encode()).digest() for text, _ in pairs], dtype="V32")
+    return digests, np.array([label for _, label in pairs], dtype=np.int8)
 
 
 def test_duplicates_go_and_the_majority_decides() -> None:
-    dropped: Counter[str] = Counter()
-    rows = [example("a", 1), example("a", 1), example("a", 2), example("b", 0), example("b", 2)]
-    kept = datasets.deduplicate(rows, dropped=dropped)
-    assert [(row.text, row.label) for row in kept] == [("a", 1)]
+    kept, dropped = kept_of(("a", 1), ("a", 1), ("a", 2), ("b", 0), ("b", 2), ("c", 0))
+    assert kept == [("a", 1), ("c", 0)]
     assert dropped == {"duplicate": 2, "conflicting labels": 2}
+    assert kept_of() == ([], {})
 
 
-@given(
-    st.lists(st.tuples(st.text("abc 12!", min_size=1, max_size=8), st.integers(0, 2)), max_size=80)
-)
-def test_splits_share_no_near_copies_and_lose_nothing(pairs: list[tuple[str, int]]) -> None:
-    rows = [example(text, label) for text, label in pairs]
-    splits = datasets.split(rows)
-    assert sum(map(len, splits)) == len(rows)
-    groups = [{row.group for row in part} for part in splits]
-    assert not groups[0] & groups[1]
-    assert not groups[0] & groups[2]
-    assert not groups[1] & groups[2]
-
-
-def test_a_split_is_stratified_and_the_same_every_time() -> None:
-    rows = [example(f"{'word ' * index}x", index % 3) for index in range(1, 301)]
-    train, validation, test = datasets.split(rows)
-    assert (len(train), len(validation), len(test)) == (210, 45, 45)
-    assert Counter(row.label for row in test) == {0: 15, 1: 15, 2: 15}
-    again = datasets.split(list(reversed(rows)))
-    assert {row.text for row in again[2]} == {row.text for row in test}
-
-
-def test_few_rows_move_when_tickets_are_added() -> None:
-    rows = [example(f"{'word ' * index}x", index % 3) for index in range(1, 301)]
-    more = rows + [example(f"{'other ' * index}y", index % 3) for index in range(1, 31)]
-    before = {row.text for row in datasets.split(rows)[2]}
-    after = {row.text for row in datasets.split(more)[0]}
-    assert len(before & after) <= 3
-
-
-def test_the_fingerprint_changes_with_a_label_and_not_with_the_order() -> None:
-    rows = [example("a", 1), example("b", 2)]
-    assert datasets.fingerprint(rows) == datasets.fingerprint(rows[::-1])
-    assert datasets.fingerprint(rows) != datasets.fingerprint([rows[0], example("b", 1)])
+def test_the_row_that_is_kept_bears_the_label_of_the_majority() -> None:
+    assert kept_of(("a", 2), ("a", 1), ("a", 1))[0] == [("a", 1)]

@@ -46,8 +46,7 @@ def metrics() -> dict[str, Any]:
 def unseen() -> list[LabelledText]:
     """The demo tickets that the starter was neither fitted to nor chosen by."""
     labelled, still_open = labelled_and_open_texts()
-    _train, _validation, test = datasets.split(datasets.deduplicate(labelled))
-    return [*test, *still_open]
+    return [*datasets.assemble(labelled).test, *still_open]
 
 
 @pytest.mark.sqlite
@@ -61,8 +60,9 @@ class TestArtefact:
         self, metrics: dict[str, Any]
     ) -> None:
         labelled, _still_open = labelled_and_open_texts()
-        train, validation, _test = datasets.split(datasets.deduplicate(labelled))
-        assert metrics["starter"]["fitted_to"] == datasets.fingerprint([*train, *validation]), (
+        dataset = datasets.assemble(labelled)
+        seen = datasets.assemble([*dataset.train, *dataset.validation])
+        assert metrics["starter"]["fitted_to"] == seen.fingerprint, (
             "The demo tickets or their split have changed: run manage.py build_starter_model"
         )
 

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,16 +21,52 @@ _CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A published, verified artefact. `digest` is the SHA-256 of its manifest."""
+    """A verified artefact. `digest` is the SHA-256 of its manifest, which lists its `files`.
+
+    `dataset` describes what it was trained on, where that is known.
+    """
 
     directory: Path
     kind: str
     digest: str
     metrics: dict[str, Any]
+    files: tuple[str, ...] = ()
+    dataset: dict[str, Any] = field(default_factory=dict)
 
 
-def publish(staged: Path, root: Path, name: str) -> Artifact:
-    """Copy the files of `staged` to `root/name` with a manifest, in one atomic step.
+def write(staged: Path, directory: Path) -> Artifact:
+    """Copy the files of `staged` to a folder that is new or empty, the manifest last.
+
+    For a place that cannot rename folders, such as a mounted bucket: what is half written there
+    has no manifest and so is no artefact. Raises ArtifactError.
+    """
+    try:
+        check_unused(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in _files(staged):
+            shutil.copyfile(path, directory / path.name)
+        _write_manifest(directory)
+    except OSError as error:
+        raise ArtifactError(f"Cannot write the artefact to {directory}: {error}.") from error
+    return read(directory)
+
+
+def check_unused(directory: Path) -> None:
+    """Raise ArtifactError when something lies at `directory` already."""
+    try:
+        taken = any(directory.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ArtifactError(f"{directory} is no folder to write to: {error.strerror}.") from error
+    if taken:
+        raise ArtifactError(f"{directory} is not empty: name another folder for the artefact.")
+
+
+def publish(
+    staged: Path, root: Path, name: str, *, files: Collection[str] | None = None
+) -> Artifact:
+    """Copy files of `staged` (default: all) to `root/name` with a manifest, in one atomic step.
 
     Raises ArtifactError when a file is missing, the name is taken or `root` cannot be written;
     nothing is left behind then.
@@ -41,8 +78,8 @@ def publish(staged: Path, root: Path, name: str) -> Artifact:
             raise ArtifactError(f"{target} exists already: publish under another name.")
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         try:
-            for path in sorted(staged.iterdir()):
-                if path.is_file() and path.name != ArtifactFile.MANIFEST:
+            for path in _files(staged):
+                if files is None or path.name in files:
                     shutil.copyfile(path, temporary / path.name)
             _write_manifest(temporary)
             read(temporary)
@@ -57,6 +94,15 @@ def publish(staged: Path, root: Path, name: str) -> Artifact:
             'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
         ) from error
     return read(target)
+
+
+def take(artifact: Artifact, root: Path, name: str) -> Artifact:
+    """Publish a verified artefact from elsewhere; raises ArtifactError, also if it changes."""
+    taken = publish(artifact.directory, root, name, files=artifact.files)
+    if taken.digest != artifact.digest:
+        remove(taken.directory)
+        raise ArtifactError(f"{artifact.directory} changed while it was copied: try again.")
+    return taken
 
 
 def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
@@ -83,15 +129,18 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path} lists no {' and '.join(REQUIRED_FILES)}.")
     for name, expected in files.items():
         _verify_file(directory, name, expected)
-    config = _parse((directory / ArtifactFile.CONFIG).read_bytes(), directory / ArtifactFile.CONFIG)
+    config = _parse_file(directory / ArtifactFile.CONFIG)
     if config.get("classes") != list(CLASS_NAMES):
         raise ArtifactError(f"{directory} was trained for other classes than {CLASS_NAMES}.")
-    metrics_path = directory / ArtifactFile.METRICS
     return Artifact(
         directory=directory,
         kind=str(config.get("kind", "")),
         digest=digest,
-        metrics=_parse(metrics_path.read_bytes(), metrics_path),
+        metrics=_parse_file(directory / ArtifactFile.METRICS),
+        files=tuple(files),
+        dataset=(
+            _parse_file(directory / ArtifactFile.DATASET) if ArtifactFile.DATASET in files else {}
+        ),
     )
 
 
@@ -105,6 +154,11 @@ def sweep(root: Path) -> None:
 def remove(directory: Path) -> None:
     """Delete a folder that no model version names."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _files(staged: Path) -> list[Path]:
+    paths = (path for path in staged.iterdir() if path.name != ArtifactFile.MANIFEST)
+    return sorted(path for path in paths if path.is_file())
 
 
 def _write_manifest(directory: Path) -> None:
@@ -137,6 +191,10 @@ def _verify_file(directory: Path, name: str, expected: object) -> None:
         raise ArtifactError(f"{directory / name} cannot be read: {error.strerror}.") from error
     if actual != expected:
         raise ArtifactError(f"{directory / name} differs from its checksum: it was altered.")
+
+
+def _parse_file(path: Path) -> dict[str, Any]:
+    return _parse(path.read_bytes(), path)
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from django.utils.module_loading import import_string
 
 from ticket_priority import conf, linear_config, queue
 from ticket_priority.exceptions import SourceError
-from ticket_priority.interfaces import CLASS_NAMES, TrainingConfig
+from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, TrainingConfig
 from ticket_priority.sources import TicketSource, all_sources, register
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
@@ -79,6 +80,13 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint=f"Choose one of {', '.join(conf.GATE_METRICS)}.",
             id="ticket_priority.E008",
         )
+    weights = given.get("LABEL_WEIGHTS", {})
+    if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
+        yield checks.Error(
+            f"{conf.SETTING}['LABEL_WEIGHTS'] is {weights!r}.",
+            hint=f"Map {', '.join(PROVENANCES)} to numbers above 0.",
+            id="ticket_priority.E025",
+        )
     try:
         TrainingConfig(**given.get("TRAINING", {}))
     except (TypeError, ValueError) as error:
@@ -87,6 +95,12 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="Its keys are the fields of ticket_priority.interfaces.TrainingConfig.",
             id="ticket_priority.E004",
         )
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    provenance, weight = item
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return provenance in PROVENANCES and is_number and 0 < weight < math.inf
 
 
 def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
@@ -198,7 +212,7 @@ def _check_options(source: TicketSource) -> Iterator[checks.CheckMessage]:
             obj=source.model,
             id="ticket_priority.E015",
         )
-    for name in ("labelled", "visible_to", "changeable_by"):
+    for name in ("labelled", "reviewed", "visible_to", "changeable_by"):
         value = getattr(source, name)
         if isinstance(value, str) and not _is_importable(value):
             yield checks.Error(

@@ -27,7 +27,8 @@ class PluginSettings:
     (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
     how long a worker may sit on a batch before another takes it over; within
     `stale_form_minutes` of an async prediction, a form that puts the old value back is taken for
-    one that was opened before it. The first of `api_authentication_classes` names the challenge
+    one that was opened before it; `label_weights` maps a label's provenance to its weight in
+    training, 1 where it is left out. The first of `api_authentication_classes` names the challenge
     of a 401; `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
     """
@@ -55,6 +56,7 @@ class PluginSettings:
     stale_form_minutes: int = 60
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
+    label_weights: Mapping[str, float] = field(default_factory=dict)
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",

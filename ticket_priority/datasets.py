@@ -1,74 +1,201 @@
-"""From ticket tables to training examples: labels people gave, de-duplicated, grouped, split."""
+"""From ticket tables to training examples: labels people gave, de-duplicated, grouped, split.
+
+Tables are read in batches and texts wait on disk, so memory holds about 300 bytes a ticket,
+however long its text is.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
 from django.db import models, router
+from django.utils import timezone
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+except ImportError as error:
+    raise ImportError(
+        "Reading training data needs numpy. Install what training needs with: "
+        'pip install "django-ticket-priority[ml]"'
+    ) from error
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.interfaces import CLASS_NAMES, LabelledText
+from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, LabelledText, ProgressCallback
 from ticket_priority.models import Override, Prediction, plugin_database
+from ticket_priority.near_duplicates import TextSimilarity
 from ticket_priority.sources import TicketSource
+from ticket_priority.splits import Split, split
 from ticket_priority.text import text_hash
+from ticket_priority.training_data import Spool, StoredRows, Texts, count_labels, fingerprint
 
-TEST_SHARE: Final = 0.15
-VALIDATION_SHARE: Final = 0.15
 MIN_ROWS_A_CLASS: Final = 6
 """Fewer rows of a class than this cannot be spread over three splits and say anything."""
 
 _BATCH: Final = 2000
-_NOT_WORDS = re.compile(r"[\W\d_]+")
+_TOLD_EVERY: Final = 50_000
+_LARGEST_GROUPS: Final = 5
+
+Rows = npt.NDArray[np.int64]
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Three splits that share no near-copies. `fingerprint` is the SHA-256 of texts and labels.
 
-    `dropped` counts the rows left out, by reason.
+    `dropped` counts the rows left out, by reason; `figures` describes the rest, ready for JSON.
+    Rows are read from disk when asked for.
     """
 
-    train: list[LabelledText]
-    validation: list[LabelledText]
-    test: list[LabelledText]
+    train: Sequence[LabelledText]
+    validation: Sequence[LabelledText]
+    test: Sequence[LabelledText]
     fingerprint: str
     dropped: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.train) + len(self.validation) + len(self.test)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts by split and class, and the fingerprint, ready for JSON."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {
-            "fingerprint": self.fingerprint,
-            "dropped": self.dropped,
-            "rows": {name: len(rows) for name, rows in splits.items()},
-            "classes": {
-                name: {CLASS_NAMES[label]: count for label, count in sorted(_labels(rows).items())}
-                for name, rows in splits.items()
-            },
-        }
+        """Return the fingerprint, the counts, and how the rows were split, ready for JSON."""
+        return {"fingerprint": self.fingerprint, "dropped": self.dropped, **self.figures}
 
 
-def build(sources: Iterable[TicketSource], *, using: str | None = None) -> Dataset:
+def build(
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = _silent,
+) -> Dataset:
     """Read, clean and split every row whose priority a person set.
 
     Raises DatasetError when there are too few rows, or only one class, saying what to do.
     """
+    rows = _read(sources, using, progress)
+    _check_sufficient(rows.class_counts(), rows.dropped)
+    return rows.split()
+
+
+def collect(
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = _silent,
+) -> Dataset:
+    """Do as `build`, and be content with what there is, be it nothing."""
+    return _read(sources, using, progress).split()
+
+
+def assemble(rows: Iterable[LabelledText]) -> Dataset:
+    """Clean and split rows of one source that are at hand, as `build` does those of a table."""
+    return _Rows(((0, row) for row in rows), Counter()).split()
+
+
+def _read(sources: Iterable[TicketSource], using: str | None, progress: ProgressCallback) -> _Rows:
     dropped: Counter[str] = Counter()
-    rows = [row for source in sources for row in labelled_texts(source, using, dropped=dropped)]
-    unique = deduplicate(rows, dropped=dropped)
-    _check_sufficient(unique, dropped)
-    train, validation, test = split(unique)
-    return Dataset(train, validation, test, fingerprint(unique), dict(dropped))
+    rows = (
+        (origin, row)
+        for origin, source in enumerate(sources)
+        for row in labelled_texts(source, using, dropped=dropped)
+    )
+    return _Rows(rows, dropped, progress)
+
+
+def check_sufficient(dataset: Dataset) -> None:
+    """Raise DatasetError when there is too little to train on, saying what to do."""
+    counts: Counter[str] = Counter()
+    for split_counts in dataset.figures["classes"].values():
+        counts.update(split_counts)
+    labels = {CLASS_NAMES.index(name): count for name, count in counts.items()}
+    _check_sufficient(labels, dataset.dropped)
+
+
+class _Rows:
+    """The labelled tickets: texts on disk, and in memory what is counted and compared."""
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[int, LabelledText]],
+        dropped: Counter[str],
+        progress: ProgressCallback = _silent,
+    ) -> None:
+        """Take in rows, each with the number of its source; `dropped` fills while they come."""
+        self.dropped = dropped
+        self.spool = Spool()
+        names = list(PROVENANCES)
+        labels, provenances, origins = array("b"), array("b"), array("i")
+        created_at, digests = array("d"), bytearray()
+        for origin, row in rows:
+            self.spool.append(row)
+            labels.append(row.label)
+            provenances.append(names.index(row.provenance))
+            origins.append(origin)
+            created_at.append(_seconds(row.created_at))
+            digests += bytes.fromhex(text_hash(row.text))
+            if len(labels) % _TOLD_EVERY == 0:
+                progress(f"{len(labels)} labelled tickets read")
+        self.spool.finish()
+        self.digests = np.frombuffer(bytes(digests), dtype="S1").view("V32")
+        self.labels = np.frombuffer(labels, dtype=np.int8)
+        self.same_texts = agreement(self.digests, self.labels)
+        self.kept = deduplicate(self.digests, self.labels, dropped=self.dropped)
+        self.labels, self.digests = self.labels[self.kept], self.digests[self.kept]
+        self.provenances = np.frombuffer(provenances, dtype=np.int8)[self.kept]
+        self.origins = np.frombuffer(origins, dtype=np.int32)[self.kept]
+        self.created_at = np.frombuffer(created_at, dtype=np.float64)[self.kept]
+
+    def class_counts(self) -> dict[int, int]:
+        return _counts(self.labels)
+
+    def split(self) -> Dataset:
+        similarity = TextSimilarity(Texts(StoredRows(self.spool, self.kept)))
+        firsts = similarity.groups()
+        # The first row read names its group, so that a group keeps its name as it grows.
+        groups = similarity.keys[firsts]
+        timed = None if len(firsts) and np.isnan(self.created_at).all() else self.created_at
+        found = split(self.labels, groups, self.origins, timed)
+        rows = StoredRows(self.spool, self.kept, groups)
+        return Dataset(
+            train=rows.take(found.train),
+            validation=rows.take(found.validation),
+            test=rows.take(found.test),
+            fingerprint=fingerprint(self.digests, self.labels),
+            dropped=dict(self.dropped),
+            figures=self._figures(found, groups, similarity),
+        )
+
+    def _figures(
+        self, found: Split, groups: npt.NDArray[np.uint64], similarity: TextSimilarity
+    ) -> dict[str, Any]:
+        splits = {"train": found.train, "validation": found.validation, "test": found.test}
+        sizes = np.sort(np.unique(groups, return_counts=True)[1])[::-1]
+        return {
+            **count_labels({name: self.labels[rows] for name, rows in splits.items()}),
+            "provenance": {
+                list(PROVENANCES)[place]: count
+                for place, count in _counts(self.provenances).items()
+            },
+            "split": {"by": found.kind, "reason": found.reason},
+            "same_texts": self.same_texts,
+            "near_copies": {
+                **agreement(groups, self.labels),
+                "groups": len(sizes),
+                "rows_in_groups": int(sizes[sizes > 1].sum()),
+                "largest": sizes[:_LARGEST_GROUPS].tolist(),
+            },
+            "leakage": similarity.leakage(found.train, found.test),
+        }
 
 
 def labelled_texts(
@@ -81,114 +208,129 @@ def labelled_texts(
     batches; texts are normalised.
     """
     dropped = Counter() if dropped is None else dropped
-    overrides = Override.objects.using(plugin_database()).for_model(source.model)
-    overridden = dict(overrides.order_by("pk").values_list("object_id", "to_priority"))
-    keys: Any = overrides.ticket_keys(source.model)
-    if plugin_database() != (using or router.db_for_read(source.model)):
-        keys = list(keys)
-    rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
-    for batch in _batches(rows.iterator(chunk_size=_BATCH)):
-        predictions = Prediction.objects.using(plugin_database())
-        batch_keys = [ticket.pk for ticket in batch]
-        applied = predictions.applied_values(source.model, batch_keys)
-        undone = predictions.undone_keys(source.model, batch_keys) - overridden.keys()
+    weights = get_settings().label_weights
+    for batch in _batches(source, using):
+        judged = _Judge(source, batch, using)
         for ticket in batch:
-            key = str(ticket.pk)
-            current = source.label_of(ticket)
-            is_ours = current is not None and current in applied[key]
-            # Where every decision is recorded, a later change was nobody's: an escalation, say.
-            decided_last = source.record_changes and key in overridden
-            label = overridden.get(key) if current is None or is_ours or decided_last else current
-            if label is None and is_ours:
-                dropped["unreviewed prediction"] += 1
-            elif key in undone:
-                dropped["put back by a stale form"] += 1
-            elif label is None:
-                dropped["value maps to no class"] += 1
+            label, provenance = judged.label_of(ticket)
+            if label is None:
+                dropped[provenance] += 1
             elif not (text := source.text_of(ticket)):
                 dropped["empty text"] += 1
             else:
                 yield LabelledText(
                     text=text,
-                    label=int(label),
-                    group=near_copy_key(text),
+                    label=label,
                     source=source.label,
-                    pk=key,
-                    language=_language(source, ticket),
+                    pk=str(ticket.pk),
+                    language=_described(ticket, source.language_field),
+                    segment=_described(ticket, source.segment_field),
+                    created_at=_created_at(ticket, source.created_field),
+                    provenance=provenance,
+                    weight=float(weights.get(provenance, 1.0)),
                 )
 
 
+class _Judge:
+    """What is known of a batch of tickets, and which label follows from it."""
+
+    def __init__(
+        self, source: TicketSource, batch: Collection[models.Model], using: str | None
+    ) -> None:
+        self.source = source
+        keys = [ticket.pk for ticket in batch]
+        alias = plugin_database()
+        self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
+        overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
+        decisions = overrides.values_list("object_id", "from_priority", "to_priority")
+        self.decisions = {key: (before, after) for key, before, after in decisions}
+        self.reviewed = source.reviewed_keys(keys, using)
+        self.undone = Prediction.objects.using(alias).undone_keys(source.model, keys)
+
+    def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
+        """Return the label and its provenance, or None and why there is none."""
+        key = str(ticket.pk)
+        applied = self.applied[key]
+        current = self.source.label_of(ticket)
+        if current is None and key in self.reviewed:
+            # A host's default is no label, unless it was predicted and then seen.
+            current = self.source.meaning_of(self.source.value_of(ticket))
+            current = current if current in applied else None
+        is_ours = current is not None and current in applied
+        if (decision := self.decisions.get(key)) is not None:
+            before, after = decision
+            # Where every decision is recorded, a later change was nobody's: an escalation, say.
+            if current is None or is_ours or current == after or self.source.record_changes:
+                return after, "confirmation" if before == after else "override"
+        if key in self.undone and decision is None and not is_ours:
+            return None, "put back by a stale form"
+        if current is None:
+            return None, "value maps to no class"
+        if not is_ours:
+            return int(current), "host_change" if applied or decision else "host"
+        if key in self.reviewed:
+            return int(current), "reviewed"
+        return None, "unreviewed prediction"
+
+
 def deduplicate(
-    rows: Iterable[LabelledText], *, dropped: Counter[str] | None = None
-) -> list[LabelledText]:
-    """Keep one row of each text. A text that bears different labels equally often goes."""
+    digests: npt.NDArray[np.void],
+    labels: npt.NDArray[np.int8],
+    *,
+    dropped: Counter[str] | None = None,
+) -> Rows:
+    """Return one row's number for each digest. Where labels tie for most frequent, all go."""
     dropped = Counter() if dropped is None else dropped
-    by_text: dict[str, list[LabelledText]] = defaultdict(list)
-    for row in rows:
-        by_text[text_hash(row.text)].append(row)
-    kept = []
-    for copies in by_text.values():
-        ranking = _labels(copies).most_common(2)
+    if not len(digests):
+        return np.empty(0, dtype=np.int64)
+    order = np.argsort(digests, kind="stable")
+    sorted_digests = digests[order]
+    starts = np.flatnonzero(np.concatenate(([True], sorted_digests[1:] != sorted_digests[:-1])))
+    sizes = np.diff(np.concatenate((starts, [len(order)])))
+    kept = [order[starts[sizes == 1]]]
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+        copies = order[start : start + size]
+        ranking = Counter(labels[copies].tolist()).most_common(2)
         if len(ranking) == 2 and ranking[0][1] == ranking[1][1]:
-            dropped["conflicting labels"] += len(copies)
+            dropped["conflicting labels"] += int(size)
             continue
-        dropped["duplicate"] += len(copies) - 1
-        kept.append(next(row for row in copies if row.label == ranking[0][0]))
-    return kept
+        dropped["duplicate"] += int(size) - 1
+        kept.append(copies[labels[copies] == ranking[0][0]][:1])
+    return np.sort(np.concatenate(kept))
 
 
-def near_copy_key(text: str) -> str:
-    """Return a key that texts share when they differ only in case, digits and punctuation."""
-    words = _NOT_WORDS.sub(" ", text.casefold()).strip()
-    return hashlib.sha256((words or text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[str, Any]:
+    """Say how often two rows of one group bear the same label.
 
-
-def split(
-    rows: Sequence[LabelledText],
-) -> tuple[list[LabelledText], list[LabelledText], list[LabelledText]]:
-    """Return train, validation and test rows: stratified, groups kept whole, no random state.
-
-    Within a class, groups are ordered by their hash, so that rows keep their split, but for a few
-    at the borders, when tickets are added.
+    `share` is None where no group has two rows. A group counts by its rows, not by its pairs, or
+    one large group would be all there is.
     """
-    groups: dict[str, list[LabelledText]] = defaultdict(list)
-    for row in rows:
-        groups[row.group or row.text].append(row)
-    by_label: dict[int, list[str]] = defaultdict(list)
-    for key, members in groups.items():
-        by_label[_labels(members).most_common(1)[0][0]].append(key)
-    train: list[LabelledText] = []
-    validation: list[LabelledText] = []
-    test: list[LabelledText] = []
-    for _label, keys in sorted(by_label.items()):
-        keys.sort(key=text_hash)
-        first, second = len(keys) * TEST_SHARE, len(keys) * (TEST_SHARE + VALIDATION_SHARE)
-        for index, key in enumerate(keys):
-            target = test if index < first else validation if index < second else train
-            target.extend(groups[key])
-    return train, validation, test
+    _, places = np.unique(groups, return_inverse=True)
+    counts = np.zeros((int(places.max(initial=-1)) + 1, len(CLASS_NAMES)), dtype=np.int64)
+    np.add.at(counts, (places, labels), 1)
+    counts = counts[counts.sum(axis=1) > 1]
+    sizes = counts.sum(axis=1)
+    pairs, agreeing = sizes * (sizes - 1), (counts * (counts - 1)).sum(axis=1)
+    return {
+        "compared": int(sizes.sum()),
+        "conflicting": int((agreeing < pairs).sum()),
+        "share": float((agreeing / pairs * sizes).sum() / sizes.sum()) if len(sizes) else None,
+    }
 
 
-def fingerprint(rows: Iterable[LabelledText]) -> str:
-    """Return the SHA-256 over texts and labels, whatever their order."""
-    lines = sorted(f"{text_hash(row.text)} {row.label}" for row in rows)
-    return text_hash("\n".join(lines))
-
-
-def _check_sufficient(rows: Sequence[LabelledText], dropped: Counter[str]) -> None:
+def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> None:
     left_out = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
     remark = f" Left out: {left_out}." if left_out else ""
-    needed = get_settings().min_training_rows
-    if len(rows) < needed:
+    needed, rows = get_settings().min_training_rows, sum(counts.values())
+    if rows < needed:
         raise DatasetError(
-            f"There are {len(rows)} usable tickets whose priority a person set; training needs at "
+            f"There are {rows} usable tickets whose priority a person set; training needs at "
             f"least {needed}.{remark} Import labelled tickets, or set priorities in the admin."
         )
-    counts = _labels(rows)
     if len(counts) < 2:
         only = CLASS_NAMES[next(iter(counts))]
         raise DatasetError(
-            f"All {len(rows)} labelled tickets are {only}: there is nothing to learn. Label some "
+            f"All {rows} labelled tickets are {only}: there is nothing to learn. Label some "
             f'of the others; if the host\'s values are mapped wrongly, mend "from_host".{remark}'
         )
     for label, count in sorted(counts.items()):
@@ -199,15 +341,47 @@ def _check_sufficient(rows: Sequence[LabelledText], dropped: Counter[str]) -> No
             )
 
 
-def _labels(rows: Iterable[LabelledText]) -> Counter[int]:
-    return Counter(row.label for row in rows)
+def _counts(values: npt.NDArray[np.int8]) -> dict[int, int]:
+    return {int(value): int(count) for value, count in zip(*np.unique_counts(values), strict=True)}
 
 
-def _language(source: TicketSource, ticket: models.Model) -> str:
-    return str(getattr(ticket, source.language_field) or "") if source.language_field else ""
+def _described(ticket: models.Model, name: str | None) -> str:
+    value = getattr(ticket, name) if name else None
+    return "" if value is None else str(value)
 
 
-def _batches(rows: Iterable[models.Model]) -> Iterator[list[models.Model]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _BATCH)):
+def _created_at(ticket: models.Model, name: str | None) -> str:
+    """Return a point in time as `LabelledText.created_at` holds it; "" for what is none."""
+    value = getattr(ticket, name) if name else None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        return ""
+    aware = timezone.make_aware(value) if timezone.is_naive(value) else value
+    try:
+        return aware.astimezone(UTC).isoformat(timespec="microseconds")
+    except OverflowError:
+        # The year 1 or 9999, as some hosts write for "unknown".
+        return ""
+
+
+def _seconds(created_at: str) -> float:
+    return datetime.fromisoformat(created_at).timestamp() if created_at else float("nan")
+
+
+def _batches(source: TicketSource, using: str | None) -> Iterator[list[models.Model]]:
+    """Yield the rows that may bear a label, in batches, in the order of their keys.
+
+    By key, not by a cursor: MySQL and poolers of connections read a cursor's whole result at once.
+    """
+    keys: Any = Override.objects.using(plugin_database()).for_model(source.model)
+    keys = keys.ticket_keys(source.model)
+    if plugin_database() != (using or router.db_for_read(source.model)):
+        keys = list(keys)
+    rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
+    batch = list(rows[:_BATCH])
+    while batch:
         yield batch
+        if len(batch) < _BATCH:
+            return
+        batch = list(rows.filter(pk__gt=batch[-1].pk)[:_BATCH])

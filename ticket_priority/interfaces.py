@@ -14,6 +14,16 @@ MAX_TOKENS: Final[int] = 512
 """The longest input, in tokens, that a model may be given."""
 
 
+PROVENANCES: Final[dict[str, str]] = {
+    "override": "a person changed the priority, and the plugin recorded it",
+    "confirmation": "a person said that the priority is right, and the plugin recorded it",
+    "reviewed": "a person worked on the ticket and left the prediction as it was",
+    "host_change": "the host holds another value than the plugin wrote there",
+    "host": "the host holds a value that the plugin did not write",
+}
+"""Why a label is believed, strongest first."""
+
+
 class ArtifactFile:
     """File names inside a published artefact."""
 
@@ -22,6 +32,7 @@ class ArtifactFile:
     TOKENIZER: Final = "tokenizer.json"
     CONFIG: Final = "config.json"
     METRICS: Final = "metrics.json"
+    DATASET: Final = "dataset.json"
     MANIFEST: Final = "manifest.json"
 
 
@@ -55,7 +66,12 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """One training example: normalised text, class id, and where it came from."""
+    """One training example: normalised text, class id, and where it came from.
+
+    Rows of one `group` are near-copies. `provenance` is why the label is believed: a key of
+    `PROVENANCES`. `weight` multiplies the row's part in the training loss. `created_at` is when
+    the ticket was created, as ISO 8601 in UTC, always of one length, so that it sorts as text.
+    """
 
     text: str
     label: int
@@ -63,6 +79,20 @@ class LabelledText:
     source: str = ""
     pk: str = ""
     language: str = ""
+    segment: str = ""
+    created_at: str = ""
+    provenance: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSuspicion:
+    """A row whose label is likely wrong: its place, its class id, and the one it looks like."""
+
+    place: int
+    label: int
+    looks_like: int
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +118,7 @@ class TrainingConfig:
     precision: str = "auto"
     accelerator: str = "auto"
     devices: int | str = "auto"
+    num_nodes: int = 1
     strategy: str = "auto"
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
@@ -108,7 +139,7 @@ class TrainingConfig:
             "model_name must name a hub model, a folder, 'embedded' or 'linear'",
         )
         _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
-        for name in ("max_epochs", "batch_size", "accumulate_grad_batches"):
+        for name in ("max_epochs", "batch_size", "accumulate_grad_batches", "num_nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("learning_rate", "head_learning_rate", "gradient_clip_val"):
             value = getattr(self, name)

@@ -58,7 +58,8 @@ class TicketSource:
     `to_host` maps each class name to the host's own value; `from_host` maps the host's values
     back to class names (None: the inverse of `to_host`). `unset` lists the host values that mean
     "nobody has decided": by default None, the empty string and the field's own default.
-    `labelled` takes a queryset and returns the rows whose priority a person set.
+    `labelled` takes a queryset and returns the rows whose priority a person set, `reviewed` those
+    that a person has worked on: a prediction that was left as it was there is a label too.
     With `record_changes` a save that changes the priority is a decision too: see `decision_on`.
 
     `visible_to` and `changeable_by` take a queryset and a user and return the tickets that the
@@ -77,6 +78,7 @@ class TicketSource:
     language_field: str | None = None
     segment_field: str | None = None
     labelled: str | LabelledRows | None = None
+    reviewed: str | LabelledRows | None = None
     mode: str | None = None
     visible_to: str | UserRows | None = None
     changeable_by: str | UserRows | None = None
@@ -223,14 +225,25 @@ class TicketSource:
     ) -> models.QuerySet[Any]:
         """Rows whose value may be a label: `labelled` if given, else all that are not unset.
 
-        The rows with `decided_keys`, which people have overruled, are among them in any case.
+        The rows with `decided_keys`, which people have overruled, are among them in any case, and
+        so are those that people reviewed.
         """
         rows = self.queryset(using)
         decided = models.Q(pk__in=decided_keys)
+        if self.reviewed is not None:
+            decided |= models.Q(pk__in=_loaded(self.reviewed)(rows).order_by().values("pk"))
         if self.labelled is not None:
             chosen = _loaded(self.labelled)(rows).order_by().values("pk")
             return rows.filter(models.Q(pk__in=chosen) | decided)
         return rows.filter(~self.unset_condition() | decided)
+
+    def reviewed_keys(self, keys: Collection[Any], using: str | None = None) -> set[str]:
+        """Return which of these tickets people have worked on, by `str(pk)`."""
+        if self.reviewed is None:
+            return set()
+        rows: models.QuerySet[Any] = _loaded(self.reviewed)(self.queryset(using))
+        chosen = self.queryset(using).filter(pk__in=rows.order_by().values("pk"))
+        return {str(key) for key in chosen.filter(pk__in=keys).values_list("pk", flat=True)}
 
     def sees_all(self, user: Any) -> bool:
         """Say whether every ticket is visible to the user."""

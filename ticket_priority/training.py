@@ -13,9 +13,10 @@ from typing import Any, Final
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from ticket_priority import artifacts, classifiers, datasets
+from ticket_priority import artifacts, classifiers, datasets, training_report
 from ticket_priority.conf import GATE_METRICS, get_settings
-from ticket_priority.exceptions import TrainingError, TrainingInProgressError
+from ticket_priority.diagnosis import diagnose
+from ticket_priority.exceptions import DatasetError, TrainingError, TrainingInProgressError
 from ticket_priority.interfaces import (
     Classifier,
     LabelledText,
@@ -43,7 +44,6 @@ class TrainingOutcome:
     activated: bool
     reason: str
     compared_with: float | None
-    run_dir: Path
 
 
 def configure(**changes: Any) -> TrainingConfig:
@@ -83,8 +83,11 @@ def train_model(
         artifacts.sweep(root)
         fit = _load_trainer()
         progress("Reading labelled tickets")
-        dataset = datasets.build(all_sources() if sources is None else sources)
-        progress(_describe(dataset))
+        dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
+        for line in training_report.data_lines(dataset.summary()):
+            progress(line)
+        for finding in diagnose(dataset, learning_curve=False).findings():
+            progress(f"Note: {finding}")
         result = fit(
             dataset.train,
             dataset.validation,
@@ -94,31 +97,91 @@ def train_model(
             show_progress_bar=show_progress_bar,
         )
         progress("Publishing the artefact")
-        name = _free_name(root)
-        artifact = artifacts.publish(result.artifact_dir, root, name)
-        try:
-            progress("Comparing with the active version")
-            passes, reason, compared_with = _pass_gate(artifact, dataset.test, activate)
-            version = ModelVersion.objects.create(
-                name=name,
-                kind=artifact.kind,
-                directory=name,
-                digest=artifact.digest,
-                base_model=config.model_name,
-                metrics=artifact.metrics,
-                config=config.as_dict(),
-                dataset=dataset.summary(),
-                run_directory=str(result.run_dir),
-            )
-        except BaseException:
-            if not ModelVersion.objects.filter(name=name).exists():
-                artifacts.remove(artifact.directory)
-            raise
+        artifact = artifacts.publish(result.artifact_dir, root, _free_name(root))
+        outcome = _register(
+            artifact,
+            dataset.test,
+            activate,
+            progress,
+            base_model=config.model_name,
+            config=config.as_dict(),
+            dataset=dataset.summary(),
+            run_directory=str(result.run_dir),
+        )
         # Published and checked, so the staged copy is only a second half gigabyte.
         artifacts.remove(result.artifact_dir)
-        if passes:
-            version.activate()
-        return TrainingOutcome(version, passes, reason, compared_with, result.run_dir)
+        return outcome
+
+
+def import_model(
+    directory: Path,
+    *,
+    sources: Sequence[TicketSource] | None = None,
+    activate: str = "if-better",
+    progress: ProgressCallback = logger.info,
+) -> TrainingOutcome:
+    """Publish an artefact that was trained elsewhere, register, and activate by the gate.
+
+    Every file is compared with the artefact's manifest. The gate compares on the test split of
+    the labelled tickets here, where there are enough. Raises TrainingInProgressError,
+    TrainingError or ArtifactError; no version is registered then.
+    """
+    root = get_settings().artifact_root
+    with _training_lock(root):
+        _check_gate_metric()
+        artifacts.sweep(root)
+        progress(f"Verifying {directory}")
+        found = artifacts.read(directory)
+        progress("Reading labelled tickets to compare on")
+        try:
+            dataset = datasets.build(all_sources() if sources is None else sources)
+            test: Sequence[LabelledText] = dataset.test
+        except DatasetError as error:
+            progress(f"Not compared: {error}")
+            test = ()
+        progress("Publishing the artefact")
+        artifact = artifacts.take(found, root, _free_name(root))
+        run = artifact.metrics.get("training")
+        config = run.get("hyperparameters") if isinstance(run, dict) else None
+        config = config if isinstance(config, dict) else {}
+        return _register(
+            artifact,
+            test,
+            activate,
+            progress,
+            base_model=str(config.get("model_name", ""))[:300],
+            config=config,
+            dataset=artifact.dataset,
+        )
+
+
+def _register(
+    artifact: artifacts.Artifact,
+    test: Sequence[LabelledText],
+    activate: str,
+    progress: ProgressCallback,
+    **fields: Any,
+) -> TrainingOutcome:
+    """Make a model version of a published artefact, which goes again if that fails."""
+    name = artifact.directory.name
+    try:
+        progress("Comparing with the active version")
+        passes, reason, compared_with = _pass_gate(artifact, test, activate)
+        version = ModelVersion.objects.create(
+            name=name,
+            kind=artifact.kind,
+            directory=name,
+            digest=artifact.digest,
+            metrics=artifact.metrics,
+            **fields,
+        )
+    except BaseException:
+        if not ModelVersion.objects.filter(name=name).exists():
+            artifacts.remove(artifact.directory)
+        raise
+    if passes:
+        version.activate()
+    return TrainingOutcome(version, passes, reason, compared_with)
 
 
 def _free_name(root: Path) -> str:
@@ -135,21 +198,25 @@ def _pass_gate(
 ) -> tuple[bool, str, float | None]:
     """Decide on activation; return the decision, why, and the active version's figure.
 
-    Both are scored as they are served, so a candidate that cannot be served is found here.
+    Both are scored as they are served, so a candidate that cannot be served is found here, also
+    where there is no `test` to compare on.
     """
     if activate == "never":
         return False, "activation was not asked for", None
     metric = get_settings().gate_metric
     try:
-        candidate_score = _score(
-            classifiers.build(candidate.kind, candidate.directory), test, metric
-        )
+        served = classifiers.build(candidate.kind, candidate.directory)
+        candidate_score = _score(served, test, metric)
     except Exception as error:
         logger.exception("The new version cannot be served")
         return False, f"the new version cannot be served: {error}", None
     active = ModelVersion.objects.active()
     if active is None:
         return True, "no version was active", None
+    if not test:
+        asked = activate == "always"
+        how = "activation was asked for" if asked else f"{active.name} stays active"
+        return asked, f"{how}: there are too few labelled tickets to compare on", None
     try:
         active_score = _score(classifiers.load(active), test, metric)
     except Exception as error:
@@ -164,7 +231,9 @@ def _pass_gate(
 
 
 def _score(classifier: Classifier, test: Sequence[LabelledText], metric: str) -> float:
-    answers = classifier.classify([row.text for row in test])
+    answers = classifier.classify([row.text for row in test] or ["A ticket."])
+    if not test:
+        return 0.0
     pairs = [(row.label, answer.priority) for row, answer in zip(test, answers, strict=True)]
     if metric == "accuracy":
         return sum(true == predicted for true, predicted in pairs) / len(pairs)
@@ -190,23 +259,18 @@ def _load_trainer() -> Trainer:
     return trainer
 
 
-def _describe(dataset: datasets.Dataset) -> str:
-    dropped = ", ".join(f"{count} {reason}" for reason, count in dataset.dropped.items() if count)
-    line = (
-        f"{len(dataset)} labelled tickets: {len(dataset.train)} to train, "
-        f"{len(dataset.validation)} to validate, {len(dataset.test)} to test"
-    )
-    return f"{line} (left out: {dropped})" if dropped else line
-
-
 def _check_settings(config: TrainingConfig) -> None:
     """Find out now what would otherwise be found out after hours of training."""
+    _check_gate_metric()
+    _check_writable(Path(config.output_dir))
+
+
+def _check_gate_metric() -> None:
     metric = get_settings().gate_metric
     if metric not in GATE_METRICS:
         raise TrainingError(
             f'TICKET_PRIORITY["GATE_METRIC"] is {metric!r}; choose {" or ".join(GATE_METRICS)}.'
         )
-    _check_writable(Path(config.output_dir))
 
 
 def _check_writable(directory: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,17 @@ def test_a_batch_is_padded_to_its_longest_text() -> None:
     assert batch["input_ids"][0, 3:].tolist() == [0, 0]
     assert batch["labels"].tolist() == [2, 2]
     assert {value.dtype for value in batch.values()} == {torch.int64}
+
+
+def test_weights_have_a_mean_of_one_and_are_left_out_where_all_are_the_same() -> None:
+    rows = [
+        replace(row, weight=weight)
+        for row, weight in zip(toy_rows(4, 1), (1, 1, 2, 4), strict=True)
+    ]
+    weights = TokenisedTexts(rows, tiny_tokenizer(), "", 64)[[3, 0]]["weights"]
+    assert weights.tolist() == [2.0, 0.5]
+    same = [replace(row, weight=3.0) for row in rows]
+    assert "weights" not in TokenisedTexts(same, tiny_tokenizer(), "", 64)[[0]]
 
 
 def test_texts_are_prefixed_and_cut_at_max_length() -> None:

@@ -132,6 +132,27 @@ def test_the_csv_file_holds_every_agreed_metric(result: TrainingResult) -> None:
     assert tested == pytest.approx([result.metrics["model"]["accuracy"]])
 
 
+def test_where_labels_contradict_each_other_the_heavier_ones_are_learnt(
+    config: TrainingConfig, tmp_path: Path, no_export: None
+) -> None:
+    contradictions = [replace(row, label=2 - row.label) for row in TRAIN]
+    accuracies = []
+    for right, wrong in ((1.0, 0.1), (0.1, 1.0)):
+        result = trainer.fit(
+            [
+                *(replace(row, weight=right) for row in TRAIN),
+                *(replace(row, weight=wrong) for row in contradictions),
+            ],
+            VALIDATION,
+            TEST,
+            replace(config, output_dir=str(tmp_path)),
+            show_progress_bar=False,
+        )
+        accuracies.append(result.metrics["model"]["accuracy"])
+    assert accuracies[0] >= 0.9
+    assert accuracies[1] <= 0.7
+
+
 def test_progress_tells_of_every_epoch(result: TrainingResult, lines: list[str]) -> None:
     epochs = [line for line in lines if line.startswith("Epoch ")]
     assert [line.split(":")[0] for line in epochs] == [f"Epoch {n}/6" for n in range(1, 7)]

@@ -23,7 +23,9 @@ class TicketDataModule(LightningDataModule):
 
     `prefix` is put before every text, which is cut at `max_length` tokens. A batch holds
     `input_ids` and `attention_mask` [batch, seq] and `labels` [batch], all int64, padded to its
-    longest text; a batch has at most `batch_size` rows on each device. Training batches hold texts
+    longest text; a batch has at most `batch_size` rows on each device. Where the rows of a split
+    differ in weight, it holds their `weights` [batch] too, float32 with a mean of 1 over the
+    split. Training batches hold texts
     of similar length and are drawn anew each epoch from `seed` and the epoch; the other loaders go
     by length, shortest first.
     """
@@ -102,11 +104,16 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
         prefix: str,
         max_length: int,
     ) -> None:
-        self.labels = np.array([row.label for row in rows], dtype=np.int64)
+        self.labels = np.empty(len(rows), dtype=np.int64)
+        weights = np.ones(len(rows), dtype=np.float32)
         self.ids: list[np.ndarray[Any, np.dtype[np.int32]]] = []
         for start in range(0, len(rows), _TOKENISE_AT_ONCE):
+            # Rows may be read from disk, so each is taken once.
+            batch = rows[start : start + _TOKENISE_AT_ONCE]
+            self.labels[start : start + len(batch)] = [row.label for row in batch]
+            weights[start : start + len(batch)] = [row.weight for row in batch]
             encoded = tokenizer(
-                [prefix + row.text for row in rows[start : start + _TOKENISE_AT_ONCE]],
+                [prefix + row.text for row in batch],
                 truncation=True,
                 max_length=max_length,
                 padding=False,
@@ -114,6 +121,8 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
                 return_token_type_ids=False,
             )
             self.ids += [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        # A mean of 1, so that weights move rows against each other and not the learning rate.
+        self.weights = None if (weights == weights[:1]).all() else weights / weights.mean()
         self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
         pad = tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else 0
@@ -129,11 +138,14 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
             length = self.lengths[row]
             ids[place, :length] = self.ids[row]
             mask[place, :length] = 1
-        return {
+        batch = {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
             "labels": torch.from_numpy(self.labels[list(rows)]),
         }
+        if self.weights is not None:
+            batch["weights"] = torch.from_numpy(self.weights[list(rows)])
+        return batch
 
 
 class LengthBucketSampler(DistributedSampler[list[int]]):

@@ -41,7 +41,8 @@ def all_or_nothing(directory: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        partial.rename(directory)
+        # Not a rename alone: a mounted bucket renames no folders, so there it is copied.
+        shutil.move(partial, directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

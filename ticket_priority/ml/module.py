@@ -105,7 +105,11 @@ class TicketClassificationModule(LightningModule):
         return output
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean loss of the batch, each row's part multiplied by its weight if any."""
         loss, logits = self._score(batch)
+        if (weights := batch.get("weights")) is not None:
+            parts = nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+            loss = (parts * weights).mean()
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
         self.log(

@@ -195,7 +195,7 @@ class _Run:
     def _trainer(self, rows: int) -> Trainer:
         config = self.config
         devices = hardware.device_count(config)
-        spawned = devices > 1 and config.strategy == "auto"
+        spawned = devices > 1 and config.num_nodes == 1 and config.strategy == "auto"
         callbacks: list[Callback] = [
             ModelCheckpoint(
                 dirpath=self.checkpoints,
@@ -223,6 +223,7 @@ class _Run:
             return Trainer(
                 accelerator=config.accelerator,
                 devices=config.devices,
+                num_nodes=config.num_nodes,
                 strategy="ddp_spawn" if spawned else config.strategy,
                 precision=self.precision,  # type: ignore[arg-type]  # checked by Lightning
                 max_epochs=config.max_epochs,
@@ -231,7 +232,9 @@ class _Run:
                 logger=reporting.loggers(config, self.run_dir),
                 callbacks=callbacks,
                 default_root_dir=self.run_dir,
-                log_every_n_steps=max(1, min(10, rows // (config.batch_size * devices))),
+                log_every_n_steps=max(
+                    1, min(10, rows // (config.batch_size * devices * config.num_nodes))
+                ),
                 enable_progress_bar=self.show_progress_bar,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,

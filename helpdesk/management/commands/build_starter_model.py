@@ -54,9 +54,7 @@ class Command(BaseCommand):
         out: Path = options["out"]
         speaks = options["verbosity"] >= 1
         labelled, unseen = labelled_and_open_texts()
-        rows = datasets.deduplicate(labelled)
-        train, validation, test = datasets.split(rows)
-        dataset = datasets.Dataset(train, validation, test, datasets.fingerprint(rows))
+        dataset = datasets.assemble(labelled)
         with tempfile.TemporaryDirectory() as folder:
             staged = Path(folder) / "model"
             write_starter(dataset, unseen, staged, self.stdout.write if speaks else _silent)
@@ -110,7 +108,7 @@ def write_starter(
         "starter": {
             "release": __version__,
             "dataset": dataset.summary(),
-            "fitted_to": datasets.fingerprint(seen),
+            "fitted_to": datasets.assemble(seen).fingerprint,
             "unseen": {
                 name: _report(classifier, rows) | {"majority": baseline.majority(seen, rows)}
                 for name, rows in (

@@ -1,0 +1,201 @@
+"""Training from a file: a real process, with no Django to import."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.ml.conftest import toy_rows
+from ticket_priority import artifacts
+from ticket_priority.ml.__main__ import main
+from ticket_priority.serving.onnx import OnnxClassifier
+from ticket_priority.training_data import read_splits, write_splits
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_DJANGO = """
+import runpy, sys
+sys.modules["django"] = None
+sys.argv[0] = "ticket_priority.ml"
+runpy.run_module("ticket_priority.ml", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [replace(row, provenance="host") for row in toy_rows(150, seed=1)]
+    path = tmp_path / "data.jsonl"
+    splits = {"train": rows, "validation": toy_rows(36, seed=2), "test": toy_rows(36, seed=3)}
+    write_splits(path, splits, force=False)
+    return path
+
+
+@pytest.fixture
+def flags(tiny_encoder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def flags_of(epochs: int = 6) -> list[str]:
+        return [
+            f"--model-name={tiny_encoder}",
+            f"--output-dir={tmp_path / 'outputs'}",
+            f"--epochs={epochs}",
+            *("--batch-size=8", "--max-length=64", "--learning-rate=3e-3", "--threads=1"),
+            *("--accelerator=cpu", "--precision=32-true", "--no-quantize"),
+        ]
+
+    return flags_of
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_a_file_becomes_an_artefact_where_there_is_no_django(
+    data: Path, flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "bucket" / "model"
+    result = run("-c", WITHOUT_DJANGO, "fit", str(data), f"--out={out}", *flags())
+    assert result.returncode == 0, result.stderr
+    artifact = artifacts.read(out)
+    assert artifact.metrics["model"]["accuracy"] >= 0.9
+    assert artifact.dataset["rows"] == {"train": 150, "validation": 36, "test": 36}
+    assert artifact.dataset["provenance"] == {"host": 150, "unknown": 72}
+    assert set(artifact.files) == {
+        "config.json",
+        "dataset.json",
+        "metrics.json",
+        "model.onnx",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    assert OnnxClassifier(out, threads=1).classify(["outage fire"])[0].label == "high"
+    for words in ("150 to train", "Leakage: of 36 test tickets", "TF-IDF + LR", str(out)):
+        assert words in result.stdout
+    assert not list((tmp_path / "outputs").rglob("artifact")), "the copy in the run is not kept"
+
+
+def test_vertex_ai_says_by_variables_where_things_are(
+    data: Path,
+    flags: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A bucket is where Vertex AI mounts it; here a folder stands in for /gcs."""
+    monkeypatch.setattr("ticket_priority.ml.__main__._MOUNTED", str(tmp_path))
+    for name, place in (
+        ("TRAINING_DATA_URI", "gs://data.jsonl"),
+        ("MODEL_DIR", "gs://jobs/1/model/"),
+        ("CHECKPOINT_DIR", "gs://jobs/1/checkpoints/"),
+    ):
+        monkeypatch.setenv(f"AIP_{name}", place)
+    given = [flag for flag in flags(epochs=1) if "output-dir" not in flag]
+    assert main(["fit", "--json", *given]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["artifact"] == str(tmp_path / "jobs/1/model")
+    assert outcome["digest"] == artifacts.read(tmp_path / "jobs/1/model").digest
+    assert Path(outcome["run_dir"]).is_relative_to(tmp_path / "jobs/1/checkpoints")
+    assert list(Path(outcome["run_dir"], "checkpoints").glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit"], "Give DATA, or set AIP_TRAINING_DATA_URI"),
+        (["fit", "{data}"], "Give --out, or set AIP_MODEL_DIR"),
+        (["fit", "bq://project.table", "--out={out}"], "neither a path nor gs://"),
+        (["fit", "{data}", "--out={data}"], "is no folder to write to"),
+        (["fit", "{data}", "--out={taken}"], "is not empty"),
+        (["fit", "{taken}/line.jsonl", "--out={out}"], "line 1: it is not JSON"),
+        (["fit", "nothing.jsonl", "--out={out}"], "nothing.jsonl cannot be read"),
+        (["fit", "{data}", "--out={out}", "--epochs=0"], "max_epochs must be at least 1"),
+        (["fit", "{data}", "--out={out}", "--num-nodes=0"], "num_nodes must be at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_line(
+    arguments: list[str],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TRAINING_DATA_URI", "MODEL_DIR", "CHECKPOINT_DIR"):
+        monkeypatch.delenv(f"AIP_{name}", raising=False)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "line.jsonl").write_text("{\n")
+    places = {"data": data, "out": tmp_path / "out", "taken": taken}
+    assert main([argument.format(**places) for argument in arguments]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_split_is_named(
+    data: Path,
+    flags: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    splits: dict[str, Any] = {**read_splits(data), "validation": []}
+    write_splits(data, splits, force=True)
+    assert main(["fit", str(data), f"--out={tmp_path / 'out'}", *flags()]) == 1
+    assert "The validation split is empty" in capsys.readouterr().err
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_two_nodes_train_together_and_the_first_writes(
+    data: Path, flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Two torchrun agents, as on two machines, that meet at one address."""
+    out = tmp_path / "out"
+    port = free_port()
+    nodes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2"),
+                *(f"--node-rank={rank}", "--nproc-per-node=1", "--master-addr=127.0.0.1"),
+                *(f"--master-port={port}", "-m", "ticket_priority.ml", "fit", str(data)),
+                *(f"--out={out}", "--num-nodes=2", "--devices=1", "--strategy=ddp"),
+                *flags(epochs=3),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [node.communicate(timeout=240)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    artifact = artifacts.read(out)
+    assert artifact.metrics["training"]["epochs"] == 3
+    assert artifact.metrics["training"]["hyperparameters"]["num_nodes"] == 2
+    (last,) = (tmp_path / "outputs").rglob("last.ckpt")
+    steps = torch.load(last, weights_only=True)["global_step"]
+    assert steps == 3 * 10, "each node takes half of the 150 rows, in batches of eight"
+    assert "TF-IDF + LR" in said[0]
+    assert "TF-IDF + LR" not in said[1]

@@ -1,0 +1,65 @@
+"""Register a model that was trained on another machine."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ticket_priority import training_report
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.sources import find_sources
+from ticket_priority.training import ACTIVATE_CHOICES, import_model
+
+
+class Command(BaseCommand):
+    help = (
+        "Verify the artefact that `python -m ticket_priority.ml fit` wrote, publish and register "
+        "it, and activate it when it is at least as good as the active one on the labelled "
+        "tickets here."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("directory", type=Path, help="the artefact's folder")
+        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
+        parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        speaks = options["verbosity"] >= 1 and not options["json"]
+        say = self.stdout.write if speaks else _silent
+        try:
+            outcome = import_model(
+                options["directory"],
+                sources=find_sources(options["source"] or ()),
+                activate=options["activate"],
+                progress=say,
+            )
+        except TicketPriorityError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. The active model is as it was.", returncode=130) from None
+        version = outcome.version
+        if options["json"]:
+            summary = {
+                "model_version": version.name,
+                "activated": outcome.activated,
+                "reason": outcome.reason,
+                "dataset": version.dataset,
+                "metrics": version.metrics,
+            }
+            self.stdout.write(json.dumps(summary, indent=2))
+        if "model" in version.metrics:
+            for line in training_report.lines(version.metrics):
+                say(line)
+        say(f"Model version  {version.name}")
+        say(f"Active         {'yes' if outcome.activated else 'no'}: {outcome.reason}")
+        say(f"Artefact       {get_settings().artifact_root / version.directory}")
+
+
+def _silent(line: str) -> None:
+    pass

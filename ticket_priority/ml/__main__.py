@@ -1,0 +1,162 @@
+"""Train on any machine, with no Django and no database, on a file that a helpdesk exported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from ticket_priority import artifacts, training_arguments, training_report
+from ticket_priority.exceptions import TicketPriorityError, TrainingError
+from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult
+from ticket_priority.ml.fit import fit
+from ticket_priority.training_data import describe, read_splits
+
+_VERTEX: Final = {
+    "data": "AIP_TRAINING_DATA_URI",
+    "out": "AIP_MODEL_DIR",
+    "output_dir": "AIP_CHECKPOINT_DIR",
+}
+"""What Vertex AI tells a custom job by environment variable, by the argument it stands in for."""
+
+_BUCKET: Final = "gs://"
+_MOUNTED: Final = "/gcs/"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        _fit(options)
+    except TicketPriorityError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. No artefact was written.\n")
+        return 130
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> None:
+    data, out = _place(options, "data"), _place(options, "out")
+    if data is None or out is None:
+        missing = "DATA" if data is None else "--out"
+        raise TrainingError(f"Give {missing}, or set {_VERTEX['data' if data is None else 'out']}.")
+    config = _configuration(options)
+    # Every process of a distributed run comes here; the first one speaks and writes.
+    is_first = not getattr(rank_zero_only, "rank", 0)
+    speaks = is_first and not options.json and not options.quiet
+    artifacts.check_unused(out)
+    if speaks:
+        _say(f"Reading {data}")
+    splits = read_splits(data)
+    figures = describe(splits) if is_first else {}
+    if speaks:
+        for line in training_report.data_lines(figures):
+            _say(line)
+    result = fit(
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        config,
+        progress=_say if speaks else _keep_quiet,
+        show_progress_bar=speaks and sys.stdout.isatty(),
+    )
+    if is_first:
+        _finish(result, out, figures, options)
+
+
+def _finish(
+    result: TrainingResult, out: Path, figures: dict[str, Any], options: argparse.Namespace
+) -> None:
+    text = json.dumps(figures, indent=2) + "\n"
+    (result.artifact_dir / ArtifactFile.DATASET).write_text(text, encoding="utf-8")
+    artifact = artifacts.write(result.artifact_dir, out)
+    artifacts.remove(result.artifact_dir)
+    if options.json:
+        outcome = {
+            "artifact": str(out),
+            "digest": artifact.digest,
+            "run_dir": str(result.run_dir),
+            "dataset": figures,
+            "metrics": artifact.metrics,
+        }
+        _say(json.dumps(outcome, indent=2))
+    elif not options.quiet:
+        for line in training_report.lines(artifact.metrics):
+            _say(line)
+        _say(f"Artefact       {out}")
+        _say(f"Run            {result.run_dir}")
+        _say("Bring it in    manage.py import_priority_model FOLDER")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ticket_priority.ml",
+        description="Train where there is no Django and no database.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="fit")
+    command = commands.add_parser(
+        "fit",
+        help="train on a file",
+        description="Train on a file of `manage.py export_training_data` and write an artefact "
+        "for `manage.py import_priority_model`.",
+    )
+    command.add_argument(
+        "data", nargs="?", metavar="DATA", help=f"JSON Lines; default: ${_VERTEX['data']}"
+    )
+    command.add_argument(
+        "--out", metavar="DIR", help=f"a new folder for the artefact; default: ${_VERTEX['out']}"
+    )
+    command.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    training_arguments.add_to(command.add_argument_group("training"))
+    return parser
+
+
+def _configuration(options: argparse.Namespace) -> TrainingConfig:
+    given = {
+        item.name: value
+        for item in fields(TrainingConfig)
+        if (value := getattr(options, item.name, None)) is not None
+    }
+    if (output_dir := _place(options, "output_dir")) is not None:
+        given["output_dir"] = str(output_dir)
+    try:
+        return TrainingConfig(**given)
+    except ValueError as error:
+        raise TrainingError(f"The training configuration is wrong: {error}.") from error
+
+
+def _place(
+    options: argparse.Namespace, name: str, environment: Mapping[str, str] = os.environ
+) -> Path | None:
+    """Return a path that was given or that Vertex AI names; a bucket is where it is mounted."""
+    given = getattr(options, name) or environment.get(_VERTEX[name])
+    if not given:
+        return None
+    if given.startswith(_BUCKET):
+        return Path(_MOUNTED, given.removeprefix(_BUCKET))
+    if "://" in given:
+        raise TrainingError(f"{given} is neither a path nor {_BUCKET}...: export a file first.")
+    return Path(given)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _keep_quiet(line: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The flags of a training run, for every command that trains. Standard library only."""
+
+from __future__ import annotations
+
+from argparse import _ArgumentGroup
+
+
+def add_to(group: _ArgumentGroup) -> None:
+    """Add a flag for each field of TrainingConfig; a flag that is not given is None."""
+    group.add_argument("--model-name", help="hub id, local folder, 'embedded' or 'linear'")
+    group.add_argument("--output-dir", help="where runs, logs and checkpoints go")
+    group.add_argument("--resume", dest="resume_from", metavar="CKPT")
+    group.add_argument("--epochs", dest="max_epochs", type=int)
+    group.add_argument("--batch-size", type=int)
+    group.add_argument("--max-length", type=int, help="tokens a ticket, at most 512")
+    group.add_argument("--learning-rate", type=float)
+    group.add_argument("--head-learning-rate", type=float)
+    group.add_argument("--weight-decay", type=float)
+    group.add_argument("--lr-scheduler", choices=["cosine"])
+    group.add_argument("--warmup-ratio", type=float)
+    group.add_argument("--trainable-layers", type=int, help="top layers to train; 0: the head")
+    group.add_argument("--precision", help="auto, 32-true, bf16-mixed, 16-mixed, ...")
+    group.add_argument("--accelerator", help="auto, cpu, gpu, ...")
+    group.add_argument("--devices", type=_devices, help="a number, a list like 0,1, or auto")
+    group.add_argument("--num-nodes", type=int, help="machines that train together")
+    group.add_argument("--strategy", help="auto, ddp, ...")
+    group.add_argument("--accumulate-grad-batches", type=int)
+    group.add_argument("--gradient-clip-val", type=float)
+    group.add_argument("--patience", type=int, help="epochs without gain before stopping")
+    group.add_argument("--monitor", choices=["val_accuracy", "val_macro_f1", "val_loss"])
+    group.add_argument("--num-workers", type=int)
+    group.add_argument("--threads", type=int, help="CPU threads; default: the usable cores")
+    group.add_argument("--seed", type=int)
+    group.add_argument("--wandb-project", help="log to Weights & Biases too")
+    group.add_argument("--wandb-mode", choices=["online", "offline", "disabled"])
+    group.add_argument("--no-quantize", dest="quantize", action="store_false", default=None)
+    group.add_argument("--local-files-only", action="store_true", default=None)
+
+
+def _devices(value: str) -> int | str:
+    return int(value) if value.isdigit() else value
