@@ -88,7 +88,7 @@ def active_model(toy_version: ModelVersion, fresh_classifier: None) -> ModelVers
 def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
     """Attach the test host's Case through the settings, as a project does."""
     from tests.uuid_host.models import Case
-    from ticket_priority import sources
+    from ticket_priority import registry
     from ticket_priority.checks import register_configured_sources
 
     def attach(**options: Any) -> None:
@@ -105,7 +105,7 @@ def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
         register_configured_sources()
 
     yield attach
-    sources.unregister(Case)
+    registry.unregister(Case)
 
 
 def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:

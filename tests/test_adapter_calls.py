@@ -17,12 +17,13 @@ from helpdesk.models import Ticket
 from tests.admin.pages import form_of
 from tests.test_classification import OUTAGE
 from tests.uuid_host.models import Case
-from ticket_priority import outbox, sources
+from ticket_priority import outbox, registry
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import ModelVersion
 from ticket_priority.overrides import record_decision
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import PriorityChange, TicketSource, find_sources, get_source, register
+from ticket_priority.registry import find_sources, get_source, register
+from ticket_priority.sources import PriorityChange, TicketSource
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +50,7 @@ class Desk(TicketSource):
 def former_source() -> Iterator[None]:
     before = get_source(Ticket)
     yield
-    sources._sources[Ticket] = before
+    registry._sources[Ticket] = before
 
 
 def attach(**options: Any) -> Desk:
@@ -101,7 +102,7 @@ def test_a_source_whose_tickets_are_elsewhere_is_passed_over() -> None:
         attach(absence="The desk is in the cloud.")
         assert find_sources() == [here]
     finally:
-        sources.unregister(Case)
+        registry.unregister(Case)
 
 
 def test_to_name_a_source_whose_tickets_are_elsewhere_is_an_error() -> None:
@@ -120,12 +121,12 @@ def test_the_commands_say_why_there_is_nothing_to_do(
 
 
 def test_without_any_source_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_sources", {})
+    monkeypatch.setattr(registry, "_sources", {})
     with pytest.raises(SourceError, match=r"manage\.py check"):
         find_sources()
 
 
 def test_a_hosts_signal_is_nobodys_trouble_once_its_source_is_gone(db: None) -> None:
     ticket = Ticket.objects.create(subject=OUTAGE)
-    sources.unregister(Ticket)
+    registry.unregister(Ticket)
     record_decision(ticket, PriorityChange(None, Priority.HIGH))

@@ -17,7 +17,7 @@ from ticket_priority import datasets, outbox
 from ticket_priority.classification import classify_instances
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source, register
+from ticket_priority.registry import get_source, register
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,7 @@ from tests.uuid_host.models import Case, Escalation
 from ticket_priority import classification, datasets, outbox
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

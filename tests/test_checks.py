@@ -15,9 +15,10 @@ from django.db import OperationalError, models
 from django.test.utils import isolate_apps
 
 from helpdesk.models import Ticket
-from ticket_priority import checks, sources
+from ticket_priority import checks, registry
 from ticket_priority.checks import MIDDLEWARE, register_configured_sources
-from ticket_priority.sources import TicketSource, get_source, register
+from ticket_priority.registry import get_source, register
+from ticket_priority.sources import TicketSource
 
 Checked = Callable[..., list[CheckMessage]]
 
@@ -82,12 +83,12 @@ def checked() -> Iterator[Checked]:
             "from_host": {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"},
         }
         attached.append(Case)
-        sources._sources[Case] = build(model=Case, **{**given, **options})
+        registry._sources[Case] = build(model=Case, **{**given, **options})
         return [message for message in found() if message.obj is Case or message.obj is None]
 
     yield checked
     for model in attached:
-        sources.unregister(model)
+        registry.unregister(model)
 
 
 def ids(messages: list[CheckMessage]) -> list[str | None]:
@@ -143,7 +144,7 @@ def test_a_rule_that_cannot_be_imported_is_found(settings: Any) -> None:
         register(Ticket, text_fields="subject", visible_to="no.such.rule")
         assert found_ids() == {"ticket_priority.E016"}
     finally:
-        sources._sources[Ticket] = before
+        registry._sources[Ticket] = before
 
 
 @pytest.mark.parametrize(

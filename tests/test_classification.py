@@ -17,8 +17,8 @@ from ticket_priority import classification, classifiers, tasks
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
+from ticket_priority.registry import get_source
 from ticket_priority.signals import priority_overridden, priority_predicted
-from ticket_priority.sources import get_source
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,8 @@ from ticket_priority.exceptions import DatasetError
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.registry import get_source
+from ticket_priority.sources import TicketSource
 
 
 def labels() -> dict[str, int]:

@@ -15,7 +15,7 @@ from django.core.management.base import CommandError
 from helpdesk.models import Ticket
 from ticket_priority import datasets, diagnosis, training
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,7 @@ from ticket_priority import artifacts, datasets, training
 from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 from ticket_priority.training_data import describe, read_splits
 
 pytestmark = pytest.mark.django_db

@@ -9,11 +9,12 @@ from django.db import models
 from django.test.utils import isolate_apps
 
 from helpdesk.models import Ticket
-from ticket_priority import sources
+from ticket_priority import registry
 from ticket_priority.exceptions import SourceError
 from ticket_priority.fields import PriorityField
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source, register
+from ticket_priority.registry import get_source, register
+from ticket_priority.sources import TicketSource
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def ticket_source() -> Iterator[TicketSource]:
     """Let a test register Ticket anew and have the old source back after it."""
     before = get_source(Ticket)
     yield before
-    sources._sources[Ticket] = before
+    registry._sources[Ticket] = before
 
 
 def test_the_priority_field_registers_its_model() -> None:
@@ -134,13 +135,13 @@ def test_a_model_without_a_source_is_named() -> None:
 
 def test_a_late_registration_reaches_subscribers(ticket_source: TicketSource) -> None:
     seen: list[TicketSource] = []
-    sources.subscribe(seen.append)
+    registry.subscribe(seen.append)
     try:
         assert ticket_source in seen
         late = register(Ticket, text_fields=("subject",))
         assert seen[-1] is late
     finally:
-        sources._subscribers.remove(seen.append)
+        registry._subscribers.remove(seen.append)
 
 
 def test_the_fields_options_are_the_sources(ticket_source: TicketSource) -> None:
@@ -166,7 +167,7 @@ def test_an_abstract_model_registers_its_children_only() -> None:
                 abstract = True
                 app_label = "helpdesk"
 
-    assert Base not in sources._sources
+    assert Base not in registry._sources
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from ticket_priority import artifacts, datasets, starter
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.models import ModelVersion, Prediction
+from ticket_priority.registry import get_source
 from ticket_priority.serving.linear import LinearClassifier
-from ticket_priority.sources import get_source
 from ticket_priority.starter import STARTER_DIRECTORY
 
 MOST_BYTES = 3_000_000

@@ -22,7 +22,7 @@ from ticket_priority.classifiers import get_classifier
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
 from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

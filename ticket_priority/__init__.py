@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ticket_priority.overrides import override
     from ticket_priority.priorities import Priority
     from ticket_priority.receivers import muted
-    from ticket_priority.sources import register
+    from ticket_priority.registry import register
 
 __all__ = [
     "Priority",
@@ -31,7 +31,7 @@ _ROOMS = {
     "get_classifier": "classifiers",
     "muted": "receivers",
     "override": "overrides",
-    "register": "sources",
+    "register": "registry",
 }
 
 

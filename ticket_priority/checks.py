@@ -19,7 +19,8 @@ from django.utils.module_loading import import_string
 from ticket_priority import conf, linear_config, queue
 from ticket_priority.exceptions import SourceError
 from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, TrainingConfig
-from ticket_priority.sources import TicketSource, all_sources, register
+from ticket_priority.registry import all_sources, register
+from ticket_priority.sources import TicketSource
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
 

@@ -36,7 +36,8 @@ from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.registry import get_source
+from ticket_priority.sources import TicketSource
 from ticket_priority.text import normalise
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.priorities import Priority
+from ticket_priority.registry import get_source
 from ticket_priority.signals import model_version_activated
-from ticket_priority.sources import get_source
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):

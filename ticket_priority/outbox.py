@@ -35,7 +35,8 @@ from ticket_priority.models import (
     PredictionQuerySet,
     plugin_database,
 )
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.registry import get_source
+from ticket_priority.sources import TicketSource
 
 logger = logging.getLogger(__name__)
 

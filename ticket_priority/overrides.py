@@ -33,8 +33,9 @@ from ticket_priority.models import (
     plugin_database,
 )
 from ticket_priority.priorities import Priority
+from ticket_priority.registry import get_source
 from ticket_priority.signals import priority_overridden
-from ticket_priority.sources import PriorityChange, TicketSource, get_source
+from ticket_priority.sources import PriorityChange, TicketSource
 
 logger = logging.getLogger(__name__)
 

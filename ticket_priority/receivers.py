@@ -22,7 +22,8 @@ from ticket_priority.decisions import forget
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import plugin_database
 from ticket_priority.overrides import notice_save, record_decision, remember_stored
-from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.registry import get_source
+from ticket_priority.sources import TicketSource
 
 logger = logging.getLogger(__name__)
 

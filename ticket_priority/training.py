@@ -25,7 +25,8 @@ from ticket_priority.interfaces import (
     TrainingConfig,
 )
 from ticket_priority.models import ModelVersion
-from ticket_priority.sources import TicketSource, all_sources
+from ticket_priority.registry import all_sources
+from ticket_priority.sources import TicketSource
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case
 from ticket_priority.models import ModelVersion, Prediction, content_type_of
-from ticket_priority.sources import TicketSource, register, unregister
+from ticket_priority.registry import register, unregister
+from ticket_priority.sources import TicketSource
 
 METRICS: dict[str, Any] = {
     "model": {

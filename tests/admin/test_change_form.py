@@ -19,7 +19,8 @@ from ticket_priority import outbox
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.overrides import override
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, register
+from ticket_priority.registry import register
+from ticket_priority.sources import TicketSource
 
 URL = "/admin/helpdesk/ticket/"
 CASES = "/admin/uuid_host/case/"

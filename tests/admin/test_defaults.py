@@ -18,7 +18,8 @@ from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import open_suggestions, override, priorities_of
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import TicketSource, register, unregister
+from ticket_priority.registry import register, unregister
+from ticket_priority.sources import TicketSource
 
 pytestmark = pytest.mark.urls("tests.admin.urls")
 

@@ -14,10 +14,11 @@ from rest_framework.test import APIClient
 
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case
-from ticket_priority import sources
+from ticket_priority import registry
 from ticket_priority.models import ModelVersion, Override, Prediction, content_type_of
 from ticket_priority.receivers import muted
-from ticket_priority.sources import TicketSource, register
+from ticket_priority.registry import register
+from ticket_priority.sources import TicketSource
 
 Login = Callable[..., APIClient]
 
@@ -84,16 +85,16 @@ def cases() -> Iterator[TicketSource]:
         priority_field="urgency",
         visible_to="tests.uuid_host.models.own_cases",
     )
-    sources.unregister(Case)
+    registry.unregister(Case)
 
 
 @pytest.fixture(autouse=True)
 def rules_by_permission() -> Iterator[None]:
     """Judge tickets by the model's permissions; have the demo's own rules back afterwards."""
-    before = sources.get_source(Ticket)
+    before = registry.get_source(Ticket)
     register(Ticket, text_fields=("subject", "description"))
     yield
-    sources._sources[Ticket] = before
+    registry._sources[Ticket] = before
 
 
 def quiet(model: Any, **values: Any) -> Any:

@@ -11,9 +11,10 @@ from rest_framework.test import APIClient
 from helpdesk.models import Ticket
 from tests.api.conftest import Login, overrule, predict, quiet
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority import sources
+from ticket_priority import registry
 from ticket_priority.models import Override
-from ticket_priority.sources import TicketSource, register
+from ticket_priority.registry import register
+from ticket_priority.sources import TicketSource
 
 PEOPLE = ("anonymous", "nobody", "staff", "viewer", "changer", "superuser")
 
@@ -170,7 +171,7 @@ def test_the_same_key_in_another_table_is_not_visible(login: Login, ticket: Tick
             assert client.get(f"/api/predictions/{own.pk}/").status_code == 200
             assert client.get(f"/api/predictions/{foreign.pk}/").status_code == 404
     finally:
-        sources.unregister(User)
+        registry.unregister(User)
 
 
 def test_a_choice_may_be_joined_distinct_or_a_union(login: Login, cases: TicketSource) -> None:
@@ -208,7 +209,7 @@ def test_a_key_that_is_the_parents_is_scoped(login: Login) -> None:
         predict(quiet(Escalation, body="y"))
         assert listed(ann) == {str(hers.pk)}
     finally:
-        sources.unregister(Escalation)
+        registry.unregister(Escalation)
 
 
 def test_who_sees_a_ticket_need_not_change_it(login: Login, cases: TicketSource) -> None:

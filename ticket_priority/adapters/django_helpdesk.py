@@ -24,13 +24,8 @@ from ticket_priority.conf import MODES
 from ticket_priority.exceptions import SourceError
 from ticket_priority.middleware import acting_request, acting_user
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import (
-    DecisionRecorder,
-    PriorityChange,
-    TicketSource,
-    UserRows,
-    get_source,
-)
+from ticket_priority.registry import get_source
+from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,8 @@ from django.utils import timezone
 
 from ticket_priority.conf import MODES
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import (
-    DecisionRecorder,
-    PriorityChange,
-    TicketSource,
-    UserRows,
-    get_source,
-)
+from ticket_priority.registry import get_source
+from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
 from ticket_priority.text import join_fields
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction, TicketRowQuerySet
 from ticket_priority.overrides import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 UNSET: Final = "unset"
 NO_PREDICTION: Final = "none"

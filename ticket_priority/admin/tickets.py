@@ -39,7 +39,8 @@ from ticket_priority.overrides import (
     tell_host,
 )
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import PriorityChange, TicketSource, get_source
+from ticket_priority.registry import get_source
+from ticket_priority.sources import PriorityChange, TicketSource
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()

@@ -12,7 +12,7 @@ from ticket_priority.classifiers import loaded_model_version
 from ticket_priority.conf import get_settings
 from ticket_priority.interfaces import ArtifactFile
 from ticket_priority.models import ModelVersion
-from ticket_priority.sources import all_sources
+from ticket_priority.registry import all_sources
 
 HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_error")
 

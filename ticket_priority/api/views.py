@@ -36,7 +36,8 @@ from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import override, priorities_of
-from ticket_priority.sources import TicketSource, find_source
+from ticket_priority.registry import find_source
+from ticket_priority.sources import TicketSource
 
 SHOWN_OVERRIDES: Final = 20
 

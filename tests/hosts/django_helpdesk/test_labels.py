@@ -28,7 +28,7 @@ from helpdesk.models import Queue, Ticket
 from ticket_priority import classification, datasets, outbox
 from ticket_priority.models import Prediction
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,7 +13,7 @@ from routes import Desk, open_by_public_form
 
 from helpdesk.models import Ticket
 from ticket_priority.checks import register_configured_sources
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 ADAPTER = "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource"
 

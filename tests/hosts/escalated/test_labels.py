@@ -16,7 +16,7 @@ from journeys import OUTAGE, TYPO, by_service
 import ticket_priority
 from ticket_priority import Priority, datasets, muted, outbox
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.sources import get_source
+from ticket_priority.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

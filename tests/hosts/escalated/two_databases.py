@@ -42,7 +42,7 @@ def tell_the_journeys() -> None:
 
     from ticket_priority import datasets, outbox
     from ticket_priority.models import Override, Prediction
-    from ticket_priority.sources import get_source
+    from ticket_priority.registry import get_source
 
     assert (Ticket.unrestricted.db, Prediction.objects.db) == ("support", "default")
     SlaPolicy.objects.create(

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority import datasets, training_report
 from ticket_priority.diagnosis import FITTED_ROWS, Diagnosis, Suspect, diagnose
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.sources import find_sources
+from ticket_priority.registry import find_sources
 
 
 class Command(BaseCommand):

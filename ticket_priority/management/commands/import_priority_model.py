@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority import training_report
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.sources import find_sources
+from ticket_priority.registry import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, import_model
 
 

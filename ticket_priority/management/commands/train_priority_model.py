@@ -15,7 +15,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
-from ticket_priority.sources import find_sources
+from ticket_priority.registry import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
 
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
