@@ -217,6 +217,26 @@ class TestAnAdapterThatFails:
         assert not Override.objects.exists()
 
 
+class TestATicketThatCannotBeRead:
+    @pytest.fixture(autouse=True)
+    def unreadable(self, attach: Attach, active_model: ModelVersion) -> None:
+        attach(**named("UnreadableSource"), mode="async")
+
+    def test_keeps_no_other_waiting(self) -> None:
+        bad = Case.objects.create(body="unreadable")
+        good = Case.objects.create(body=OUTAGE)
+        assert outbox.drain() == 1
+        assert Prediction.objects.for_instance(good).get().state == State.APPLIED
+        waiting = Prediction.objects.for_instance(bad).get()
+        assert (waiting.state, waiting.reason) == (State.PENDING, "model_error")
+
+    def test_fails_alone_in_a_backfill(self) -> None:
+        with ticket_priority.muted():
+            bad, good = Case.objects.create(body="unreadable"), Case.objects.create(body=OUTAGE)
+        states = {row.object_id: row.state for row in classify_instances([bad, good])}
+        assert states == {str(bad.pk): State.FAILED, str(good.pk): State.APPLIED}
+
+
 class TestLabelOf:
     def labels(self) -> dict[str, int]:
         return {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}

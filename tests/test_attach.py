@@ -165,3 +165,14 @@ def test_a_mapping_with_a_hole_saves_the_ticket_all_the_same(
     assert Case.objects.get(pk=case.pk).urgency is None
     prediction = Prediction.objects.get()
     assert (prediction.state, prediction.reason) == (State.PENDING, Prediction.Reason.MODEL_ERROR)
+
+
+def test_backfill_leaves_alone_what_a_person_set_to_the_default(
+    attach: Callable[..., None], active_model: ModelVersion, admin_user: User
+) -> None:
+    attach(unset=(None, 3))
+    with ticket_priority.muted():
+        case = Case.objects.create(body=OUTAGE, urgency=3)
+    ticket_priority.override(case, Priority.MEDIUM, user=admin_user)
+    assert [counts["skipped"] for counts, _ in classification.backfill(get_source(Case))] == [1]
+    assert not Prediction.objects.exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -149,6 +150,28 @@ class TestASave:
         with pytest.raises(DatabaseError), transaction.atomic():
             stale.save(force_update=True)
         assert decisions() == []
+
+    def test_that_an_adapter_cannot_explain_leaves_the_transaction_whole(
+        self, attach: Attach
+    ) -> None:
+        attach(record_changes=True, adapter="tests.uuid_host.adapters.QueryingSource")
+        case = muted_case(urgency=4)
+        with transaction.atomic():
+            case.urgency = 2
+            case.save()
+            assert Case.objects.get().urgency == 2
+        assert decisions() == []
+
+    def test_after_another_of_the_same_object_is_a_decision_too(
+        self, attach: Attach, active_model: ModelVersion
+    ) -> None:
+        attach(record_changes=True, adapter="tests.uuid_host.adapters.FormSource")
+        case = Case.objects.create(body=OUTAGE)
+        assert case.urgency == 2
+        for urgency in (5, 2):
+            case.urgency = urgency
+            case.save()
+        assert decisions() == [(2, 0), (0, 2)]
 
     def test_of_a_new_ticket_is_no_override(self, recording: Attach) -> None:
         recording(adapter="tests.uuid_host.adapters.FormSource", record_changes=True)
@@ -325,6 +348,37 @@ class TestAFormThatWasOpenBefore:
     ) -> None:
         self.post(predicted, 3)
         assert decisions() == [(2, 1)]
+
+    @pytest.mark.parametrize("predicted", ["sync"], indirect=True)
+    def test_and_before_a_late_prediction_in_sync_mode_makes_a_suggestion(
+        self, predicted: Case
+    ) -> None:
+        case = muted_case(urgency=3)
+        call_command("classify_tickets", verbosity=0)
+        assert Case.objects.get(pk=case.pk).urgency == 2
+        self.post(Case.objects.get(pk=case.pk), 3)
+        late = Prediction.objects.for_instance(case).get()
+        assert (late.state, late.reason) == (State.SUGGESTED, Reason.STALE_FORM)
+        assert decisions() == []
+
+    def test_and_before_a_colleague_decided_decides_nothing(
+        self, predicted: Case, admin_user: User
+    ) -> None:
+        ticket_priority.override(predicted, Priority.LOW, user=admin_user)
+        self.post(Case.objects.get(), 2)
+        assert decisions() == [(2, 0)]
+        Override.objects.update(created_at=timezone.now() - timedelta(hours=2))
+        Case.objects.update(urgency=4)
+        self.post(Case.objects.get(), 2)
+        assert decisions() == [(2, 0), (0, 2)]
+
+    @pytest.mark.parametrize("predicted", ["sync"], indirect=True)
+    def test_and_before_a_colleague_decided_may_give_a_third_value(
+        self, predicted: Case, admin_user: User
+    ) -> None:
+        ticket_priority.override(predicted, Priority.LOW, user=admin_user)
+        self.post(Case.objects.get(), 3)
+        assert decisions() == [(2, 0), (0, 1)]
 
     def test_names_what_was_replaced_where_a_default_was_decided_for(self, predicted: Case) -> None:
         self.post(predicted, 3, deliberate=True)

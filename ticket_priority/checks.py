@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, models
 from django.utils.module_loading import import_string
 
@@ -20,7 +20,7 @@ from ticket_priority import conf, linear_config, queue
 from ticket_priority.exceptions import SourceError
 from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, TrainingConfig
 from ticket_priority.registry import all_sources, register
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources import TicketSource, is_column
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
 
@@ -173,7 +173,7 @@ def _check_fields(source: TicketSource) -> Iterator[checks.CheckMessage]:
     read = [*source.text_fields]
     read += filter(None, (source.created_field, source.language_field, source.segment_field))
     missing = [name for name in read if not _is_readable(source.model, name)]
-    if not _is_column(source.model, source.priority_field):
+    if not is_column(source.model, source.priority_field):
         missing.insert(0, source.priority_field)
     if missing:
         known = [column.name for column in source.model._meta.concrete_fields]
@@ -188,15 +188,8 @@ def _check_fields(source: TicketSource) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _is_column(model: type[models.Model], name: str) -> bool:
-    try:
-        return bool(getattr(model._meta.get_field(name), "concrete", False))
-    except FieldDoesNotExist:
-        return False
-
-
 def _is_readable(model: type[models.Model], name: str) -> bool:
-    return _is_column(model, name) or hasattr(model, name)
+    return is_column(model, name) or hasattr(model, name)
 
 
 def _check_options(source: TicketSource) -> Iterator[checks.CheckMessage]:

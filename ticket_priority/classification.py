@@ -22,7 +22,7 @@ from ticket_priority.decisions import (
     Reason,
     State,
     announce,
-    answers_of,
+    answers_about,
     applied_to,
     bears,
     fill,
@@ -270,9 +270,9 @@ def classify_instances(
     classifier = get_classifier()
     mode = mode or source.effective_mode
     decided_by_person = _decided_by_person(source, tickets)
-    texts = [source.text_of(ticket) for ticket in tickets]
+    answers = answers_about(source, classifier, tickets)
     predictions = []
-    for ticket, text, answer in zip(tickets, texts, answers_of(classifier, texts), strict=True):
+    for ticket, (text, answer) in zip(tickets, answers, strict=True):
         prediction = Prediction(mode=mode, value_before=source.value_of(ticket), attempts=1)
         if isinstance(answer, Exception):
             prediction.state, prediction.reason = State.FAILED, Reason.MODEL_ERROR
@@ -326,7 +326,8 @@ def backfill(
 ) -> Iterator[tuple[Counter[str], int]]:
     """Classify every undecided ticket of a source; yield counts and size of each batch.
 
-    Tickets that the active version has already answered are passed over, so a run that was
+    Tickets that the active version has already answered are passed over, as are those whose
+    default a person chose, so a run that was
     stopped is resumed by running again. Counts have the keys of `Prediction.State`, the class
     names, and `skipped`. With `dry_run` nothing is written. Raises ModelUnavailableError.
     """
@@ -341,13 +342,18 @@ def backfill(
             return
         last_pk = page[-1].pk
         left = None if left is None else left - len(page)
-        answered = set(
-            Prediction.objects.using(plugin_database())
-            .for_keys(source.model, [ticket.pk for ticket in page])
-            .filter(model_version=version)
-            .values_list("object_id", flat=True)
-        )
-        fresh = [ticket for ticket in page if str(ticket.pk) not in answered]
+        keys, using_plugin = [ticket.pk for ticket in page], plugin_database()
+        predictions = Prediction.objects.using(using_plugin).for_keys(source.model, keys)
+        answered = predictions.filter(model_version=version).values_list("object_id", flat=True)
+        overrides = Override.objects.using(using_plugin).for_keys(source.model, keys)
+        # Who decided for a value that means unset elsewhere has decided all the same.
+        chosen = {
+            str(ticket.pk)
+            for ticket in page
+            if source.meaning_of(source.value_of(ticket)) is not None
+        }.intersection(overrides.values_list("object_id", flat=True))
+        passed_over = chosen.union(answered)
+        fresh = [ticket for ticket in page if str(ticket.pk) not in passed_over]
         counts = Counter({"skipped": len(page) - len(fresh)})
         if dry_run:
             texts = [text for text in map(source.text_of, fresh) if text]

@@ -25,11 +25,12 @@ class PluginSettings:
 
     `classifiers` maps an artefact's kind to the class that serves it; `threads` is per process
     (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
-    how long a worker may sit on a batch before another takes it over; within
-    `stale_form_minutes` of an async prediction, a form that puts the old value back is taken for
-    one that was opened before it; `label_weights` maps a label's provenance to its weight in
-    training, 1 where it is left out. The first of `api_authentication_classes` names the challenge
-    of a 401; `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
+    how long a worker may sit on a batch before another takes it over. Within
+    `stale_form_minutes` of a prediction that came later than its ticket, or of another person's
+    decision, a form that puts the old value back is taken for one that was opened before it.
+    `label_weights` maps a label's provenance to its weight in training, 1 where it is left out.
+    The first of `api_authentication_classes` names the challenge of a 401;
+    `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
     """
 

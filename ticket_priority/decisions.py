@@ -31,6 +31,27 @@ Answer = tuple[Classification, float] | Exception | None
 """A classification and its milliseconds, or the error it met, or None for an empty text."""
 
 
+def answers_about(
+    source: TicketSource, classifier: ActiveClassifier, tickets: Sequence[models.Model]
+) -> list[tuple[str, Answer]]:
+    """Classify tickets: the text and the answer of each, or the error that either met."""
+    texts: list[str] = []
+    errors: dict[int, Exception] = {}
+    for place, ticket in enumerate(tickets):
+        try:
+            texts.append(source.text_of(ticket))
+        except Exception as error:
+            # One ticket that an adapter cannot read must not keep the others waiting.
+            logger.exception("A %s cannot be read", source.label)
+            texts.append("")
+            errors[place] = error
+    answers = answers_of(classifier, texts)
+    return [
+        (text, errors.get(place, answer))
+        for place, (text, answer) in enumerate(zip(texts, answers, strict=True))
+    ]
+
+
 def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answer]:
     """Classify texts: answer and milliseconds for each; None for an empty one; or its error."""
     filled = [index for index, text in enumerate(texts) if text]

@@ -21,7 +21,7 @@ from ticket_priority.decisions import (
     Reason,
     State,
     announce,
-    answers_of,
+    answers_about,
     applied_to,
     fill,
     fill_abstained,
@@ -148,8 +148,8 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
         for row in predictions:
             if row.object_id not in tickets:
                 yield _close_without_ticket(row)
-        texts = [source.text_of(tickets[row.object_id]) for row in known]
-        for row, text, answer in zip(known, texts, answers_of(classifier, texts), strict=True):
+        answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
+        for row, (text, answer) in zip(known, answers, strict=True):
             if isinstance(answer, Exception):
                 _rows().filter(pk=row.pk, claim=row.claim).update(reason=Reason.MODEL_ERROR)
                 continue

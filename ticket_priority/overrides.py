@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -123,9 +123,13 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
         return
     try:
         change = PriorityChange(instance.__dict__.pop(_STORED), source.value_of(instance))
-        if change.before == change.after or _elsewhere.get():
+        if change.before == change.after:
             return
-        decision = source.decision_on(instance, change)
+        instance.__dict__.pop(DRAFT, None)
+        if _elsewhere.get():
+            return
+        with savepoint(instance._state.db or router.db_for_write(type(instance))):
+            decision = source.decision_on(instance, change)
     except Exception:
         logger.exception("Nobody can say who changed the priority of a %s", source.label)
         return
@@ -158,7 +162,7 @@ def _keep_decision(instance: models.Model, change: PriorityChange) -> None:
                 _reopen(latest)
                 return
             after = source.meaning_of(change.after)
-            if after is None:
+            if after is None or (change.incidental and _overturns(source, instance, change)):
                 return
             record_override(
                 instance,
@@ -179,11 +183,27 @@ def _latest(instance: models.Model) -> Prediction | None:
 
 def _puts_back(source: TicketSource, latest: Prediction, change: PriorityChange) -> bool:
     """Whether a form that was opened before the prediction wrote the old value over it."""
-    if latest.state != State.APPLIED or latest.mode == "sync" or latest.decided_at is None:
+    came_with_the_ticket = latest.attempts == 0
+    if latest.state != State.APPLIED or came_with_the_ticket or latest.decided_at is None:
         return False
-    window = timedelta(minutes=get_settings().stale_form_minutes)
-    is_fresh = timezone.now() - latest.decided_at < window
-    return is_fresh and change.after == source.clean(latest.value_before)
+    return _is_fresh(latest.decided_at) and change.after == source.clean(latest.value_before)
+
+
+def _overturns(source: TicketSource, instance: models.Model, change: PriorityChange) -> bool:
+    """Whether a form that was opened before another person's decision undid it."""
+    overrides = Override.objects.using(plugin_database()).for_instance(instance)
+    last = overrides.order_by("pk").last()
+    if last is None or last.user_id == getattr(change.user, "pk", None):
+        return False
+    if last.from_priority is None:
+        is_undone = source.is_unset(change.after)
+    else:
+        is_undone = source.meaning_of(change.after) == last.from_priority
+    return is_undone and _is_fresh(last.created_at)
+
+
+def _is_fresh(at: datetime) -> bool:
+    return timezone.now() - at < timedelta(minutes=get_settings().stale_form_minutes)
 
 
 def _reopen(prediction: Prediction) -> None:

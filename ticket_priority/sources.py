@@ -338,6 +338,14 @@ class TicketSource:
         return ""
 
 
+def is_column(model: type[models.Model], name: str) -> bool:
+    """Say whether a model has a column of this name."""
+    try:
+        return bool(getattr(model._meta.get_field(name), "concrete", False))
+    except FieldDoesNotExist:
+        return False
+
+
 def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(path, str):
         return path

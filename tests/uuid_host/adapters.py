@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import models
+from django.db import connection, models
 from django.dispatch import Signal
 
 from tests.uuid_host.models import Event
@@ -72,6 +72,30 @@ class FormSource(CaseSource):
     def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
         deliberate = getattr(instance, "is_about_urgency", False)
         return PriorityChange(change.before, change.after, via="form", incidental=not deliberate)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryingSource(CaseSource):
+    """Asks the database for what is not there."""
+
+    def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM nowhere_at_all")
+        return change
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableSource(CaseSource):
+    """Cannot read some of its tickets."""
+
+    def wants(self, instance: models.Model) -> bool:
+        return True
+
+    def text_of(self, instance: models.Model) -> str:
+        text = super(UnreadableSource, self).text_of(instance)
+        if "unreadable" in text:
+            raise ValueError("an attachment is broken")
+        return text
 
 
 @dataclass(frozen=True, slots=True)

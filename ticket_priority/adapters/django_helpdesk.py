@@ -13,7 +13,6 @@ from typing import Any, Final
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core import checks
-from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.signals import post_save
@@ -25,7 +24,13 @@ from ticket_priority.exceptions import SourceError
 from ticket_priority.middleware import acting_request, acting_user
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
-from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
+from ticket_priority.sources import (
+    DecisionRecorder,
+    PriorityChange,
+    TicketSource,
+    UserRows,
+    is_column,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +146,7 @@ class DjangoHelpdeskSource(TicketSource):
                 user=change.user if is_person else None,
                 email_recipients=[],
             )
-            if _host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO:
+            if self._counts_time:
                 followup.time_spent = followup.time_spent_calculation()
             # Not the host's own `save()`: that saves the ticket too, as it was when it was read.
             models.Model.save(followup, force_insert=True, using=using)
@@ -218,6 +223,11 @@ class DjangoHelpdeskSource(TicketSource):
                 id="ticket_priority.W051",
             )
 
+    @property
+    def _counts_time(self) -> bool:
+        """Whether the host itself writes the time spent into each follow-up."""
+        return bool(_host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO)
+
     def _related(self, name: str) -> type[models.Model]:
         options = self.model._meta
         return options.apps.get_model(options.app_label, name)
@@ -228,7 +238,9 @@ class DjangoHelpdeskSource(TicketSource):
     def _priority_changes(self, using: str) -> models.QuerySet[Any]:
         rows = self._related("TicketChange")._base_manager.using(using)
         codes = (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
-        return rows.filter(field__in=_names_of(self.host_field, codes))
+        # A custom field may bear the same name.
+        values = [str(value) for value in self._host_values()]
+        return rows.filter(field__in=_names_of(self.host_field, codes), new_value__in=values)
 
     def _has_change(self, using: str) -> Exists:
         return Exists(self._priority_changes(using).filter(followup__ticket=OuterRef("pk")))
@@ -237,7 +249,7 @@ class DjangoHelpdeskSource(TicketSource):
         """The staff's keys, made for `__in`; who has left counts while the account says staff."""
         model = get_user_model()
         users = model._base_manager.using(using)
-        if not callable(_staff_rule(self.model)) and _has_column(model, "is_staff"):
+        if not callable(_staff_rule(self.model)) and is_column(model, "is_staff"):
             return users.filter(is_staff=True).values("pk")
         writers = users.filter(pk__in=self._followups(using).values("user"))
         return [user.pk for user in writers.iterator() if _is_staff(self.model, user)]
@@ -248,7 +260,7 @@ class DjangoHelpdeskSource(TicketSource):
         return bool(
             told.comment
             or told.new_status is not None
-            or told.time_spent
+            or (told.time_spent and not self._counts_time)
             or told.ticketchange_set.count() > 1
             or told.followupattachment_set.exists()
             # Ticked boxes are written down only after the ticket is saved.
@@ -328,7 +340,7 @@ def attribute(
     if source is None or change.field != str(source.host_field.verbose_name):
         return
     user = getattr(followup, "user", None)
-    if user is not None:
+    if user is not None and source.meaning_of(source.clean(change.new_value)) is not None:
         ticket.__dict__[_ATTRIBUTED] = _Attribution(followup, user, str(change.new_value))
 
 
@@ -364,13 +376,6 @@ def _is_staff(model: type[models.Model], user: Any) -> bool:
     if callable(rule):
         return bool(rule(user))
     return bool(user.is_active and getattr(user, "is_staff", False))
-
-
-def _has_column(model: type[models.Model], name: str) -> bool:
-    try:
-        return bool(getattr(model._meta.get_field(name), "concrete", False))
-    except FieldDoesNotExist:
-        return False
 
 
 @lru_cache(maxsize=4)

@@ -25,7 +25,7 @@ from routes import (
 )
 
 import ticket_priority
-from helpdesk.models import Checklist, FollowUp, Queue, Ticket
+from helpdesk.models import Checklist, CustomField, FollowUp, Queue, Ticket
 from ticket_priority import outbox
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
@@ -283,3 +283,30 @@ def test_the_time_that_the_host_counts_stays_what_it_was(
     ticket_priority.override(ticket, LOW)
     post_update(ticket, desk.agent, comment="Done.")
     assert ticket.time_spent.total_seconds() == pytest.approx(2 * 60 * 60, abs=60)
+
+
+def test_time_that_the_host_counts_by_itself_is_no_other_purpose(
+    desk: Desk, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helpdesk.settings.FOLLOWUP_TIME_SPENT_AUTO", True)
+    ticket = opened_before_the_worker(desk, configure)
+    earlier = timezone.now() - timedelta(minutes=10)
+    FollowUp.objects.update(date=earlier)
+    Prediction.objects.update(decided_at=earlier)
+    post_update(Ticket.objects.get(pk=ticket.pk), desk.agent, priority=3)
+    assert FollowUp.objects.latest("pk").time_spent > timedelta(minutes=9)
+    assert decisions(ticket) == [("agent", HIGH, MEDIUM, "update_form")]
+
+
+@pytest.mark.usefixtures("without_middleware")
+def test_a_custom_field_of_the_same_name_takes_nothing_away(high: Ticket, desk: Desk) -> None:
+    CustomField.objects.create(name="Priority", label="Priority", data_type="varchar", max_length=9)
+    post_update(high, desk.agent, priority=4, custom_Priority="P1")
+    assert decisions(high) == [("agent", HIGH, LOW, "update_form")]
+
+
+def test_a_page_opened_before_a_colleague_decided_decides_nothing(high: Ticket, desk: Desk) -> None:
+    shown = Ticket.objects.get(pk=high.pk)
+    post_update(Ticket.objects.get(pk=high.pk), desk.superuser, priority=4)
+    post_update(shown, desk.agent, comment="Looking at it.")
+    assert decisions(high) == [("root", HIGH, LOW, "update_form")]
