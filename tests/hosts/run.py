@@ -17,6 +17,7 @@ import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree
 
 HERE = Path(__file__).resolve().parent
@@ -102,16 +103,19 @@ def _compare_suites(python: Path, host: str, variables: dict[str, str]) -> Itera
     """Run the host's own tests without and with the plugin; yield what got worse."""
     passes = {}
     for flags in ((), ("--plugin",)):
+        name = f"{host}-{'with' if flags else 'without'}"
+        report, log = (ENVIRONMENTS / f"{name}.{kind}" for kind in ("xml", "log"))
         print(f"-- {host}: its own tests {'with' if flags else 'without'} the plugin", flush=True)
-        report = python.parents[2] / f"{host}-{'with' if flags else 'without'}.xml"
         report.unlink(missing_ok=True)
-        command = [python, "own_suite.py", "--junit", report, *flags]
-        status = _run(command, host, variables)
+        # To a file: some of a host's tests fail without us too, and would read like ours here.
+        with log.open("wb") as output:
+            command = [python, "own_suite.py", "--junit", report, *flags]
+            status = _run(command, host, variables, output=output)
         if not report.exists():
-            yield f"its own tests did not run (exit {status})"
+            yield f"its own tests did not run (exit {status}): see {log}"
             return
         if flags and status:
-            yield f"its own tests with the plugin ended with exit {status}"
+            yield f"its own tests with the plugin ended with exit {status}: see {log}"
         passes[flags] = _passed(report)
     without, with_plugin = passes.values()
     print(f"   {len(without)} pass without the plugin, {len(with_plugin)} with it", flush=True)
@@ -131,9 +135,13 @@ def _passed(report: Path) -> set[str]:
     }
 
 
-def _run(command: list[object], host: str, variables: dict[str, str]) -> int:
+def _run(
+    command: list[object], host: str, variables: dict[str, str], output: BinaryIO | None = None
+) -> int:
     words = [str(word) for word in command]
-    return subprocess.run(words, cwd=HERE / host, env=variables, check=False).returncode
+    return subprocess.run(
+        words, cwd=HERE / host, env=variables, stdout=output, stderr=output, check=False
+    ).returncode
 
 
 if __name__ == "__main__":
