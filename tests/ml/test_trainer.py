@@ -392,12 +392,14 @@ def test_precision_follows_the_hardware(
 
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for features, expected in (
-        ({"avx512_bf16": True}, "bf16-mixed"),
-        ({"amx_bf16": True}, "bf16-mixed"),
-        ({"avx2": True, "avx512_bf16": False}, "32-true"),
+    for features, gain, expected in (
+        ({"avx512_bf16": True}, 2.0, "bf16-mixed"),
+        ({"avx512_bf16": True}, 0.5, "32-true"),
+        ({"amx_bf16": True}, 2.0, "bf16-mixed"),
+        ({"avx2": True, "avx512_bf16": False}, 2.0, "32-true"),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        monkeypatch.setattr(hardware, "bf16_gain", lambda gain=gain: gain)
         assert hardware.precision(auto) == expected
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -407,6 +409,12 @@ def test_precision_follows_the_hardware(
         )
         assert hardware.precision(auto) == expected
         assert hardware.precision(replace(auto, accelerator="cpu")) == "32-true"
+
+
+def test_the_gain_by_bf16_is_measured_and_leaves_the_threads_alone() -> None:
+    threads = torch.get_num_threads()
+    assert 0.01 < hardware.bf16_gain(rounds=2) < 100
+    assert torch.get_num_threads() == threads
 
 
 def test_bf16_on_this_cpu_learns_as_well(
