@@ -104,6 +104,33 @@ def test_another_manifest_than_the_registered_one_is_refused(staged: Path, tmp_p
         artifacts.read(published.directory, expected_digest="0" * 64)
 
 
+def test_an_artefact_is_taken_with_the_manifest_it_came_with(staged: Path, tmp_path: Path) -> None:
+    path = artifacts.write(staged, tmp_path / "elsewhere").directory / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "signed_by": "us"}))
+    (path.parent / "notes.txt").touch()
+    found = artifacts.read(path.parent)
+    taken = artifacts.take(found, tmp_path / "root", "v1")
+    assert taken.digest == found.digest
+    assert (taken.directory / "manifest.json").read_bytes() == path.read_bytes()
+    assert not (taken.directory / "notes.txt").exists()
+
+
+def test_an_artefact_that_has_changed_is_not_taken(staged: Path, tmp_path: Path) -> None:
+    found = artifacts.write(staged, tmp_path / "elsewhere")
+    _tamper(found.directory)
+    with pytest.raises(ArtifactError, match="differs from its checksum"):
+        artifacts.take(found, tmp_path / "root", "v1")
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_trial_of_a_folder_leaves_nothing(tmp_path: Path) -> None:
+    artifacts.check_writable(tmp_path / "new")
+    artifacts.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        artifacts.check_writable(Path("/proc/model"))
+
+
 def test_other_classes_are_refused(staged: Path, tmp_path: Path) -> None:
     (staged / "config.json").write_text('{"kind": "transformer", "classes": ["a", "b"]}')
     with pytest.raises(ArtifactError, match="other classes"):

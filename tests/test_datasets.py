@@ -18,6 +18,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from ticket_priority import datasets
 from ticket_priority.exceptions import DatasetError
+from ticket_priority.interfaces import LabelledText
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
@@ -315,6 +316,16 @@ def test_texts_wait_in_a_private_file_and_leave_nothing_behind(
     del dataset
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.django_db
+def test_rows_at_hand_need_no_provenance() -> None:
+    rows = [
+        LabelledText(text=words_of(f"t{index}", 6), label=index % 3, pk=str(index))
+        for index in range(90)
+    ]
+    rows[0] = replace(rows[0], provenance="host")
+    assert datasets.assemble(rows).summary()["provenance"] == {"host": 1, "unknown": 89}
 
 
 def kept_of(*pairs: tuple[str, int]) -> tuple[list[tuple[str, int]], Counter[str]]:

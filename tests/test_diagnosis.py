@@ -89,6 +89,9 @@ def test_a_likely_mislabel_is_listed_by_its_key_and_its_text_only_on_demand() ->
     listed = f"helpdesk.Ticket {ticket.pk}: high (host), looks low"
     plain = check()
     assert listed in plain
+    assert "1 of 180 tickets is likely mislabelled." in plain
+    assert "manage.py check_training_data" not in plain
+    assert "near-copies;" not in plain, "there are none"
     assert ticket.description not in plain
     assert ticket.description in check("--show-texts")
     assert listed not in check("--suspects=0")
@@ -104,6 +107,44 @@ def test_nothing_to_learn_is_said_plainly_and_is_no_refusal() -> None:
     assert "There is nothing to learn that a quick model could find" in said(found)
     assert found.refusal == ""
     assert "There is nothing to learn" in check()
+
+
+@pytest.mark.parametrize("count", [6, 37])
+def test_of_too_few_tickets_no_verdict_is_given(count: int) -> None:
+    fill(at_random(count) if count > 6 else [0, 1, 0, 1, 0, 1])
+    found = diagnosed()
+    assert found.refusal.startswith(f"There are {count} usable tickets")
+    fitted = found.figures["fitted"]
+    assert fitted is None or fitted["p_value"] >= diagnosis.SIGNIFICANT
+    assert not found.has_nothing_to_learn
+    assert "nothing to learn" not in said(found)
+    assert "more labels" not in said(found)
+
+
+def test_one_is_told_in_the_singular() -> None:
+    found = diagnosis.Diagnosis(
+        {
+            "small_classes": {"high": 1},
+            "same_texts": {"conflicting": 0},
+            "near_copies": {"conflicting": 1, "share": 0.0},
+            "leakage": {"near_copies": 1},
+            "fields": {},
+            "fitted": {"p_value": 0.0, "likely_mislabels": 1, "rows": 90},
+        }
+    )
+    assert list(found.findings()) == [
+        "Only 1 ticket is high: figures about this class say little below 50.",
+        "1 group of tickets with near-copies bears different labels; two of a group agree in 0% of "
+        "the cases.",
+        "1 test ticket has a near-copy among those to train: the figures will be too good.",
+        "1 of 90 tickets is likely mislabelled.",
+    ]
+
+
+@pytest.mark.parametrize("count", ["-1", "many"])
+def test_only_a_number_of_suspects_can_be_listed(count: str) -> None:
+    with pytest.raises(CommandError, match="is no number of at least 0"):
+        check(f"--suspects={count}")
 
 
 def test_a_field_that_alone_tells_the_label_is_named() -> None:
@@ -185,7 +226,7 @@ def test_without_scikit_learn_what_can_be_counted_is_counted(
     found = diagnosed()
     assert found.figures["fitted"] is None
     assert found.figures["classes"]["test"] == {"low": 9, "medium": 9, "high": 9}
-    assert "django-ticket-priority[ml]" in check()
+    assert 'django-ticket-priority[ml]", or [linear]' in check()
 
 
 def refuse(*splits: object, **options: object) -> NoReturn:
@@ -205,5 +246,6 @@ def test_training_says_first_what_the_labels_are_worth(settings: Any, artifact_r
             training.configure(), sources=[get_source(Ticket)], progress=lines.append
         )
     assert any(line.startswith("Note: There is nothing to learn") for line in lines)
+    assert "More about the labels: manage.py check_training_data" in lines
     assert any(line.startswith("Leakage: of ") for line in lines)
     assert any(line == "Labels by provenance: 180 host" for line in lines)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -90,6 +92,38 @@ def test_an_export_replaces_no_file_unless_it_is_told_to(
 def test_an_export_that_cannot_be_written_is_named(labelled_tickets: None, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be written: No such file or directory"):
         call("export_training_data", tmp_path / "nowhere" / "data.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 300, "cannot be written: File name too long"),
+        ("nowhere/data.jsonl", "cannot be written: No such file or directory"),
+        ("folder", "is a folder"),
+    ],
+)
+def test_a_bad_target_is_named_before_the_tickets_are_read(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    """Of an empty table, whoever reads it first says that there is no ticket."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CommandError, match=message):
+        call("export_training_data", tmp_path / name, "--force")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check_training_data",),
+        ("classify_tickets",),
+        ("export_training_data", "data.jsonl"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_unknown_database_is_named(command: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="--database: invalid choice: 'nope'"):
+        call(*command, "--database=nope")
 
 
 def test_nothing_to_export_is_said(tmp_path: Path) -> None:
@@ -196,8 +230,9 @@ def test_an_altered_artefact_is_refused(elsewhere: Path, artifact_root: Path) ->
 
 
 def test_a_folder_that_is_no_artefact_is_refused(tmp_path: Path, artifact_root: Path) -> None:
-    with pytest.raises(CommandError, match="holds no readable artefact"):
+    with pytest.raises(CommandError, match="holds no readable artefact") as caught:
         call("import_priority_model", tmp_path / "nothing")
+    assert "train again" not in str(caught.value)
 
 
 def test_files_that_the_manifest_does_not_list_stay_outside(
@@ -210,16 +245,65 @@ def test_files_that_the_manifest_does_not_list_stay_outside(
     assert not {".DS_Store", "code.py"} & {path.name for path in directory.iterdir()}
 
 
-def test_an_artefact_that_cannot_be_served_is_registered_and_does_not_serve(
-    elsewhere: Path, artifact_root: Path, settings: Any
+def _without_weights(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def _of_unknown_kind(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "kind": "oracle"}))
+
+
+def _whole(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "classifier", "message"),
+    [
+        (_without_weights, "ticket_priority.serving.onnx.OnnxClassifier", "model.onnx is missing"),
+        (_of_unknown_kind, "ticket_priority.serving.onnx.OnnxClassifier", "of kind 'oracle'"),
+        (_whole, "tests.classifiers.FailingClassifier", "no memory left for the model"),
+    ],
+)
+@pytest.mark.parametrize("activate", ["always", "never"])
+def test_an_artefact_that_cannot_be_served_is_refused(
+    toy_run: Any,
+    tmp_path: Path,
+    artifact_root: Path,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Path], None],
+    classifier: str,
+    message: str,
+    activate: str,
 ) -> None:
     settings.TICKET_PRIORITY = {
         **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.classifiers.FailingClassifier"},
+        "CLASSIFIERS": {"transformer": classifier},
     }
-    said = call("import_priority_model", elsewhere, "--activate=always")
-    assert "cannot be served" in said
-    assert ModelVersion.objects.active() is None
+    staged = tmp_path / "staged"
+    shutil.copytree(toy_run.artifact_dir, staged)
+    change(staged)
+    artifacts.write(staged, tmp_path / "elsewhere")
+    with pytest.raises(CommandError, match="cannot be served here") as caught:
+        call("import_priority_model", tmp_path / "elsewhere", f"--activate={activate}")
+    assert message in str(caught.value)
+    assert "Traceback" not in caplog.text
+    assert not ModelVersion.objects.exists()
+    assert [path.name for path in artifact_root.iterdir()] == [".training.lock"]
+
+
+def test_an_artefact_without_figures_is_imported_and_reported(
+    toy_run: Any, tmp_path: Path, artifact_root: Path, fresh_classifier: None
+) -> None:
+    staged = tmp_path / "staged"
+    shutil.copytree(toy_run.artifact_dir, staged)
+    (staged / "metrics.json").write_text('{"model": {}}')
+    artifacts.write(staged, tmp_path / "elsewhere")
+    said = call("import_priority_model", tmp_path / "elsewhere")
+    assert ModelVersion.objects.get().name in said
+    assert "precision / recall" not in said
 
 
 def test_an_import_waits_for_no_training(

@@ -29,6 +29,9 @@ def test_a_tie_goes_to_the_graver_class() -> None:
         {"patience": 0},
         {"wandb_mode": "maybe"},
         {"model_name": ""},
+        {"devices": 0},
+        {"devices": "0"},
+        {"resume_from": "last.ckpt", "model_name": "linear"},
     ],
 )
 def test_an_impossible_configuration_is_refused(values: dict[str, Any]) -> None:

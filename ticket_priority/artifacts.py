@@ -17,13 +17,15 @@ from ticket_priority.interfaces import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFil
 
 REQUIRED_FILES: Final = (ArtifactFile.CONFIG, ArtifactFile.METRICS)
 _CHUNK: Final = 1 << 20
+_PROBE: Final = ".write-probe"
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A verified artefact. `digest` is the SHA-256 of its manifest, which lists its `files`.
 
-    `dataset` describes what it was trained on, where that is known.
+    `manifest` is that file as it was verified; `dataset` describes what it was trained on, where
+    that is known.
     """
 
     directory: Path
@@ -32,6 +34,7 @@ class Artifact:
     metrics: dict[str, Any]
     files: tuple[str, ...] = ()
     dataset: dict[str, Any] = field(default_factory=dict)
+    manifest: bytes = field(default=b"", repr=False)
 
 
 def write(staged: Path, directory: Path) -> Artifact:
@@ -54,7 +57,7 @@ def write(staged: Path, directory: Path) -> Artifact:
 def check_unused(directory: Path) -> None:
     """Raise ArtifactError when something lies at `directory` already."""
     try:
-        taken = any(directory.iterdir())
+        taken = any(path.name != _PROBE for path in directory.iterdir())
     except FileNotFoundError:
         return
     except OSError as error:
@@ -63,11 +66,33 @@ def check_unused(directory: Path) -> None:
         raise ArtifactError(f"{directory} is not empty: name another folder for the artefact.")
 
 
+def check_writable(directory: Path) -> None:
+    """Raise ArtifactError when no file can be written to `directory`; leaves none there."""
+    is_missing = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / _PROBE
+        probe.touch()
+        probe.unlink()
+        if is_missing:
+            directory.rmdir()
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory} cannot be written: {error.strerror}. Name another folder."
+        ) from error
+
+
 def publish(
-    staged: Path, root: Path, name: str, *, files: Collection[str] | None = None
+    staged: Path,
+    root: Path,
+    name: str,
+    *,
+    files: Collection[str] | None = None,
+    manifest: bytes | None = None,
 ) -> Artifact:
     """Copy files of `staged` (default: all) to `root/name` with a manifest, in one atomic step.
 
+    The manifest is made from the files, unless one is given; then they must be what it says.
     Raises ArtifactError when a file is missing, the name is taken or `root` cannot be written;
     nothing is left behind then.
     """
@@ -81,7 +106,10 @@ def publish(
             for path in _files(staged):
                 if files is None or path.name in files:
                     shutil.copyfile(path, temporary / path.name)
-            _write_manifest(temporary)
+            if manifest is None:
+                _write_manifest(temporary)
+            else:
+                (temporary / ArtifactFile.MANIFEST).write_bytes(manifest)
             read(temporary)
             temporary.chmod(0o755)
             _sync(temporary)
@@ -97,12 +125,8 @@ def publish(
 
 
 def take(artifact: Artifact, root: Path, name: str) -> Artifact:
-    """Publish a verified artefact from elsewhere; raises ArtifactError, also if it changes."""
-    taken = publish(artifact.directory, root, name, files=artifact.files)
-    if taken.digest != artifact.digest:
-        remove(taken.directory)
-        raise ArtifactError(f"{artifact.directory} changed while it was copied: try again.")
-    return taken
+    """Publish a verified artefact from elsewhere; raises ArtifactError, also if it has changed."""
+    return publish(artifact.directory, root, name, files=artifact.files, manifest=artifact.manifest)
 
 
 def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
@@ -115,9 +139,13 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
     try:
         manifest_bytes = manifest_path.read_bytes()
     except OSError as error:
+        advice = (
+            "name the folder that training wrote"
+            if expected_digest is None
+            else "train again, or activate another version"
+        )
         raise ArtifactError(
-            f"{directory} holds no readable artefact ({error.strerror}): train again, "
-            "or activate another version."
+            f"{directory} holds no readable artefact ({error.strerror}): {advice}."
         ) from error
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     if expected_digest is not None and digest != expected_digest:
@@ -141,6 +169,7 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
         dataset=(
             _parse_file(directory / ArtifactFile.DATASET) if ArtifactFile.DATASET in files else {}
         ),
+        manifest=manifest_bytes,
     )
 
 

@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "Reading training data needs numpy. Install what training needs with: "
-        'pip install "django-ticket-priority[ml]"'
+        'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
     ) from error
 
 from ticket_priority.conf import get_settings
@@ -38,6 +38,7 @@ from ticket_priority.training_data import Spool, StoredRows, Texts, count_labels
 MIN_ROWS_A_CLASS: Final = 6
 """Fewer rows of a class than this cannot be spread over three splits and say anything."""
 
+_PROVENANCES: Final = (*PROVENANCES, "unknown")
 _BATCH: Final = 2000
 _TOLD_EVERY: Final = 50_000
 _LARGEST_GROUPS: Final = 5
@@ -133,13 +134,12 @@ class _Rows:
         """Take in rows, each with the number of its source; `dropped` fills while they come."""
         self.dropped = dropped
         self.spool = Spool()
-        names = list(PROVENANCES)
         labels, provenances, origins = array("b"), array("b"), array("i")
         created_at, digests = array("d"), bytearray()
         for origin, row in rows:
             self.spool.append(row)
             labels.append(row.label)
-            provenances.append(names.index(row.provenance))
+            provenances.append(_PROVENANCES.index(row.provenance or "unknown"))
             origins.append(origin)
             created_at.append(_seconds(row.created_at))
             digests += bytes.fromhex(text_hash(row.text))
@@ -183,8 +183,7 @@ class _Rows:
         return {
             **count_labels({name: self.labels[rows] for name, rows in splits.items()}),
             "provenance": {
-                list(PROVENANCES)[place]: count
-                for place, count in _counts(self.provenances).items()
+                _PROVENANCES[place]: count for place, count in _counts(self.provenances).items()
             },
             "split": {"by": found.kind, "reason": found.reason},
             "same_texts": self.same_texts,

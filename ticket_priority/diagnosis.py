@@ -63,20 +63,24 @@ class Diagnosis:
         figures = self.figures
         for name, count in figures["small_classes"].items():
             yield (
-                f"Only {count} tickets are {name}: figures about this class say little below "
-                f"{SMALL_CLASS}."
+                f"Only {_counted(count, 'ticket is', 'tickets are')} {name}: figures about this "
+                f"class say little below {SMALL_CLASS}."
             )
         for name, kind in (("same_texts", "the same text"), ("near_copies", "near-copies")):
             copies = figures[name]
-            if copies["conflicting"]:
+            if conflicting := copies["conflicting"]:
+                one, many = (
+                    f"group of tickets with {kind} bears",
+                    f"groups of tickets with {kind} bear",
+                )
                 yield (
-                    f"{copies['conflicting']} groups of tickets with {kind} bear different labels; "
+                    f"{_counted(conflicting, one, many)} different labels; "
                     f"two of a group agree in {copies['share']:.0%} of the cases."
                 )
-        if figures["leakage"]["near_copies"]:
+        if leaked := figures["leakage"]["near_copies"]:
             yield (
-                f"{figures['leakage']['near_copies']} test tickets have a near-copy among those "
-                "to train: the figures will be too good."
+                f"{_counted(leaked, 'test ticket has', 'test tickets have')} a near-copy among "
+                "those to train: the figures will be too good."
             )
         for name, told in figures["fields"].items():
             if told["accuracy"] - told["majority"] >= TELLING_GAIN:
@@ -85,19 +89,44 @@ class Diagnosis:
                     f"most frequent class: {told['majority']:.0%}). A model may learn it instead "
                     "of what the tickets say."
                 )
-        yield from _fitted_findings(figures.get("fitted"))
+        yield from self._fitted_findings()
 
     @property
     def has_nothing_to_learn(self) -> bool:
-        """Whether a quick model tells the labels no better than chance."""
+        """Whether a quick model tells the labels no better than chance, given enough of them."""
         fitted = self.figures.get("fitted")
-        return fitted is not None and fitted["p_value"] >= SIGNIFICANT
+        return not self.refusal and fitted is not None and fitted["p_value"] >= SIGNIFICANT
+
+    def _fitted_findings(self) -> Iterator[str]:
+        fitted = self.figures.get("fitted")
+        # Of what is too little to train on, a quick model says nothing either.
+        if fitted is None or self.refusal:
+            return
+        if self.has_nothing_to_learn:
+            yield (
+                "There is nothing to learn that a quick model could find: out of fold its macro F1 "
+                f"is {fitted['macro_f1']:.3f}, no better than by chance (p = "
+                f"{fitted['p_value']:.2f}). Look at how priorities are set before you train."
+            )
+            return
+        if wrong := fitted["likely_mislabels"]:
+            verb = "is" if wrong == 1 else "are"
+            yield f"{wrong} of {fitted['rows']} tickets {verb} likely mislabelled."
+        if curve := fitted.get("learning_curve"):
+            gain = curve[-1]["macro_f1"] - curve[-2]["macro_f1"]
+            verdict = (
+                "more labels would help" if gain > MORE_HELPS else "more labels would help little"
+            )
+            yield (
+                f"The last quarter of the labels gave {100 * gain:+.1f} points of macro F1 to a "
+                f"quick model: {verdict}."
+            )
 
 
 def diagnose(dataset: datasets.Dataset, *, learning_curve: bool = True) -> Diagnosis:
     """Look at the labels of all splits; fits a quick model several times, in bounded time.
 
-    What needs a model is left out where the extra `ml` is not installed.
+    What needs a model is left out where neither the extra `linear` nor `ml` is installed.
     """
     seen = _Seen(dataset)
     figures: dict[str, Any] = {
@@ -207,28 +236,8 @@ def _reach(figures: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> dict
     return {"floor": floor, "ceiling": ceiling, "compared": rows}
 
 
-def _fitted_findings(fitted: Mapping[str, Any] | None) -> Iterator[str]:
-    if fitted is None:
-        return
-    if fitted["p_value"] >= SIGNIFICANT:
-        yield (
-            "There is nothing to learn that a quick model could find: out of fold its macro F1 is "
-            f"{fitted['macro_f1']:.3f}, no better than by chance (p = {fitted['p_value']:.2f}). "
-            "Look at how priorities are set before you train."
-        )
-        return
-    if fitted["likely_mislabels"]:
-        yield (
-            f"{fitted['likely_mislabels']} of {fitted['rows']} tickets are likely mislabelled: "
-            "manage.py check_training_data lists them."
-        )
-    if curve := fitted.get("learning_curve"):
-        gain = curve[-1]["macro_f1"] - curve[-2]["macro_f1"]
-        verdict = "more labels would help" if gain > MORE_HELPS else "more labels would help little"
-        yield (
-            f"The last quarter of the labels gave {100 * gain:+.1f} points of macro F1 to a quick "
-            f"model: {verdict}."
-        )
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _refusal(dataset: datasets.Dataset) -> str:

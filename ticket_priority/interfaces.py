@@ -141,6 +141,9 @@ class TrainingConfig:
         _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
         for name in ("max_epochs", "batch_size", "accumulate_grad_batches", "num_nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(
+            str(self.devices) != "0", "devices must be at least 1, a list like '0,1', or 'auto'"
+        )
         for name in ("learning_rate", "head_learning_rate", "gradient_clip_val"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive")
@@ -159,6 +162,10 @@ class TrainingConfig:
         _require(
             self.wandb_mode in ("online", "offline", "disabled"),
             "wandb_mode must be online, offline or disabled",
+        )
+        _require(
+            not self.resume_from or self.model_name != "linear",
+            "resume_from is for a transformer; a linear model is trained in one go",
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Near-copies among texts: who belongs together, and how close two sets of texts come.
 
-Needs numpy, which the extras `serving` and `ml` bring.
+Needs numpy, which the extras `serving`, `linear` and `ml` bring.
 """
 
 from __future__ import annotations

@@ -16,7 +16,12 @@ from django.utils.module_loading import import_string
 from ticket_priority import artifacts, classifiers, datasets, training_report
 from ticket_priority.conf import GATE_METRICS, get_settings
 from ticket_priority.diagnosis import diagnose
-from ticket_priority.exceptions import DatasetError, TrainingError, TrainingInProgressError
+from ticket_priority.exceptions import (
+    ArtifactError,
+    DatasetError,
+    TrainingError,
+    TrainingInProgressError,
+)
 from ticket_priority.interfaces import (
     Classifier,
     LabelledText,
@@ -87,8 +92,11 @@ def train_model(
         dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
         for line in training_report.data_lines(dataset.summary()):
             progress(line)
-        for finding in diagnose(dataset, learning_curve=False).findings():
+        findings = list(diagnose(dataset, learning_curve=False).findings())
+        for finding in findings:
             progress(f"Note: {finding}")
+        if findings:
+            progress("More about the labels: manage.py check_training_data")
         result = fit(
             dataset.train,
             dataset.validation,
@@ -125,7 +133,8 @@ def import_model(
 
     Every file is compared with the artefact's manifest. The gate compares on the test split of
     the labelled tickets here, where there are enough. Raises TrainingInProgressError,
-    TrainingError or ArtifactError; no version is registered then.
+    TrainingError or ArtifactError, also for what cannot be served here; no version is registered
+    then.
     """
     root = get_settings().artifact_root
     with _training_lock(root):
@@ -142,6 +151,7 @@ def import_model(
             test = ()
         progress("Publishing the artefact")
         artifact = artifacts.take(found, root, _free_name(root))
+        _require_servable(artifact)
         run = artifact.metrics.get("training")
         config = run.get("hyperparameters") if isinstance(run, dict) else None
         config = config if isinstance(config, dict) else {}
@@ -154,6 +164,17 @@ def import_model(
             config=config,
             dataset=artifact.dataset,
         )
+
+
+def _require_servable(artifact: artifacts.Artifact) -> None:
+    """Delete a published artefact that answers no text, and raise ArtifactError."""
+    try:
+        classifiers.build(artifact.kind, artifact.directory).classify(["A ticket."])
+    except BaseException as error:
+        artifacts.remove(artifact.directory)
+        if not isinstance(error, Exception):
+            raise
+        raise ArtifactError(f"The artefact cannot be served here: {error}") from error
 
 
 def _register(

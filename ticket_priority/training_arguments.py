@@ -9,8 +9,15 @@ def add_to(group: _ArgumentGroup) -> None:
     """Add a flag for each field of TrainingConfig; a flag that is not given is None."""
     group.add_argument("--model-name", help="hub id, local folder, 'embedded' or 'linear'")
     group.add_argument("--output-dir", help="where runs, logs and checkpoints go")
-    group.add_argument("--resume", dest="resume_from", metavar="CKPT")
-    group.add_argument("--epochs", dest="max_epochs", type=int)
+    group.add_argument(
+        "--resume",
+        dest="resume_from",
+        metavar="CKPT",
+        help="a transformer's checkpoint to go on from",
+    )
+    group.add_argument(
+        "--epochs", dest="max_epochs", type=int, help="passes over the tickets, at most"
+    )
     group.add_argument("--batch-size", type=int)
     group.add_argument("--max-length", type=int, help="tokens a ticket, at most 512")
     group.add_argument("--learning-rate", type=float)
@@ -33,8 +40,19 @@ def add_to(group: _ArgumentGroup) -> None:
     group.add_argument("--seed", type=int)
     group.add_argument("--wandb-project", help="log to Weights & Biases too")
     group.add_argument("--wandb-mode", choices=["online", "offline", "disabled"])
-    group.add_argument("--no-quantize", dest="quantize", action="store_false", default=None)
-    group.add_argument("--local-files-only", action="store_true", default=None)
+    group.add_argument(
+        "--no-quantize",
+        dest="quantize",
+        action="store_false",
+        default=None,
+        help="serve float32, without trying int8",
+    )
+    group.add_argument(
+        "--local-files-only",
+        action="store_true",
+        default=None,
+        help="download nothing: the base model must be on this machine",
+    )
 
 
 def _devices(value: str) -> int | str:

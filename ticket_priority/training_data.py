@@ -193,13 +193,25 @@ class Texts(Sequence[str]):
         return self._rows[index].text
 
 
+def check_writable(path: Path, *, force: bool) -> None:
+    """Raise DatasetError when a file is there already, unless `force`, or cannot be written."""
+    try:
+        if path.is_dir():
+            raise DatasetError(f"{path} is a folder: name a file.")
+        if path.exists() and not force:
+            raise DatasetError(f"{path} exists already: name another file, or pass --force.")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-"):
+            pass
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error.strerror}.") from error
+
+
 def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, force: bool) -> None:
     """Write rows with their splits to a file that only this user may read, all of them or none.
 
     Raises DatasetError when the file is there already, unless `force`, or cannot be written.
     """
-    if path.exists() and not force:
-        raise DatasetError(f"{path} exists already: name another file, or pass --force.")
+    check_writable(path, force=force)
     try:
         # A temporary file is made with mode 0600.
         with tempfile.NamedTemporaryFile(

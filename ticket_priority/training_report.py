@@ -12,8 +12,13 @@ _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file s
 
 
 def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a table of the model beside the baselines, from `TrainingResult.metrics`."""
-    rungs = {name: metrics[name] for name in _RUNGS if name in metrics}
+    """Yield a table of the model beside the baselines, from `TrainingResult.metrics`.
+
+    What lacks figures is left out; of an artefact from elsewhere that may be all.
+    """
+    rungs = {name: metrics[name] for name in _RUNGS if _has_figures(metrics.get(name))}
+    if not rungs:
+        return
     yield ""
     yield _row("test split", *(_RUNGS[name] for name in rungs))
     for figure, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
@@ -23,7 +28,8 @@ def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"{name}: precision / recall", *(_precision_recall(r, name) for r in rungs.values())
         )
     yield ""
-    if "tfidf_logreg" in rungs and rungs["model"]["macro_f1"] < rungs["tfidf_logreg"]["macro_f1"]:
+    model, linear = rungs.get("model"), rungs.get("tfidf_logreg")
+    if model and linear and model["macro_f1"] < linear["macro_f1"]:
         yield "Note: TF-IDF + logistic regression does better than this model on this test split."
 
 
@@ -43,7 +49,7 @@ def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     way, copies = figures["split"], figures.get("near_copies")
     reason = f" ({way['reason']})" if way["reason"] else ""
     yield f"Split {_WAYS[way['by']]}{reason}"
-    if copies and copies["largest"]:
+    if copies and copies["rows_in_groups"]:
         yield (
             f"{copies['rows_in_groups']} tickets have near-copies; the largest group has "
             f"{copies['largest'][0]}; no group is in two splits"
@@ -59,6 +65,17 @@ def _row(title: str, *cells: str) -> str:
     return f"{title:<28}" + "".join(f"{cell:>16}" for cell in cells)
 
 
+def _has_figures(rung: Any) -> bool:
+    return isinstance(rung, Mapping) and _are_numbers(rung, "accuracy", "macro_f1")
+
+
 def _precision_recall(rung: Mapping[str, Any], name: str) -> str:
-    figures = rung["per_class"].get(name)
-    return f"{figures['precision']:.2f} / {figures['recall']:.2f}" if figures else "-"
+    classes = rung.get("per_class")
+    figures = classes.get(name) if isinstance(classes, Mapping) else None
+    if not isinstance(figures, Mapping) or not _are_numbers(figures, "precision", "recall"):
+        return "-"
+    return f"{figures['precision']:.2f} / {figures['recall']:.2f}"
+
+
+def _are_numbers(figures: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(figures.get(name), int | float) for name in names)

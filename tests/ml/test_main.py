@@ -17,7 +17,9 @@ import torch
 
 from tests.ml.conftest import toy_rows
 from ticket_priority import artifacts
+from ticket_priority.interfaces import TrainingResult
 from ticket_priority.ml.__main__ import main
+from ticket_priority.ml.fit import fit
 from ticket_priority.serving.onnx import OnnxClassifier
 from ticket_priority.training_data import read_splits, write_splits
 
@@ -123,7 +125,16 @@ def test_vertex_ai_says_by_variables_where_things_are(
         (["fit", "{data}", "--out={taken}"], "is not empty"),
         (["fit", "{taken}/line.jsonl", "--out={out}"], "line 1: it is not JSON"),
         (["fit", "nothing.jsonl", "--out={out}"], "nothing.jsonl cannot be read"),
+        (
+            ["fit", "{data}", "--out=/proc/model", "--model-name=linear", "--output-dir={runs}"],
+            "/proc/model cannot be written",
+        ),
         (["fit", "{data}", "--out={out}", "--epochs=0"], "max_epochs must be at least 1"),
+        (["fit", "{data}", "--out={out}", "--devices=0"], "devices must be at least 1"),
+        (
+            ["fit", "nothing.jsonl", "--out={out}", "--model-name=linear", "--resume=last.ckpt"],
+            "a linear model is trained in one go",
+        ),
         (["fit", "{data}", "--out={out}", "--num-nodes=0"], "num_nodes must be at least 1"),
     ],
 )
@@ -140,12 +151,41 @@ def test_what_cannot_be_trained_is_said_in_a_line(
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "line.jsonl").write_text("{\n")
-    places = {"data": data, "out": tmp_path / "out", "taken": taken}
+    places = {
+        "data": data,
+        "out": tmp_path / "out",
+        "taken": taken,
+        "runs": tmp_path / "runs",
+    }
     assert main([argument.format(**places) for argument in arguments]) == 1
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_trained_is_named_where_it_cannot_be_written_to_its_place(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody else puts a file there while the model is trained."""
+    out, runs = tmp_path / "out", tmp_path / "runs"
+
+    def fit_meanwhile(*args: Any, **options: Any) -> TrainingResult:
+        result = fit(*args, **options)
+        out.mkdir()
+        (out / "theirs").touch()
+        return result
+
+    monkeypatch.setattr("ticket_priority.ml.__main__.fit", fit_meanwhile)
+    given = ["fit", str(data), f"--out={out}", "--model-name=linear", f"--output-dir={runs}"]
+    assert main(given) == 1
+    (kept,) = runs.rglob("artifact")
+    said = capsys.readouterr().err
+    assert "is not empty" in said
+    assert f"What was trained is in {kept}." in said
 
 
 def test_an_empty_split_is_named(

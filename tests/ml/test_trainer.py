@@ -327,6 +327,14 @@ def test_an_impossible_machine_is_a_training_error(config: TrainingConfig, tmp_p
         _fit(replace(config, output_dir=str(tmp_path), accelerator="tpu-of-tomorrow"))
 
 
+@pytest.mark.parametrize("devices", ["0,1", "foo", "00"])
+def test_devices_that_a_cpu_has_not_are_a_training_error(
+    config: TrainingConfig, tmp_path: Path, devices: str
+) -> None:
+    with pytest.raises(TrainingError, match="Check accelerator, devices"):
+        _fit(replace(config, output_dir=str(tmp_path), devices=devices))
+
+
 def test_two_processes_train_together_and_one_writes(
     config: TrainingConfig, tmp_path: Path, no_export: None
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from ticket_priority import artifacts, training_arguments, training_report
-from ticket_priority.exceptions import TicketPriorityError, TrainingError
+from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
 from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult
 from ticket_priority.ml.fit import fit
 from ticket_priority.training_data import describe, read_splits
@@ -54,6 +54,8 @@ def _fit(options: argparse.Namespace) -> None:
     is_first = not getattr(rank_zero_only, "rank", 0)
     speaks = is_first and not options.json and not options.quiet
     artifacts.check_unused(out)
+    if is_first:
+        artifacts.check_writable(out)
     if speaks:
         _say(f"Reading {data}")
     splits = read_splits(data)
@@ -78,7 +80,10 @@ def _finish(
 ) -> None:
     text = json.dumps(figures, indent=2) + "\n"
     (result.artifact_dir / ArtifactFile.DATASET).write_text(text, encoding="utf-8")
-    artifact = artifacts.write(result.artifact_dir, out)
+    try:
+        artifact = artifacts.write(result.artifact_dir, out)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} What was trained is in {result.artifact_dir}.") from error
     artifacts.remove(result.artifact_dir)
     if options.json:
         outcome = {

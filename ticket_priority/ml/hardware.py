@@ -68,7 +68,7 @@ def device_count(config: TrainingConfig) -> int:
         if devices == "auto":
             return int(CUDAAccelerator.auto_device_count())
         return len(CUDAAccelerator.parse_devices(devices) or [0])
-    return int(devices) if str(devices).isdigit() else 1
+    return max(1, int(devices)) if str(devices).isdigit() else 1
 
 
 def usable_cores() -> int:

@@ -193,6 +193,15 @@ class _Run:
         )
 
     def _trainer(self, rows: int) -> Trainer:
+        try:
+            return self._built_trainer(rows)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"The training machine cannot run this configuration: {error} "
+                "Check accelerator, devices, strategy and precision."
+            ) from error
+
+    def _built_trainer(self, rows: int) -> Trainer:
         config = self.config
         devices = hardware.device_count(config)
         spawned = devices > 1 and config.num_nodes == 1 and config.strategy == "auto"
@@ -219,32 +228,26 @@ class _Run:
             callbacks.append(reporting.EpochProgress(self.progress))
         if self.show_progress_bar:
             callbacks.append(TQDMProgressBar(leave=False))
-        try:
-            return Trainer(
-                accelerator=config.accelerator,
-                devices=config.devices,
-                num_nodes=config.num_nodes,
-                strategy="ddp_spawn" if spawned else config.strategy,
-                precision=self.precision,  # type: ignore[arg-type]  # checked by Lightning
-                max_epochs=config.max_epochs,
-                accumulate_grad_batches=config.accumulate_grad_batches,
-                gradient_clip_val=config.gradient_clip_val,
-                logger=reporting.loggers(config, self.run_dir),
-                callbacks=callbacks,
-                default_root_dir=self.run_dir,
-                log_every_n_steps=max(
-                    1, min(10, rows // (config.batch_size * devices * config.num_nodes))
-                ),
-                enable_progress_bar=self.show_progress_bar,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-            )
-        except (MisconfigurationException, ValueError) as error:
-            raise TrainingError(
-                f"The training machine cannot run this configuration: {error} "
-                "Check accelerator, devices, strategy and precision."
-            ) from error
+        return Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy="ddp_spawn" if spawned else config.strategy,
+            precision=self.precision,  # type: ignore[arg-type]  # checked by Lightning
+            max_epochs=config.max_epochs,
+            accumulate_grad_batches=config.accumulate_grad_batches,
+            gradient_clip_val=config.gradient_clip_val,
+            logger=reporting.loggers(config, self.run_dir),
+            callbacks=callbacks,
+            default_root_dir=self.run_dir,
+            log_every_n_steps=max(
+                1, min(10, rows // (config.batch_size * devices * config.num_nodes))
+            ),
+            enable_progress_bar=self.show_progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
 
     def _train(
         self, trainer: Trainer, module: TicketClassificationModule, data: TicketDataModule

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from ticket_priority import datasets, training_report
 from ticket_priority.diagnosis import FITTED_ROWS, Diagnosis, Suspect, diagnose
@@ -24,9 +25,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
-        parser.add_argument("--database", help="database alias of the tickets")
         parser.add_argument(
-            "--suspects", type=int, default=20, help="how many likely mislabels to list"
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
+        parser.add_argument(
+            "--suspects", type=_whole, default=20, help="how many likely mislabels to list"
         )
         parser.add_argument("--show-texts", action="store_true", help="with their texts")
         parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -54,6 +57,12 @@ class Command(BaseCommand):
             say(line)
         if diagnosis.refusal:
             raise CommandError(f"Training would be refused. {diagnosis.refusal}")
+
+
+def _whole(value: str) -> int:
+    if not value.isdecimal():
+        raise ArgumentTypeError(f"{value!r} is no number of at least 0")
+    return int(value)
 
 
 def _silent(line: str) -> None:
@@ -89,7 +98,7 @@ def _fitted(figures: dict[str, Any]) -> Iterator[str]:
     if fitted is None:
         yield (
             "No quick model was fitted: there are too few tickets, or scikit-learn is missing "
-            '(pip install "django-ticket-priority[ml]")'
+            '(pip install "django-ticket-priority[ml]", or [linear] for linear models alone)'
         )
         return
     drawn = ", drawn from all" if fitted["rows"] == FITTED_ROWS else ""

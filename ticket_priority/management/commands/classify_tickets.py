@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from ticket_priority.classification import backfill
 from ticket_priority.exceptions import TicketPriorityError
@@ -23,7 +24,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
         parser.add_argument("--limit", type=int, help="stop after so many tickets a source")
-        parser.add_argument("--database", help="database alias of the tickets")
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
         parser.add_argument("--dry-run", action="store_true", help="classify, but write nothing")
         parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from ticket_priority import datasets, training_report
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.registry import find_sources
-from ticket_priority.training_data import write_splits
+from ticket_priority.training_data import check_writable, write_splits
 
 
 class Command(BaseCommand):
@@ -23,9 +24,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path)
+        parser.add_argument("file", type=Path, help="the JSON Lines file to write")
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
-        parser.add_argument("--database", help="database alias of the tickets")
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
         parser.add_argument("--force", action="store_true", help="replace the file if it exists")
         parser.add_argument("--json", action="store_true", help="print a summary as JSON")
 
@@ -33,9 +36,8 @@ class Command(BaseCommand):
         path: Path = options["file"]
         speaks = options["verbosity"] >= 1 and not options["json"]
         say = self.stdout.write if speaks else _silent
-        if path.exists() and not options["force"]:
-            raise CommandError(f"{path} exists already: name another file, or pass --force.")
         try:
+            check_writable(path, force=options["force"])
             sources = find_sources(options["source"] or ())
             dataset = datasets.collect(sources, using=options["database"], progress=say)
             if not len(dataset):
