@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.utils import timezone
 
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
+from tests.test_training import spread_over_days
 from ticket_priority import artifacts, datasets, training
 from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
@@ -170,6 +172,33 @@ def test_an_imported_model_must_be_no_worse_on_the_tickets_here(
     imported = ModelVersion.objects.exclude(pk=active_model.pk).get()
     assert imported.is_active, "the same model is no worse than itself"
     assert "of toy-1" in said
+
+
+def test_an_import_is_not_compared_where_the_active_version_knew_the_test(
+    labelled_tickets: None, elsewhere: Path, artifact_root: Path, fresh_classifier: None
+) -> None:
+    spread_over_days()
+    call("train_priority_model", "--model-name=linear")
+    ours = ModelVersion.objects.active()
+    assert ours is not None
+    Ticket.objects.update(created_at=timezone.now())
+    said = call("import_priority_model", elsewhere)
+    assert f"not comparable: {ours.name} was trained on tickets that were split differ" in said
+    assert ModelVersion.objects.active() == ours
+    call("import_priority_model", elsewhere, "--activate=always")
+    assert ModelVersion.objects.active() != ours
+
+
+def test_a_starter_knew_none_of_the_tickets_here(
+    labelled_tickets: None, elsewhere: Path, artifact_root: Path, fresh_classifier: None
+) -> None:
+    call("activate_priority_model", "--starter")
+    starter = ModelVersion.objects.active()
+    assert starter is not None
+    assert starter.dataset["split"]["by"] == "time", "unlike the tickets here"
+    said = call("import_priority_model", elsewhere)
+    assert f"of {starter.name}" in said
+    assert ModelVersion.objects.active() != starter
 
 
 def test_a_model_that_is_worse_on_the_tickets_here_does_not_serve(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.utils import timezone
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
@@ -34,6 +36,14 @@ def labelled_tickets(db: None) -> None:
     Ticket.objects.bulk_create(
         [Ticket(subject=row.text, priority=row.label) for row in toy_rows(240, 5)]
     )
+
+
+def spread_over_days() -> None:
+    """Give each ticket a day of its own, so that they are split by time."""
+    tickets = list(Ticket.objects.order_by("pk"))
+    for age, ticket in enumerate(tickets):
+        ticket.created_at = timezone.now() - timedelta(days=age)
+    Ticket.objects.bulk_update(tickets, ["created_at"])
 
 
 @pytest.fixture
@@ -129,7 +139,26 @@ def test_a_worse_version_is_registered_but_does_not_serve(
     assert ModelVersion.objects.count() == 2
     assert ModelVersion.objects.active() == good
     assert "stays active" in printed
+    assert "favours" not in printed
     call_command("activate_priority_model", "--list", stdout=StringIO())
+
+
+def test_where_the_kind_of_split_changed_it_is_said_whom_the_comparison_favours(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    spread_over_days()
+    run("--model-name=linear")
+    good = ModelVersion.objects.active()
+    assert good is not None
+    assert good.dataset["split"]["by"] == "time"
+    Ticket.objects.update(created_at=timezone.now())
+    outcome = json.loads(run("--json", "--epochs=1", "--learning-rate=1e-7", "--seed=3"))
+    assert outcome["dataset"]["split"]["by"] == "random"
+    assert ModelVersion.objects.active() == good
+    assert f"of {good.name}, which stays active. The comparison favours it" in outcome["reason"]
+    assert f"activate_priority_model {outcome['model_version']}" in outcome["reason"]
+    equal = json.loads(run("--json", "--model-name=linear"))
+    assert equal["activated"] is True, "it is no worse all the same"
 
 
 def test_a_version_that_cannot_be_served_is_registered_and_stays_inactive(

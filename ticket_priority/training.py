@@ -90,7 +90,8 @@ def train_model(
         fit = _load_trainer()
         progress("Reading labelled tickets")
         dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
-        for line in training_report.data_lines(dataset.summary()):
+        summary = dataset.summary()
+        for line in training_report.data_lines(summary):
             progress(line)
         findings = list(diagnose(dataset, learning_curve=False).findings())
         for finding in findings:
@@ -110,11 +111,12 @@ def train_model(
         outcome = _register(
             artifact,
             dataset.test,
+            _split_of(summary),
             activate,
             progress,
             base_model=config.model_name,
             config=config.as_dict(),
-            dataset=dataset.summary(),
+            dataset=summary,
             run_directory=str(result.run_dir),
         )
         # Published and checked, so the staged copy is only a second half gigabyte.
@@ -132,7 +134,8 @@ def import_model(
     """Publish an artefact that was trained elsewhere, register, and activate by the gate.
 
     Every file is compared with the artefact's manifest. The gate compares on the test split of
-    the labelled tickets here, where there are enough. Raises TrainingInProgressError,
+    the labelled tickets here, where there are enough, and where the active version was not
+    trained on tickets that were split in another way. Raises TrainingInProgressError,
     TrainingError or ArtifactError, also for what cannot be served here; no version is registered
     then.
     """
@@ -146,9 +149,10 @@ def import_model(
         try:
             dataset = datasets.build(all_sources() if sources is None else sources)
             test: Sequence[LabelledText] = dataset.test
+            split_by = _split_of(dataset.summary())
         except DatasetError as error:
             progress(f"Not compared: {error}")
-            test = ()
+            test, split_by = (), None
         progress("Publishing the artefact")
         artifact = artifacts.take(found, root, _free_name(root))
         _require_servable(artifact)
@@ -158,6 +162,7 @@ def import_model(
         return _register(
             artifact,
             test,
+            split_by,
             activate,
             progress,
             base_model=str(config.get("model_name", ""))[:300],
@@ -180,15 +185,20 @@ def _require_servable(artifact: artifacts.Artifact) -> None:
 def _register(
     artifact: artifacts.Artifact,
     test: Sequence[LabelledText],
+    split_by: str | None,
     activate: str,
     progress: ProgressCallback,
     **fields: Any,
 ) -> TrainingOutcome:
-    """Make a model version of a published artefact, which goes again if that fails."""
+    """Make a model version of a published artefact, which goes again if that fails.
+
+    `split_by` is the kind of split that `test` comes from.
+    """
     name = artifact.directory.name
     try:
         progress("Comparing with the active version")
-        passes, reason, compared_with = _pass_gate(artifact, test, activate)
+        own_split = _split_of(fields["dataset"])
+        passes, reason, compared_with = _pass_gate(artifact, test, split_by, own_split, activate)
         version = ModelVersion.objects.create(
             name=name,
             kind=artifact.kind,
@@ -216,12 +226,17 @@ def _free_name(root: Path) -> str:
 
 
 def _pass_gate(
-    candidate: artifacts.Artifact, test: Sequence[LabelledText], activate: str
+    candidate: artifacts.Artifact,
+    test: Sequence[LabelledText],
+    split_by: str | None,
+    own_split: str | None,
+    activate: str,
 ) -> tuple[bool, str, float | None]:
     """Decide on activation; return the decision, why, and the active version's figure.
 
     Both are scored as they are served, so a candidate that cannot be served is found here, also
-    where there is no `test` to compare on.
+    where there is no `test` to compare on. `split_by` is the kind of split of `test`, `own_split`
+    that of the tickets the candidate was trained on.
     """
     if activate == "never":
         return False, "activation was not asked for", None
@@ -244,12 +259,30 @@ def _pass_gate(
     except Exception as error:
         logger.exception("The active version %s cannot be run", active.name)
         return True, f"the active version {active.name} cannot be run: {error}", None
+    knows_test = not active.is_starter and _split_of(active.dataset) not in (split_by, own_split)
+    if knows_test and own_split != split_by and activate == "if-better":
+        # Neither kept to the split of this test, so either may know more of it than the other.
+        why = f"not comparable: {active.name} was trained on tickets that were split differently"
+        return False, f"{active.name} stays active: {why}", None
     figures = f"{metric} {candidate_score:.3f} against {active_score:.3f} of {active.name}"
     if activate == "always":
         return True, f"activation was asked for; {figures}", active_score
     if candidate_score >= active_score:
         return True, figures, active_score
-    return False, f"{figures}, which stays active", active_score
+    reason = f"{figures}, which stays active"
+    if knows_test:
+        reason += (
+            ". The comparison favours it: its tickets were split differently, or nobody knows "
+            "how, so it may have been trained on part of this test. To overrule it, train with "
+            f"--activate=always, or run activate_priority_model {candidate.directory.name}"
+        )
+    return False, reason, active_score
+
+
+def _split_of(dataset: Any) -> str | None:
+    """Return the kind of split that a dataset's summary names, if it names one."""
+    split = dataset.get("split") if isinstance(dataset, dict) else None
+    return split.get("by") if isinstance(split, dict) else None
 
 
 def _score(classifier: Classifier, test: Sequence[LabelledText], metric: str) -> float:
