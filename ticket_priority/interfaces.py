@@ -178,7 +178,8 @@ class TrainingResult:
     """What a trainer hands back.
 
     `artifact_dir` holds every artefact file but the manifest, ready to be published; `metrics`
-    is JSON-ready (keys `model`, `majority`, `tfidf_logreg`, `serving`, `training`).
+    is JSON-ready (keys `model`, `majority`, `serving`, `training`, and of a transformer
+    `tfidf_logreg`).
     """
 
     artifact_dir: Path

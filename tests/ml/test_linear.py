@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_a_run_ends_in_an_artefact_that_serves_what_was_measured(config: Trainin
         "model.safetensors",
     }
     assert json.loads((result.artifact_dir / "metrics.json").read_text()) == result.metrics
-    assert set(result.metrics) == {"model", "majority", "tfidf_logreg", "serving", "training"}
+    # The baseline of words and letters would be the model itself, printed twice.
+    assert set(result.metrics) == {"model", "majority", "serving", "training"}
     assert result.metrics["model"]["accuracy"] >= 0.95
     assert result.metrics["majority"] == baseline.majority(TRAIN, TEST)
     assert result.metrics["training"]["rows"] == {"train": 120, "validation": 45, "test": 45}
@@ -103,6 +105,52 @@ def test_the_temperature_lowers_the_loss_on_the_validation_split() -> None:
     for other in (0.8, 1.25):
         warmer = replace(best.model, temperature=best.model.temperature * other)
         assert loss(best.model) <= loss(warmer)
+
+
+class ReadOnce(list[LabelledText]):
+    """Rows as they lie on disk: whoever walks them twice reads them twice."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def contradicting(low: float, high: float) -> ReadOnce:
+    """Return texts that are as often Low as High, with these weights."""
+    rows = toy_rows(60, 6, classes=(0, 2))
+    return ReadOnce(
+        replace(row, label=label, weight=weight)
+        for row in rows
+        for label, weight in ((0, low), (2, high))
+    )
+
+
+@pytest.mark.parametrize(("low", "high", "answer"), [(0.5, 1.5, 2), (1.5, 0.5, 0)])
+def test_a_heavier_row_counts_more(low: float, high: float, answer: int) -> None:
+    rows = contradicting(low, high)
+    best = linear.choose(rows, toy_rows(30, 7, classes=(answer,)), "val_loss")
+    texts = [row.text for row in toy_rows(30, 8, classes=(0, 2))]
+    assert set(best.model.probabilities(texts).argmax(axis=1).tolist()) == {answer}
+    assert rows.walks == 1
+
+
+def test_weights_move_rows_against_each_other_alone() -> None:
+    validation = toy_rows(30, 7, classes=(2,))
+    texts = [row.text for row in validation]
+    small, large = (
+        linear.choose(contradicting(low, high), validation, "val_loss").model.scores(texts)
+        for low, high in ((0.5, 1.5), (50.0, 150.0))
+    )
+    assert (small[:, 1] > small[:, 0]).all()
+    assert small == pytest.approx(large, abs=1e-6)
+
+
+def test_the_baseline_counts_all_rows_alike() -> None:
+    test = toy_rows(30, 7, classes=(0, 2))
+    heavy, even = (contradicting(*weights) for weights in ((0.5, 1.5), (1.0, 1.0)))
+    assert baseline.tfidf_logreg(heavy, test) == baseline.tfidf_logreg(even, test)
 
 
 def test_a_validation_class_that_training_lacks_stands_in_no_ones_way() -> None:

@@ -18,18 +18,27 @@ import torch
 from tests.ml.conftest import toy_rows
 from ticket_priority import artifacts
 from ticket_priority.interfaces import TrainingResult
-from ticket_priority.ml.__main__ import main
+from ticket_priority.ml.__main__ import _is_first, main
 from ticket_priority.ml.fit import fit
+from ticket_priority.serving.linear import LinearClassifier
 from ticket_priority.serving.onnx import OnnxClassifier
 from ticket_priority.training_data import read_splits, write_splits
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_DJANGO = """
+WITHOUT = """
 import runpy, sys
-sys.modules["django"] = None
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
 sys.argv[0] = "ticket_priority.ml"
 runpy.run_module("ticket_priority.ml", run_name="__main__", alter_sys=True)
 """
+WITHOUT_DJANGO = WITHOUT.format(blocked=["django"])
+WITHOUT_TORCH = WITHOUT.format(blocked=["django", "torch", "lightning", "transformers", "onnx"])
 
 
 @pytest.fixture
@@ -89,6 +98,32 @@ def test_a_file_becomes_an_artefact_where_there_is_no_django(
     for words in ("150 to train", "Leakage: of 36 test tickets", "TF-IDF + LR", str(out)):
         assert words in result.stdout
     assert not list((tmp_path / "outputs").rglob("artifact")), "the copy in the run is not kept"
+
+
+def test_a_linear_model_needs_no_torch(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    flags = (f"--out={out}", f"--output-dir={tmp_path / 'outputs'}", "--model-name=linear")
+    result = run("-c", WITHOUT_TORCH, "fit", str(data), *flags)
+    assert result.returncode == 0, result.stderr
+    assert LinearClassifier(out).classify(["outage fire"])[0].label == "high"
+    assert "majority" in result.stdout
+    assert "TF-IDF + LR" not in result.stdout, "it would be the model itself"
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "3"}, True),
+        ({"RANK": "4", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+    ],
+)
+def test_the_first_process_speaks_and_writes(variables: dict[str, str], is_first: bool) -> None:
+    assert _is_first(variables) is is_first
 
 
 def test_vertex_ai_says_by_variables_where_things_are(

@@ -11,8 +11,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-
 from ticket_priority import artifacts, training_arguments, training_report
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
 from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult
@@ -25,6 +23,10 @@ _VERTEX: Final = {
     "output_dir": "AIP_CHECKPOINT_DIR",
 }
 """What Vertex AI tells a custom job by environment variable, by the argument it stands in for."""
+
+_RANK: Final = "RANK"
+_RANKS: Final = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""What numbers a process: torchrun's RANK among all, else those of Lightning and of clusters."""
 
 _BUCKET: Final = "gs://"
 _MOUNTED: Final = "/gcs/"
@@ -51,7 +53,7 @@ def _fit(options: argparse.Namespace) -> None:
         raise TrainingError(f"Give {missing}, or set {_VERTEX['data' if data is None else 'out']}.")
     config = _configuration(options)
     # Every process of a distributed run comes here; the first one speaks and writes.
-    is_first = not getattr(rank_zero_only, "rank", 0)
+    is_first = _is_first()
     speaks = is_first and not options.json and not options.quiet
     artifacts.check_unused(out)
     if is_first:
@@ -138,6 +140,12 @@ def _configuration(options: argparse.Namespace) -> TrainingConfig:
         return TrainingConfig(**given)
     except ValueError as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error
+
+
+def _is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell the first process of a run. Lightning is not asked: a linear model needs none."""
+    names = (_RANK,) if _RANK in environment else _RANKS
+    return all(environment.get(name, "0") == "0" for name in names)
 
 
 def _place(

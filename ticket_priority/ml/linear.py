@@ -101,14 +101,14 @@ def train(
     strength: float = 1.0,
     class_weight: ClassWeight = "balanced",
 ) -> LinearModel:
-    """Fit a linear model to `rows`.
+    """Fit a linear model to `rows`, all of which count alike, whatever their weights.
 
     Words and pairs of words, and 3 to 5 letters within a word. Raises TrainingError where there
     is a single class, or no usable word.
     """
-    features, counted = _fit_features([row.text for row in rows])
-    labels = [row.label for row in rows]
-    return LinearModel(features, _fit_regression(counted, labels, strength, class_weight))
+    texts, labels, _ = _columns_of(rows)
+    features, counted = _fit_features(texts)
+    return LinearModel(features, _fit_regression(counted, labels, None, strength, class_weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +132,16 @@ def choose(
 
     Strengths of regularisation and class weights are tried, `monitor` judges ("val_accuracy",
     "val_macro_f1" or "val_loss"), and on a tie the more regularised model wins. Its temperature
-    minimises the loss on `validation`. Raises TrainingError like `train`.
+    minimises the loss on `validation`. A row's weight multiplies its part in the loss on `train`;
+    figures are not weighted. Raises TrainingError like `train`.
     """
-    features, counted = _fit_features([row.text for row in train])
-    labels = [row.label for row in train]
-    texts, truth = [row.text for row in validation], [row.label for row in validation]
+    fitted_texts, labels, weights = _columns_of(train)
+    features, counted = _fit_features(fitted_texts)
+    texts, truth, _ = _columns_of(validation)
     trials = []
     for strength in STRENGTHS:
         for class_weight in CLASS_WEIGHTS:
-            regression = _fit_regression(counted, labels, strength, class_weight)
+            regression = _fit_regression(counted, labels, weights, strength, class_weight)
             model = LinearModel(features, regression)
             trial = Trial(model, strength, class_weight, _judge(model, texts, truth))
             trials.append(trial)
@@ -148,6 +149,20 @@ def choose(
     sign = -1 if monitor == "val_loss" else 1
     best = max(trials, key=lambda trial: sign * trial.figures[monitor])
     return replace(best, model=_calibrate(best.model, texts, truth))
+
+
+def _columns_of(
+    rows: Sequence[LabelledText],
+) -> tuple[list[str], list[int], npt.NDArray[np.float64] | None]:
+    """Return texts, labels and weights with a mean of 1; no weights where all are the same."""
+    texts, labels, weights = [], [], np.ones(len(rows))
+    # Rows may be read from disk, so each is taken once.
+    for place, row in enumerate(rows):
+        texts.append(row.text)
+        labels.append(row.label)
+        weights[place] = row.weight
+    # A mean of 1, so that weights move rows against each other and not the regularisation.
+    return texts, labels, None if (weights == weights[:1]).all() else weights / weights.mean()
 
 
 def _fit_features(texts: Sequence[str]) -> tuple[FeatureUnion, Any]:
@@ -194,12 +209,16 @@ def _without_rare_letters(vocabulary: Mapping[str, int]) -> list[str]:
 
 
 def _fit_regression(
-    counted: Any, labels: Sequence[int], strength: float, class_weight: ClassWeight
+    counted: Any,
+    labels: Sequence[int],
+    weights: npt.NDArray[np.float64] | None,
+    strength: float,
+    class_weight: ClassWeight,
 ) -> LogisticRegression:
     if len(set(labels)) < 2:
         raise TrainingError("All texts to train on are of one class: there is nothing to learn.")
     regression = LogisticRegression(C=strength, class_weight=class_weight, max_iter=1000)
-    return regression.fit(counted, labels)
+    return regression.fit(counted, labels, sample_weight=weights)
 
 
 def _judge(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> dict[str, float]:

@@ -70,8 +70,6 @@ def fit(
         figures: dict[str, Any] = {
             "model": report,
             "majority": baseline.majority(train, test),
-            # The model is this baseline, tuned.
-            "tfidf_logreg": report,
             "serving": {
                 "precision": "fp32",
                 "reason": "a linear model is served as it was trained",

@@ -90,7 +90,6 @@ def write_starter(
     figures: dict[str, Any] = {
         "model": report,
         "majority": baseline.majority(seen, dataset.test),
-        "tfidf_logreg": report,
         "serving": {
             "precision": "fp32",
             "reason": "a linear model is served as it was trained",
