@@ -106,6 +106,25 @@ def test_by_time_a_row_only_moves_towards_training_as_tickets_are_added() -> Non
     assert set(before.validation.tolist()) <= {*after.train.tolist(), *after.validation.tolist()}
 
 
+def test_by_time_a_newer_copy_takes_its_group_back_to_the_test() -> None:
+    groups = numbered(101)
+    groups[100] = groups[3]
+    before = timed([day * DAY for day in range(100)], groups=groups[:100])
+    after = timed([day * DAY for day in range(101)], groups=groups)
+    assert 3 in before.train
+    assert {3, 100} <= set(after.test.tolist())
+
+
+def test_by_time_a_group_that_is_no_longer_too_large_stands_at_its_newest_row() -> None:
+    groups = numbered(130)
+    copies = {10, 20, 30, 40, 50, 98}
+    groups[list(copies)] = groups[98]
+    before = timed([day * DAY for day in range(100)], groups=groups[:100])
+    after = timed([day * DAY for day in range(130)], groups=groups)
+    assert copies <= set(before.train.tolist())
+    assert copies <= set(after.validation.tolist())
+
+
 def test_each_source_has_a_timeline_of_its_own() -> None:
     created_at = [day * DAY for day in range(100)] + [(5000 + day) * DAY for day in range(100)]
     found = split(

@@ -161,7 +161,7 @@ class _Rows:
     def split(self) -> Dataset:
         similarity = TextSimilarity(Texts(StoredRows(self.spool, self.kept)))
         firsts = similarity.groups()
-        # The first row read names its group, so that a group keeps its name as it grows.
+        # The first row read names its group: where keys follow age, it keeps its name as it grows.
         groups = similarity.keys[firsts]
         timed = None if len(firsts) and np.isnan(self.created_at).all() else self.created_at
         found = split(self.labels, groups, self.origins, timed)
