@@ -155,7 +155,8 @@ def test_where_the_kind_of_split_changed_it_is_said_whom_the_comparison_favours(
     outcome = json.loads(run("--json", "--epochs=1", "--learning-rate=1e-7", "--seed=3"))
     assert outcome["dataset"]["split"]["by"] == "random"
     assert ModelVersion.objects.active() == good
-    assert f"of {good.name}, which stays active. The comparison favours it" in outcome["reason"]
+    assert f"of {good.name}, which stays active. Its tickets were split differ" in outcome["reason"]
+    assert "trained on part of this test, which favours it" in outcome["reason"]
     assert f"activate_priority_model {outcome['model_version']}" in outcome["reason"]
     equal = json.loads(run("--json", "--model-name=linear"))
     assert equal["activated"] is True, "it is no worse all the same"

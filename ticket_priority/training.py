@@ -259,10 +259,12 @@ def _pass_gate(
     except Exception as error:
         logger.exception("The active version %s cannot be run", active.name)
         return True, f"the active version {active.name} cannot be run: {error}", None
-    knows_test = not active.is_starter and _split_of(active.dataset) not in (split_by, own_split)
+    known_split = _split_of(active.dataset)
+    knows_test = not active.is_starter and known_split not in (split_by, own_split)
+    how = "differently" if known_split in ("time", "random") else "in an unknown way"
     if knows_test and own_split != split_by and activate == "if-better":
         # Neither kept to the split of this test, so either may know more of it than the other.
-        why = f"not comparable: {active.name} was trained on tickets that were split differently"
+        why = f"not comparable: {active.name} was trained on tickets that were split {how}"
         return False, f"{active.name} stays active: {why}", None
     figures = f"{metric} {candidate_score:.3f} against {active_score:.3f} of {active.name}"
     if activate == "always":
@@ -272,9 +274,9 @@ def _pass_gate(
     reason = f"{figures}, which stays active"
     if knows_test:
         reason += (
-            ". The comparison favours it: its tickets were split differently, or nobody knows "
-            "how, so it may have been trained on part of this test. To overrule it, train with "
-            f"--activate=always, or run activate_priority_model {candidate.directory.name}"
+            f". Its tickets were split {how}, so it may have been trained on part of this test, "
+            "which favours it. To overrule it, train with --activate=always, or run "
+            f"activate_priority_model {candidate.directory.name}"
         )
     return False, reason, active_score
 
