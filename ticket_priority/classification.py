@@ -326,10 +326,10 @@ def backfill(
 ) -> Iterator[tuple[Counter[str], int]]:
     """Classify every undecided ticket of a source; yield counts and size of each batch.
 
-    Tickets that the active version has already answered are passed over, as are those whose
-    default a person chose, so a run that was
-    stopped is resumed by running again. Counts have the keys of `Prediction.State`, the class
-    names, and `skipped`. With `dry_run` nothing is written. Raises ModelUnavailableError.
+    Passed over are tickets whose default a person chose, and those that the active version has
+    answered already, so a run that was stopped is resumed by running again. Counts have the keys
+    of `Prediction.State`, the class names, and `skipped`. With `dry_run` nothing is written.
+    Raises ModelUnavailableError.
     """
     version = get_classifier().model_version
     rows = source.unset_rows(using).order_by("pk")
@@ -342,10 +342,10 @@ def backfill(
             return
         last_pk = page[-1].pk
         left = None if left is None else left - len(page)
-        keys, using_plugin = [ticket.pk for ticket in page], plugin_database()
-        predictions = Prediction.objects.using(using_plugin).for_keys(source.model, keys)
+        keys, alias = [ticket.pk for ticket in page], plugin_database()
+        predictions = Prediction.objects.using(alias).for_keys(source.model, keys)
         answered = predictions.filter(model_version=version).values_list("object_id", flat=True)
-        overrides = Override.objects.using(using_plugin).for_keys(source.model, keys)
+        overrides = Override.objects.using(alias).for_keys(source.model, keys)
         # Who decided for a value that means unset elsewhere has decided all the same.
         chosen = {
             str(ticket.pk)

@@ -27,7 +27,13 @@ except ImportError as error:
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, LabelledText, ProgressCallback
+from ticket_priority.interfaces import (
+    CLASS_NAMES,
+    PROVENANCES,
+    LabelledText,
+    ProgressCallback,
+    silent,
+)
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.near_duplicates import TextSimilarity
 from ticket_priority.sources import TicketSource
@@ -44,10 +50,6 @@ _TOLD_EVERY: Final = 50_000
 _LARGEST_GROUPS: Final = 5
 
 Rows = npt.NDArray[np.int64]
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def build(
     sources: Iterable[TicketSource],
     *,
     using: str | None = None,
-    progress: ProgressCallback = _silent,
+    progress: ProgressCallback = silent,
 ) -> Dataset:
     """Read, clean and split every row whose priority a person set.
 
@@ -92,7 +94,7 @@ def collect(
     sources: Iterable[TicketSource],
     *,
     using: str | None = None,
-    progress: ProgressCallback = _silent,
+    progress: ProgressCallback = silent,
 ) -> Dataset:
     """Do as `build`, and be content with what there is, be it nothing."""
     return _read(sources, using, progress).split()
@@ -129,7 +131,7 @@ class _Rows:
         self,
         rows: Iterable[tuple[int, LabelledText]],
         dropped: Counter[str],
-        progress: ProgressCallback = _silent,
+        progress: ProgressCallback = silent,
     ) -> None:
         """Take in rows, each with the number of its source; `dropped` fills while they come."""
         self.dropped = dropped

@@ -208,6 +208,10 @@ ProgressCallback = Callable[[str], None]
 """Takes one line about what a long step is doing."""
 
 
+def silent(line: str) -> None:
+    """Be the `ProgressCallback` of a caller who wants to hear nothing."""
+
+
 class Trainer(Protocol):
     """Fits a model and writes an artefact; raises `TrainingError` with what to do about it."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ticket_priority import artifacts, training_arguments, training_report
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
-from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult
+from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult, silent
 from ticket_priority.ml.fit import fit
 from ticket_priority.training_data import describe, read_splits
 
@@ -70,7 +70,7 @@ def _fit(options: argparse.Namespace) -> None:
         splits["validation"],
         splits["test"],
         config,
-        progress=_say if speaks else _keep_quiet,
+        progress=_say if speaks else silent,
         show_progress_bar=speaks and sys.stdout.isatty(),
     )
     if is_first:
@@ -165,10 +165,6 @@ def _place(
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def _keep_quiet(line: str) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ from ticket_priority.interfaces import (
     ProgressCallback,
     TrainingConfig,
     TrainingResult,
+    silent,
 )
 
 _REQUIRED: Final = ("torch", "lightning", "transformers", "torchmetrics", "onnx", "onnxruntime")
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 def fit(
@@ -28,7 +25,7 @@ def fit(
     test: Sequence[LabelledText],
     config: TrainingConfig,
     *,
-    progress: ProgressCallback = _silent,
+    progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
     """Train a linear model where `config.model_name` is "linear", else a transformer.

@@ -16,13 +16,10 @@ from ticket_priority.interfaces import (
     ProgressCallback,
     TrainingConfig,
     TrainingResult,
+    silent,
 )
 from ticket_priority.ml import baseline, linear, metrics
 from ticket_priority.ml.folders import all_or_nothing, new_directory
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 def fit(
@@ -31,7 +28,7 @@ def fit(
     test: Sequence[LabelledText],
     config: TrainingConfig,
     *,
-    progress: ProgressCallback = _silent,
+    progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
     """Train a linear model, choose it on `validation`, score it on `test`, write the artefact.

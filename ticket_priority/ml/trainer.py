@@ -26,6 +26,7 @@ from ticket_priority.interfaces import (
     ProgressCallback,
     TrainingConfig,
     TrainingResult,
+    silent,
 )
 from ticket_priority.ml import baseline, encoders, hardware, metrics, reporting
 from ticket_priority.ml.data import LengthBucketSampler, TicketDataModule
@@ -37,17 +38,13 @@ from ticket_priority.ml.runs import load_checkpoint, read_checkpoint, run_direct
 _EVALUATED_AT_ONCE: Final = 8
 
 
-def _silent(_: str) -> None:
-    pass
-
-
 def fit(
     train: Sequence[LabelledText],
     validation: Sequence[LabelledText],
     test: Sequence[LabelledText],
     config: TrainingConfig,
     *,
-    progress: ProgressCallback = _silent,
+    progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
     """Train a classifier, judge its best epoch on `test` and write the artefact.

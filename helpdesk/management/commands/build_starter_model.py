@@ -21,6 +21,7 @@ from ticket_priority.interfaces import (
     Classifier,
     LabelledText,
     TrainingConfig,
+    silent,
 )
 from ticket_priority.starter import STARTER_DIRECTORY
 
@@ -57,7 +58,7 @@ class Command(BaseCommand):
         dataset = datasets.assemble(labelled)
         with tempfile.TemporaryDirectory() as folder:
             staged = Path(folder) / "model"
-            write_starter(dataset, unseen, staged, self.stdout.write if speaks else _silent)
+            write_starter(dataset, unseen, staged, self.stdout.write if speaks else silent)
             artifacts.remove(out)
             artifacts.publish(staged, out.parent, out.name)
         if speaks:
@@ -125,10 +126,6 @@ def write_starter(
     text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
     (directory / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
     (directory / CARD).write_text(_card(figures), encoding="utf-8")
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from django.db import connections
 from ticket_priority import datasets, training_report
 from ticket_priority.diagnosis import FITTED_ROWS, Diagnosis, Suspect, diagnose
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
 
 
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        say = _silent if options["json"] or options["verbosity"] < 1 else self.stdout.write
+        say = silent if options["json"] or options["verbosity"] < 1 else self.stdout.write
         try:
             sources = find_sources(options["source"] or ())
             dataset = datasets.collect(sources, using=options["database"], progress=say)
@@ -63,10 +64,6 @@ def _whole(value: str) -> int:
     if not value.isdecimal():
         raise ArgumentTypeError(f"{value!r} is no number of at least 0")
     return int(value)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _report(diagnosis: Diagnosis, suspects: list[Suspect], *, show_texts: bool) -> Iterator[str]:

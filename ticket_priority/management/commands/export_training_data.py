@@ -12,6 +12,7 @@ from django.db import connections
 
 from ticket_priority import datasets, training_report
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
 from ticket_priority.training_data import check_writable, write_splits
 
@@ -35,7 +36,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         path: Path = options["file"]
         speaks = options["verbosity"] >= 1 and not options["json"]
-        say = self.stdout.write if speaks else _silent
+        say = self.stdout.write if speaks else silent
         try:
             check_writable(path, force=options["force"])
             sources = find_sources(options["source"] or ())
@@ -57,7 +58,3 @@ class Command(BaseCommand):
         say(f"Written to {path}")
         if options["json"]:
             self.stdout.write(json.dumps({"file": str(path), **dataset.summary()}, indent=2))
-
-
-def _silent(line: str) -> None:
-    pass

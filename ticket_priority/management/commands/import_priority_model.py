@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority import training_report
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, import_model
 
@@ -31,7 +32,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         speaks = options["verbosity"] >= 1 and not options["json"]
-        say = self.stdout.write if speaks else _silent
+        say = self.stdout.write if speaks else silent
         try:
             outcome = import_model(
                 options["directory"],
@@ -59,7 +60,3 @@ class Command(BaseCommand):
         say(f"Model version  {version.name}")
         say(f"Active         {'yes' if outcome.activated else 'no'}: {outcome.reason}")
         say(f"Artefact       {get_settings().artifact_root / version.directory}")
-
-
-def _silent(line: str) -> None:
-    pass

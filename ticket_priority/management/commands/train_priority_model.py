@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority import training_arguments, training_report
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
-from ticket_priority.interfaces import TrainingConfig
+from ticket_priority.interfaces import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import find_sources
 from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
@@ -42,7 +42,7 @@ class Command(BaseCommand):
                 configure(**{name: options.get(name) for name in names}),
                 sources=find_sources(options["source"] or ()),
                 activate=options["activate"],
-                progress=self.stdout.write if speaks else _silent,
+                progress=self.stdout.write if speaks else silent,
                 show_progress_bar=speaks and sys.stdout.isatty(),
             )
         except DatasetError as error:
@@ -57,10 +57,6 @@ class Command(BaseCommand):
         elif options["verbosity"] >= 1:
             for line in _report(outcome):
                 self.stdout.write(line)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _as_json(outcome: TrainingOutcome) -> dict[str, Any]:
