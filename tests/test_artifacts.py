@@ -135,3 +135,31 @@ def test_other_classes_are_refused(staged: Path, tmp_path: Path) -> None:
     (staged / "config.json").write_text('{"kind": "transformer", "classes": ["a", "b"]}')
     with pytest.raises(ArtifactError, match="other classes"):
         artifacts.publish(staged, tmp_path, "v1")
+
+
+def test_an_artefact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
+    (staged / "member").mkdir()
+    (staged / "member" / "weights").write_bytes(b"weights")
+    artifact = artifacts.publish(staged, tmp_path / "root", "v1")
+    assert "member/weights" in artifact.files
+    again = artifacts.take(artifact, tmp_path / "elsewhere", "v1")
+    assert (again.directory / "member" / "weights").read_bytes() == b"weights"
+    assert again.digest == artifact.digest
+    (again.directory / "member" / "weights").write_bytes(b"tampered")
+    with pytest.raises(ArtifactError, match="member/weights differs"):
+        artifacts.read(again.directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["../weights", "member/../../weights", "/etc/passwd", "member//weights", "a\\b", ""]
+)
+def test_a_manifest_that_leads_out_of_the_artefact_is_refused(
+    staged: Path, tmp_path: Path, name: str
+) -> None:
+    artifact = artifacts.publish(staged, tmp_path / "root", "v1")
+    path = artifact.directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="a path outside it"):
+        artifacts.read(artifact.directory)

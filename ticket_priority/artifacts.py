@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from ticket_priority.exceptions import ArtifactError
@@ -46,8 +46,7 @@ def write(staged: Path, directory: Path) -> Artifact:
     try:
         check_unused(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for path in _files(staged):
-            shutil.copyfile(path, directory / path.name)
+        _copy(staged, directory, _files(staged))
         _write_manifest(directory)
     except OSError as error:
         raise ArtifactError(f"Cannot write the artefact to {directory}: {error}.") from error
@@ -103,15 +102,16 @@ def publish(
             raise ArtifactError(f"{target} exists already: publish under another name.")
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         try:
-            for path in _files(staged):
-                if files is None or path.name in files:
-                    shutil.copyfile(path, temporary / path.name)
+            staged_files = _files(staged)
+            wanted = staged_files if files is None else set(files).intersection(staged_files)
+            _copy(staged, temporary, wanted)
             if manifest is None:
                 _write_manifest(temporary)
             else:
                 (temporary / ArtifactFile.MANIFEST).write_bytes(manifest)
             read(temporary)
-            temporary.chmod(0o755)
+            for folder in _folders(temporary):
+                folder.chmod(0o755)
             _sync(temporary)
             temporary.rename(target)
         finally:
@@ -185,13 +185,24 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _files(staged: Path) -> list[Path]:
-    paths = (path for path in staged.iterdir() if path.name != ArtifactFile.MANIFEST)
-    return sorted(path for path in paths if path.is_file())
+def _files(staged: Path) -> list[str]:
+    """Return the names of an artefact's files below `staged`, as the manifest has them."""
+    names = (path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != ArtifactFile.MANIFEST)
+
+
+def _folders(directory: Path) -> list[Path]:
+    return [directory, *(path for path in directory.rglob("*") if path.is_dir())]
+
+
+def _copy(staged: Path, directory: Path, names: Collection[str]) -> None:
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(staged / name, directory / name)
 
 
 def _write_manifest(directory: Path) -> None:
-    files = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
+    files = {name: _sha256(directory / name) for name in _files(directory)}
     missing = [name for name in REQUIRED_FILES if name not in files]
     if missing:
         raise ArtifactError(f"The artefact to be published lacks {', '.join(missing)}.")
@@ -212,7 +223,8 @@ def _check_format(manifest: dict[str, Any], path: Path) -> None:
 
 
 def _verify_file(directory: Path, name: str, expected: object) -> None:
-    if Path(name).name != name:
+    parts = PurePosixPath(name).parts
+    if not parts or "/".join(parts) != name or ".." in parts or "\\" in name:
         raise ArtifactError(f"The manifest in {directory} names a path outside it: {name!r}.")
     try:
         actual = _sha256(directory / name)
@@ -245,7 +257,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(directory: Path) -> None:
-    for path in (*directory.iterdir(), directory):
+    for path in (*directory.rglob("*"), directory):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
