@@ -255,15 +255,4 @@ TICKET_PRIORITY: dict[str, Any] = {
     "MODE": _choice("HELPDESK_MODE", "sync", ("sync", "async", "suggest")),
     "ARTIFACT_ROOT": Path(os.environ.get("HELPDESK_ARTIFACT_ROOT", VAR_DIR / "models")),
     "OUTPUT_DIR": Path(os.environ.get("HELPDESK_OUTPUT_DIR", BASE_DIR / "outputs")),
-    # The top layers alone: a model in minutes on two cores, from a few hundred tickets.
-    "TRAINING": {
-        "trainable_layers": 4,
-        "max_length": 192,
-        "batch_size": 16,
-        "max_epochs": 4,
-        "patience": None,
-        "learning_rate": 2e-4,
-        "head_learning_rate": 2e-3,
-        "lr_scheduler": "cosine",
-    },
 }

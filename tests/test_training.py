@@ -19,10 +19,9 @@ from django.utils import timezone
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
-from ticket_priority import training
+from ticket_priority import presets, training
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
-from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import get_source
 
@@ -65,6 +64,8 @@ def tiny_training(
             "accelerator": "cpu",
             "threads": 1,
             "precision": "32-true",
+            "ensemble": False,
+            "few_labels": 0,
         },
     }
     return artifact_root
@@ -251,7 +252,12 @@ def test_the_settings_are_the_default_and_arguments_come_first(settings: Any) ->
     config = training.configure(seed=2, max_length=None)
     assert config.model_name == "a/b"
     assert (config.max_epochs, config.seed) == (7, 2)
-    assert config.max_length == TrainingConfig().max_length
+    assert config.max_length == presets.configure("a/b").max_length
+    assert training.configure("baseline").model_name == "linear"
+    settings.TICKET_PRIORITY |= {"PRESET": "best"}
+    assert training.configure().seeds == presets.configure("a/b", "best").seeds
+    with pytest.raises(TrainingError, match="no preset 'quick'"):
+        training.configure("quick")
 
 
 def test_rollback_is_one_command(
@@ -289,7 +295,7 @@ def test_ctrl_c_leaves_the_active_model_as_it_was(
         [
             *(sys.executable, "manage.py", "train_priority_model", "--epochs=100000"),
             *("--learning-rate=1e-9", "--patience=100000", "--max-length=48", "--threads=1"),
-            "--trainable-layers=2",
+            *("--trainable-layers=2", "--few-labels=0"),
         ],
         env={
             **os.environ,

@@ -58,8 +58,10 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_temperature(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 < value < math.inf
+def is_positive(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < math.inf
 
 
 def _problem(values: dict[str, Any], kind: str) -> str:

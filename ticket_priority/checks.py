@@ -16,9 +16,9 @@ from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, models
 from django.utils.module_loading import import_string
 
-from ticket_priority import conf, linear_config, queue
+from ticket_priority import conf, linear_config, presets, queue
 from ticket_priority.exceptions import SourceError
-from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES, TrainingConfig
+from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES
 from ticket_priority.registry import all_sources, register
 from ticket_priority.sources import TicketSource, is_column
 
@@ -89,11 +89,16 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             id="ticket_priority.E025",
         )
     try:
-        TrainingConfig(**given.get("TRAINING", {}))
+        presets.configure(
+            str(given.get("MODEL_NAME") or presets.EMBEDDED),
+            given.get("PRESET", presets.DEFAULT_PRESET),
+            given.get("TRAINING", {}),
+        )
     except (TypeError, ValueError) as error:
         yield checks.Error(
-            f"{conf.SETTING}['TRAINING'] is wrong: {error}.",
-            hint="Its keys are the fields of ticket_priority.interfaces.TrainingConfig.",
+            f"{conf.SETTING}['PRESET'] or ['TRAINING'] is wrong: {error}.",
+            hint="The keys of TRAINING are the fields of "
+            "ticket_priority.interfaces.TrainingConfig.",
             id="ticket_priority.E004",
         )
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from ticket_priority.presets import DEFAULT_PRESET
+
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
 GATE_METRICS: Final = ("macro_f1", "accuracy")
@@ -28,7 +30,8 @@ class PluginSettings:
     how long a worker may sit on a batch before another takes it over. Within
     `stale_form_minutes` of a prediction that came later than its ticket, or of another person's
     decision, a form that puts the old value back is taken for one that was opened before it.
-    `label_weights` maps a label's provenance to its weight in training, 1 where it is left out.
+    `training` lays fields of TrainingConfig over what `preset` says; `label_weights` maps a label's
+    provenance to its weight in training, 1 where it is left out.
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
@@ -44,9 +47,11 @@ class PluginSettings:
         default_factory=lambda: {
             "transformer": "ticket_priority.serving.onnx.OnnxClassifier",
             "linear": "ticket_priority.serving.linear.LinearClassifier",
+            "ensemble": "ticket_priority.serving.ensemble.EnsembleClassifier",
         }
     )
     trainer: str = "ticket_priority.ml.fit.fit"
+    preset: str = DEFAULT_PRESET
     training: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     batch_size: int = 64

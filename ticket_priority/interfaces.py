@@ -102,6 +102,17 @@ class TrainingConfig:
     Learning rates are per optimiser step; `max_length` is in tokens; `patience` in epochs.
     `precision`, `devices`, `accelerator` and `strategy` take Lightning's values; "auto" picks
     bf16 where the hardware has it.
+
+    `learning_rate` is that of the top layer, and each layer below has `layer_decay` times the
+    rate of the one above. `trainable_layers` is None to train everything, or how many of the top
+    layers train beside the head. `attention_dropout` is None for the base model's own.
+    `class_weight` "balanced" lets each class count alike in the loss. `ordinal_smoothing` is the
+    share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside the
+    cross-entropy, of the expected squared distance to the true class. `seeds` transformers are
+    trained from as many seeds, and `ensemble` adds a linear model: their mean is published where
+    it does better on the validation split than each alone. With fewer than `few_labels`
+    texts to train and validate on, the encoder stays as it is and a regression on top of it is
+    fitted in the place of fine-tuning; cross-validation chooses.
     """
 
     model_name: str = "distilbert-base-multilingual-cased"
@@ -115,6 +126,14 @@ class TrainingConfig:
     lr_scheduler: str | None = None
     warmup_ratio: float = 0.1
     trainable_layers: int | None = None
+    layer_decay: float = 1.0
+    attention_dropout: float | None = None
+    class_weight: str | None = None
+    ordinal_smoothing: float = 0.0
+    ordinal_loss: float = 0.0
+    seeds: int = 1
+    ensemble: bool = False
+    few_labels: int = 0
     precision: str = "auto"
     accelerator: str = "auto"
     devices: int | str = "auto"
@@ -139,7 +158,7 @@ class TrainingConfig:
             "model_name must name a hub model, a folder, 'embedded' or 'linear'",
         )
         _require(1 <= self.max_length <= MAX_TOKENS, f"max_length must be 1 to {MAX_TOKENS} tokens")
-        for name in ("max_epochs", "batch_size", "accumulate_grad_batches", "num_nodes"):
+        for name in ("max_epochs", "batch_size", "accumulate_grad_batches", "num_nodes", "seeds"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         _require(
             str(self.devices) != "0", "devices must be at least 1, a list like '0,1', or 'auto'"
@@ -154,6 +173,17 @@ class TrainingConfig:
             self.trainable_layers is None or self.trainable_layers >= 0,
             "trainable_layers must be None (all) or at least 0 (the head alone)",
         )
+        _require(0 < self.layer_decay <= 1, "layer_decay must be above 0 and at most 1")
+        _require(
+            self.attention_dropout is None or 0 <= self.attention_dropout < 1,
+            "attention_dropout must be None (the base model's own) or at least 0 and below 1",
+        )
+        _require(self.class_weight in (None, "balanced"), "class_weight must be None or 'balanced'")
+        _require(
+            0 <= self.ordinal_smoothing < 1, "ordinal_smoothing must be at least 0 and below 1"
+        )
+        _require(self.few_labels >= 0, "few_labels must not be negative")
+        _require(self.ordinal_loss >= 0, "ordinal_loss must not be negative")
         _require(self.patience is None or self.patience >= 1, "patience must be None or at least 1")
         _require(
             self.monitor in ("val_accuracy", "val_loss", "val_macro_f1"),
@@ -167,6 +197,10 @@ class TrainingConfig:
             not self.resume_from or self.model_name != "linear",
             "resume_from is for a transformer; a linear model is trained in one go",
         )
+        _require(
+            not self.resume_from or self.seeds == 1,
+            "resume_from goes on with one transformer: set seeds to 1",
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -178,8 +212,8 @@ class TrainingResult:
     """What a trainer hands back.
 
     `artifact_dir` holds every artefact file but the manifest, ready to be published; `metrics`
-    is JSON-ready (keys `model`, `majority`, `serving`, `training`, and of a transformer
-    `tfidf_logreg`).
+    is JSON-ready (keys `model`, `majority`, `serving`, `training`, beside a transformer
+    `tfidf_logreg`, and `transformer` where it was one rung of several).
     """
 
     artifact_dir: Path

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ticket_priority.artifact_config import ADVICE, is_temperature, read_config, write_config
+from ticket_priority.artifact_config import ADVICE, is_positive, read_config, write_config
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile
 
@@ -79,6 +79,6 @@ def _problem(values: dict[str, Any]) -> str:
     for name, known in (("word_ngrams", WORD_NGRAMS), ("letter_ngrams", LETTER_NGRAMS)):
         if values.get(name) != list(known):
             return f"{name} is {values.get(name)!r}, not {list(known)!r}"
-    if not is_temperature(temperature := values.get("temperature")):
+    if not is_positive(temperature := values.get("temperature")):
         return f"temperature is {temperature!r}, not a positive number"
     return ""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from ticket_priority import artifacts, classifiers, datasets, training_report
+from ticket_priority import artifacts, classifiers, datasets, presets, training_report
 from ticket_priority.conf import GATE_METRICS, get_settings
 from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
@@ -52,20 +52,19 @@ class TrainingOutcome:
     compared_with: float | None
 
 
-def configure(**changes: Any) -> TrainingConfig:
+def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:
     """Return the settings' training configuration with `changes` over it; None changes nothing.
 
-    Raises TrainingError on an impossible value.
+    `preset` names the preset to start from, else the settings do. Raises TrainingError on an
+    impossible value.
     """
     options = get_settings()
-    given: dict[str, Any] = {
-        "model_name": options.model_name,
-        "output_dir": str(options.output_dir),
-        **options.training,
-        **{name: value for name, value in changes.items() if value is not None},
-    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    output = {"output_dir": str(options.output_dir)}
     try:
-        return TrainingConfig(**given)
+        return presets.configure(
+            options.model_name, preset or options.preset, output, options.training, changes
+        )
     except (TypeError, ValueError) as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error
 

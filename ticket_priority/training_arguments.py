@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import _ArgumentGroup
+from argparse import BooleanOptionalAction, _ArgumentGroup
+
+from ticket_priority.presets import PRESETS
 
 
 def add_to(group: _ArgumentGroup) -> None:
-    """Add a flag for each field of TrainingConfig; a flag that is not given is None."""
+    """Add `--preset` and a flag for each field of TrainingConfig; what is not given is None."""
+    group.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="hyperparameters that go together; the flags change it",
+    )
     group.add_argument("--model-name", help="hub id, local folder, 'embedded' or 'linear'")
     group.add_argument("--output-dir", help="where runs, logs and checkpoints go")
     group.add_argument(
@@ -26,6 +33,22 @@ def add_to(group: _ArgumentGroup) -> None:
     group.add_argument("--lr-scheduler", choices=["cosine"])
     group.add_argument("--warmup-ratio", type=float)
     group.add_argument("--trainable-layers", type=int, help="top layers to train; 0: the head")
+    group.add_argument("--layer-decay", type=float, help="a layer's rate, of that of the one above")
+    group.add_argument("--attention-dropout", type=float)
+    group.add_argument("--class-weight", choices=["balanced"], help="let each class count alike")
+    group.add_argument("--ordinal-smoothing", type=float, help="share of a label to its neighbours")
+    group.add_argument(
+        "--ordinal-loss", type=float, help="weight of the squared distance to the true class"
+    )
+    group.add_argument(
+        "--few-labels", type=int, help="with fewer labels than this, nothing is fine-tuned"
+    )
+    group.add_argument("--seeds", type=int, help="transformers to train and average")
+    group.add_argument(
+        "--ensemble",
+        action=BooleanOptionalAction,
+        help="add a linear model, and publish the mean where it is better",
+    )
     group.add_argument("--precision", help="auto, 32-true, bf16-mixed, 16-mixed, ...")
     group.add_argument("--accelerator", help="auto, cpu, gpu, ...")
     group.add_argument("--devices", type=_devices, help="a number, a list like 0,1, or auto")

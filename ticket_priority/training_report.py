@@ -7,7 +7,12 @@ from typing import Any, Final
 
 from ticket_priority.interfaces import CLASS_NAMES
 
-_RUNGS: Final = {"model": "this model", "tfidf_logreg": "TF-IDF + LR", "majority": "majority"}
+_RUNGS: Final = {
+    "model": "this model",
+    "transformer": "transformer",
+    "tfidf_logreg": "TF-IDF + LR",
+    "majority": "majority",
+}
 _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file says"}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ticket_priority.artifact_config import (
     ADVICE,
-    is_temperature,
+    is_positive,
     is_whole,
     read_config,
     write_config,
@@ -79,7 +79,7 @@ def _problem(values: dict[str, Any]) -> str:
         return f"pad_token_id is {padding!r}, not a token id"
     if not isinstance(values.get("prefix"), str):
         return f"prefix is {values.get('prefix')!r}, not a text"
-    if not is_temperature(temperature := values.get("temperature")):
+    if not is_positive(temperature := values.get("temperature")):
         return f"temperature is {temperature!r}, not a positive number"
     if not all(isinstance(values.get(name, {}), dict) for name in ("encoder", "onnx")):
         return "encoder and onnx must be objects"

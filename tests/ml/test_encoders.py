@@ -214,8 +214,35 @@ def test_freezing_leaves_the_head_and_the_top_layers(name: str, pooling: str) ->
     assert trained() == head | top
     encoders.freeze(model, None)
     assert trained() == {key for key, _ in model.named_parameters()}
-    with pytest.raises(TrainingError, match="has only 3 layers"):
-        encoders.freeze(model, 4)
+    encoders.freeze(model, 4)
+    assert not any("embeddings" in key for key in trained()), "there are 3 layers, so all of them"
+    assert {key for key, _ in model.named_parameters() if ".layer." in key} <= trained()
+
+
+def test_what_is_frozen_has_no_dropout(tiny_encoder: Path) -> None:
+    encoder = encoders.resolve(str(tiny_encoder))
+    model = encoders.build_model(encoder, 3, attention_dropout=0.25)
+    encoders.freeze(model, 1)
+    encoders.silence_frozen(model)
+    modes = {
+        name: module.training
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Dropout)
+    }
+    assert modes["bert.encoder.layer.1.attention.self.dropout"]
+    assert not modes["bert.encoder.layer.0.attention.self.dropout"]
+    assert not modes["bert.embeddings.dropout"]
+    assert model.bert.encoder.layer[1].attention.self.dropout.p == 0.25  # type: ignore[union-attr]
+
+
+def test_depth_counts_from_the_top(tiny_encoder: Path) -> None:
+    model = encoders.build_model(encoders.resolve(str(tiny_encoder)), 3)
+    depths = encoders.depths(model)
+    found = {name: depths.get(id(value)) for name, value in model.named_parameters()}
+    assert found["bert.encoder.layer.1.output.dense.weight"] == 0
+    assert found["bert.encoder.layer.0.output.dense.weight"] == 1
+    assert found["bert.embeddings.word_embeddings.weight"] == 2
+    assert found["classifier.weight"] is None
 
 
 def test_layers_that_share_weights_cannot_be_frozen_one_by_one() -> None:
@@ -370,3 +397,14 @@ def test_four_bit_blocks_unpack_low_nibbles_first() -> None:
     )
     expected = [(index - 8) * 0.5 for index in range(16)] + [(7 - i) * 0.5 for i in range(16)]
     assert embedded._tensor(blob, "w", 1, 32).tolist() == [expected]
+
+
+def test_attention_is_computed_in_another_way_for_a_while(tiny_encoder: Path) -> None:
+    model = encoders.build_model(encoders.resolve(str(tiny_encoder)), 3).eval()
+    ids, mask = torch.tensor([[2, 7, 9, 3]]), torch.ones(1, 4, dtype=torch.int64)
+    before = model(ids, mask).logits
+    usual = model.config._attn_implementation  # type: ignore[union-attr]
+    with encoders.attention(model, "eager"):
+        assert model.config._attn_implementation == "eager"  # type: ignore[union-attr]
+        assert torch.allclose(model(ids, mask).logits, before, atol=1e-5)
+    assert model.config._attn_implementation == usual  # type: ignore[union-attr]

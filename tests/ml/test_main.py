@@ -58,6 +58,7 @@ def flags(tiny_encoder: Path, tmp_path: Path) -> Callable[..., list[str]]:
             f"--output-dir={tmp_path / 'outputs'}",
             f"--epochs={epochs}",
             *("--batch-size=8", "--max-length=64", "--learning-rate=3e-3", "--threads=1"),
+            *("--few-labels=0", "--no-ensemble"),
             *("--accelerator=cpu", "--precision=32-true", "--no-quantize"),
         ]
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from tests.ml.conftest import tiny_tokenizer, toy_rows
-from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+from ticket_priority.exceptions import EncoderUnavailableError
 from ticket_priority.ml.data import TicketDataModule
 from ticket_priority.ml.module import TicketClassificationModule
 
@@ -149,8 +149,19 @@ def test_only_the_chosen_layers_train(tiny_encoder: Path) -> None:
     assert not any(".layer.0." in name or "embeddings" in name for name in training)
     groups = module.configure_optimizers().param_groups  # type: ignore[union-attr]
     assert sum(len(group["params"]) for group in groups) == len(training)
-    with pytest.raises(TrainingError, match="2 layers"):
-        TicketClassificationModule(str(tiny_encoder), trainable_layers=3)
+
+
+def test_lower_layers_take_smaller_steps(tiny_encoder: Path) -> None:
+    module = TicketClassificationModule(
+        str(tiny_encoder), learning_rate=1e-3, head_learning_rate=1e-2, layer_decay=0.5
+    )
+    groups = module.configure_optimizers().param_groups  # type: ignore[union-attr]
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    found = {name: rates[id(value)] for name, value in module.model.named_parameters()}
+    assert found["classifier.weight"] == 1e-2
+    assert found["bert.encoder.layer.1.output.dense.weight"] == 1e-3
+    assert found["bert.encoder.layer.0.output.dense.weight"] == 5e-4
+    assert found["bert.embeddings.word_embeddings.weight"] == 2.5e-4
 
 
 @pytest.mark.parametrize("warmup", [{"warmup_ratio": 0.5}, {"warmup_steps": 2}])

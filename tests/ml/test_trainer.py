@@ -17,9 +17,12 @@ import torch
 from tests.ml.conftest import toy_rows
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import TrainingConfig, TrainingResult
-from ticket_priority.ml import hardware, runs, trainer
+from ticket_priority.ml import hardware, metrics, runs, trainer, transformer_run
 from ticket_priority.ml.fit import fit
 from ticket_priority.ml.module import TicketClassificationModule
+from ticket_priority.serving.ensemble import EnsembleClassifier
+from ticket_priority.serving.linear import LinearClassifier
+from ticket_priority.transformer_config import TransformerConfig
 
 TRAIN, VALIDATION, TEST = toy_rows(150, seed=1), toy_rows(36, seed=2), toy_rows(36, seed=3)
 RUN_DIR = re.compile(r"\d{4}-\d{2}-\d{2}/\d{2}-\d{2}-\d{2}(-\d+)?$")
@@ -58,7 +61,15 @@ def result(config: TrainingConfig, lines: list[str]) -> TrainingResult:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the export out where only the training is looked at: it takes most of the time."""
-    monkeypatch.setattr(trainer, "write_artifact", lambda *args, **options: {})
+    monkeypatch.setattr(transformer_run, "write_artifact", _write_config)
+
+
+def _write_config(
+    model: torch.nn.Module, tokenizer: Any, encoder: Any, directory: Path, **options: Any
+) -> dict[str, Any]:
+    directory.mkdir(parents=True)
+    TransformerConfig(64, "", 0, "native", "tiny", {}).write(directory)
+    return {"precision": "fp32", "size_mb": 0.0}
 
 
 def _fit(config: TrainingConfig, **options: Any) -> TrainingResult:
@@ -103,6 +114,10 @@ def test_a_run_leaves_its_files_where_they_are_looked_for(
 def test_metrics_say_all_there_is_to_say(result: TrainingResult, config: TrainingConfig) -> None:
     assert set(result.metrics) == {"model", "majority", "tfidf_logreg", "serving", "training"}
     training = result.metrics["training"]
+    assert training["chosen"] == "transformer"
+    assert set(training["rungs"]) == {"transformer"}
+    written = TransformerConfig.read(result.artifact_dir)
+    assert written.temperature == training["temperature"]
     assert training["epochs"] == 6
     assert 1 <= training["best_epoch"] <= 6
     assert training["monitor"] == "val_accuracy"
@@ -174,7 +189,7 @@ def test_the_artefact_holds_the_best_epoch_not_the_last(
     def keep(model: torch.nn.Module, *args: Any, **options: Any) -> dict[str, Any]:
         assert not model.training
         written.update({name: value.clone() for name, value in model.state_dict().items()})
-        return {}
+        return _write_config(model, *args, **options)
 
     monkeypatch.setattr(TicketClassificationModule, "log", worsening)
     monkeypatch.setattr(
@@ -182,7 +197,7 @@ def test_the_artefact_holds_the_best_epoch_not_the_last(
         "on_validation_epoch_end",
         lambda self: log(self, "val_accuracy", next(accuracies)),
     )
-    monkeypatch.setattr(trainer, "write_artifact", keep)
+    monkeypatch.setattr(transformer_run, "write_artifact", keep)
     result = _fit(replace(config, output_dir=str(tmp_path), max_epochs=5, patience=2))
     training = result.metrics["training"]
     assert training["best_epoch"] == 2
@@ -282,14 +297,16 @@ def test_a_failing_export_leaves_no_artefact(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(model: Any, tokenizer: Any, encoder: Any, directory: Path, **options: Any) -> None:
+        directory.mkdir(parents=True)
         (directory / "model.onnx").write_bytes(b"half")
         raise TrainingError("the export failed")
 
-    monkeypatch.setattr(trainer, "write_artifact", fail)
+    monkeypatch.setattr(transformer_run, "write_artifact", fail)
     with pytest.raises(TrainingError, match="the export failed"):
         _fit(replace(config, output_dir=str(tmp_path), max_epochs=1))
     assert not list(tmp_path.rglob("model.onnx"))
     assert not list(tmp_path.rglob("artifact*"))
+    assert not list(tmp_path.rglob(".members"))
 
 
 def test_an_unwritable_output_folder_is_named(config: TrainingConfig, tmp_path: Path) -> None:
@@ -454,3 +471,38 @@ def test_the_extra_is_named_where_it_is_missing(
         TrainingError, match=r'lightning must be.*pip install "django-ticket-priority\[ml\]"'
     ):
         fit(TRAIN, VALIDATION, TEST, config)
+
+
+def test_several_seeds_and_a_linear_model_are_published_as_one(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    """The rows that the figures were measured on get the same answers from the artefact."""
+    lines: list[str] = []
+    # Too few epochs for either transformer to be right about everything by itself.
+    short = replace(
+        config, output_dir=str(tmp_path), max_epochs=2, seeds=2, ensemble=True, monitor="val_loss"
+    )
+    result = _fit(short, progress=lines.append)
+    training = result.metrics["training"]
+    assert set(training["rungs"]) == {"tfidf_logreg", "transformer", "ensemble"}
+    losses = {name: figures["val_loss"] for name, figures in training["rungs"].items()}
+    assert training["chosen"] == min(losses, key=lambda name: losses[name])
+    assert any(line.startswith(training["chosen"]) and "chosen" in line for line in lines)
+    assert {"transformer", "tfidf_logreg"} <= set(result.metrics)
+    for number in (1, 2):
+        assert (result.run_dir / f"transformer-{number}" / "metrics.csv").is_file()
+    assert not (result.run_dir / ".members").exists()
+    kinds = {
+        "tfidf_logreg": LinearClassifier,
+        "transformer": EnsembleClassifier,
+        "ensemble": EnsembleClassifier,
+    }
+    classifier = kinds[training["chosen"]](result.artifact_dir, threads=1)
+    answers = classifier.classify([row.text for row in TEST])
+    served = metrics.report(
+        [row.label for row in TEST], probabilities=[answer.probabilities for answer in answers]
+    )
+    assert served["accuracy"] == pytest.approx(result.metrics["model"]["accuracy"], abs=0.06)
+    assert served["calibration_error"] == pytest.approx(
+        result.metrics["model"]["calibration_error"], abs=0.1
+    )

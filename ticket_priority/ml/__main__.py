@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from ticket_priority import artifacts, training_arguments, training_report
+from ticket_priority import artifacts, presets, training_arguments, training_report
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
 from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult, silent
 from ticket_priority.ml.fit import fit
@@ -137,7 +137,9 @@ def _configuration(options: argparse.Namespace) -> TrainingConfig:
     if (output_dir := _place(options, "output_dir")) is not None:
         given["output_dir"] = str(output_dir)
     try:
-        return TrainingConfig(**given)
+        return presets.configure(
+            TrainingConfig().model_name, options.preset or presets.DEFAULT_PRESET, given
+        )
     except ValueError as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error
 

@@ -25,9 +25,9 @@ class TicketDataModule(LightningDataModule):
     `input_ids` and `attention_mask` [batch, seq] and `labels` [batch], all int64, padded to its
     longest text; a batch has at most `batch_size` rows on each device. Where the rows of a split
     differ in weight, it holds their `weights` [batch] too, float32 with a mean of 1 over the
-    split. Training batches hold texts
-    of similar length and are drawn anew each epoch from `seed` and the epoch; the other loaders go
-    by length, shortest first.
+    split; `balanced` multiplies those of the training split so that each class counts alike.
+    Training batches hold texts of similar length and are drawn anew each epoch from `seed` and the
+    epoch; the other loaders go by length, shortest first.
     """
 
     def __init__(
@@ -41,8 +41,11 @@ class TicketDataModule(LightningDataModule):
         max_length: int = MAX_TOKENS,
         seed: int = 42,
         num_workers: int = 0,
+        *,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
+        self.balanced = balanced
         self.batch_size = batch_size
         self.max_length = max_length
         self.seed = seed
@@ -68,7 +71,11 @@ class TicketDataModule(LightningDataModule):
         """Return "train", "validation" or "test" as token ids; tokenises at the first call."""
         if split not in self._tokenised:
             self._tokenised[split] = TokenisedTexts(
-                self._rows[split], self.tokenizer, self.prefix, self.max_length
+                self._rows[split],
+                self.tokenizer,
+                self.prefix,
+                self.max_length,
+                balanced=self.balanced and split == "train",
             )
         return self._tokenised[split]
 
@@ -103,6 +110,8 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
         tokenizer: PreTrainedTokenizerFast,
         prefix: str,
         max_length: int,
+        *,
+        balanced: bool = False,
     ) -> None:
         self.labels = np.empty(len(rows), dtype=np.int64)
         weights = np.ones(len(rows), dtype=np.float32)
@@ -121,6 +130,8 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
                 return_token_type_ids=False,
             )
             self.ids += [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        if balanced:
+            weights /= np.bincount(self.labels, weights=weights)[self.labels]
         # A mean of 1, so that weights move rows against each other and not the learning rate.
         self.weights = None if (weights == weights[:1]).all() else weights / weights.mean()
         self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)

@@ -29,8 +29,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+from ticket_priority.presets import EMBEDDED
 
-EMBEDDED: Final = "embedded"
 NATIVE: Final = "native"
 MEAN: Final = "mean"
 
@@ -92,12 +92,16 @@ class MeanPoolingClassifier(nn.Module):
         `input_ids` and `attention_mask` are [batch, seq], `labels` [batch] class ids; the output
         holds logits [batch, classes] and, with labels, the mean cross-entropy as a scalar loss.
         """
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
-        logits = self.head(self.dropout(pooled))
+        logits = self.head(self.dropout(self.pool(input_ids, attention_mask)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def pool(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mean of each text's tokens [batch, hidden]; both inputs are [batch, seq]."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled: torch.Tensor = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+        return pooled
 
 
 def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
@@ -146,11 +150,14 @@ def load_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(encoder: Encoder, num_classes: int) -> nn.Module:
+def build_model(
+    encoder: Encoder, num_classes: int, *, attention_dropout: float | None = None
+) -> nn.Module:
     """Build a classifier on the base model's pretrained weights, in float32, in train mode.
 
-    The head is new. The model takes `input_ids` and `attention_mask` [batch, seq] and optional
-    `labels` [batch], and returns a SequenceClassifierOutput with logits [batch, `num_classes`].
+    The head is new; `attention_dropout` replaces the base model's own. The model takes `input_ids`
+    and `attention_mask` [batch, seq] and optional `labels` [batch], and returns a
+    SequenceClassifierOutput with logits [batch, `num_classes`].
     Raises EncoderUnavailableError when the weights cannot be read.
     """
     options: dict[str, Any] = {
@@ -161,16 +168,22 @@ def build_model(encoder: Encoder, num_classes: int) -> nn.Module:
     }
     try:
         with _without_load_report():
+            config = AutoConfig.from_pretrained(
+                encoder.location, local_files_only=True, trust_remote_code=False
+            )
+            if attention_dropout is not None:
+                _set_attention_dropout(config, attention_dropout)
             if encoder.pooling == MEAN:
-                config = AutoConfig.from_pretrained(
-                    encoder.location, local_files_only=True, trust_remote_code=False
-                )
                 base = AutoModel.from_pretrained(
-                    encoder.location, **options, **_without_pooler(config.model_type)
+                    encoder.location,
+                    config=config,
+                    **options,
+                    **_without_pooler(config.model_type),
                 )
                 return MeanPoolingClassifier(base, num_classes).train()
+            config.num_labels = num_classes
             model = AutoModelForSequenceClassification.from_pretrained(
-                encoder.location, num_labels=num_classes, ignore_mismatched_sizes=True, **options
+                encoder.location, config=config, ignore_mismatched_sizes=True, **options
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderUnavailableError(
@@ -225,23 +238,51 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 def freeze(model: nn.Module, trainable_layers: int | None) -> None:
     """Choose which parameters train.
 
-    None: all of them. N: the head and the top N transformer layers; the embeddings stay frozen.
-    Raises TrainingError when the encoder has fewer layers, or when they cannot be found.
+    None: all of them. N: the head and the top N transformer layers, or all where there are fewer;
+    the embeddings stay frozen. Raises TrainingError when the layers cannot be found.
     """
     if trainable_layers is None:
         model.requires_grad_(True)
         return
-    layers = _layers(model)
-    if trainable_layers > len(layers):
-        raise TrainingError(
-            f"trainable_layers is {trainable_layers}, but this base model has only"
-            f" {len(layers)} layers. Lower it, or use None to train everything."
-        )
+    layers = list(_layers(model))
     model.requires_grad_(False)
     for parameter in head_parameters(model):
         parameter.requires_grad_(True)
-    for layer in list(layers)[len(layers) - trainable_layers :]:
+    for layer in layers[max(0, len(layers) - trainable_layers) :]:
         layer.requires_grad_(True)
+
+
+def silence_frozen(model: nn.Module) -> None:
+    """Put what does not train in eval mode: dropout in it is noise that nothing learns from."""
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+@contextmanager
+def attention(model: nn.Module, implementation: str) -> Iterator[None]:
+    """Compute attention in another way for a while: one of transformers' names for them."""
+    base = cast(PreTrainedModel, _base(model))
+    before = base.config._attn_implementation
+    base.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+def depths(model: nn.Module) -> dict[int, int]:
+    """Return how far below the top layer each parameter of the encoder lies, by `id(parameter)`.
+
+    The top layer has depth 0, the embeddings one more than the lowest layer. Raises TrainingError
+    when the layers cannot be found.
+    """
+    layers = list(_layers(model))
+    found = {id(parameter): len(layers) for parameter in _base(model).parameters()}
+    for depth, layer in enumerate(reversed(layers)):
+        found |= {id(parameter): depth for parameter in layer.parameters()}
+    return found
 
 
 @contextmanager
@@ -257,6 +298,13 @@ def _without_load_report() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
+
+
+def _set_attention_dropout(config: PreTrainedConfig, probability: float) -> None:
+    """Set it under the name that this family of models gives it; some have none."""
+    for name in ("attention_probs_dropout_prob", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, probability)
 
 
 def _base(model: nn.Module) -> nn.Module:

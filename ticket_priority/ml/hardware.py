@@ -26,12 +26,18 @@ def precision(config: TrainingConfig) -> str:
     if _on_cuda(config):
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if bf16 else "16-mixed"
-    if config.accelerator == "auto" and torch.backends.mps.is_available():
+    if not on_cpu(config):
         return "32-true"
     features = torch.cpu.get_capabilities()
     native = features.get("avx512_bf16") or features.get("amx_bf16")
-    on_cpu = config.accelerator in ("auto", "cpu")
-    return "bf16-mixed" if on_cpu and native and bf16_gain() > _WORTHWHILE_GAIN else "32-true"
+    return "bf16-mixed" if native and bf16_gain() > _WORTHWHILE_GAIN else "32-true"
+
+
+def on_cpu(config: TrainingConfig) -> bool:
+    """Say whether the run computes on the CPU."""
+    if config.accelerator != "auto":
+        return config.accelerator == "cpu"
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
 def bf16_gain(rounds: int = 15) -> float:

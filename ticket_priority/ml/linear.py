@@ -25,6 +25,7 @@ from ticket_priority.linear_config import (
     LinearConfig,
 )
 from ticket_priority.ml import metrics
+from ticket_priority.ml.calibration import cross_entropy, fit_temperature, log_softmax
 
 ClassWeight = Literal["balanced"] | None
 
@@ -36,8 +37,6 @@ CLASS_WEIGHTS: Final[tuple[ClassWeight, ...]] = ("balanced", None)
 _SMALL: Final = 1_000
 _LARGE: Final = 20_000
 """From so many rows on, letter counts add minutes and gigabytes but no accuracy to speak of."""
-
-_TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class LinearModel:
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return [texts, classes]; a class that training did not see has probability 0."""
         answers = np.zeros((len(texts), len(CLASS_NAMES)), np.float32)
-        answers[:, self.learned] = np.exp(_log_softmax(self.scores(texts) / self.temperature))
+        answers[:, self.learned] = np.exp(log_softmax(self.scores(texts) / self.temperature))
         return answers
 
     def write(self, directory: Path) -> int:
@@ -100,15 +99,26 @@ def train(
     *,
     strength: float = 1.0,
     class_weight: ClassWeight = "balanced",
+    weighted: bool = False,
 ) -> LinearModel:
-    """Fit a linear model to `rows`, all of which count alike, whatever their weights.
+    """Fit a linear model to `rows`; all of them count alike unless their weights are asked for.
 
     Words and pairs of words, and 3 to 5 letters within a word. Raises TrainingError where there
     is a single class, or no usable word.
     """
-    texts, labels, _ = _columns_of(rows)
+    texts, labels, weights = columns_of(rows)
     features, counted = _fit_features(texts)
-    return LinearModel(features, _fit_regression(counted, labels, None, strength, class_weight))
+    weights = weights if weighted else None
+    return LinearModel(features, _fit_regression(counted, labels, weights, strength, class_weight))
+
+
+def serving_figures(size: int) -> dict[str, Any]:
+    """Return the `serving` metrics of a linear artefact whose weights take `size` bytes."""
+    return {
+        "precision": "fp32",
+        "reason": "a linear model is served as it was trained",
+        "size_mb": round(size / 1e6, 1),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +145,9 @@ def choose(
     minimises the loss on `validation`. A row's weight multiplies its part in the loss on `train`;
     figures are not weighted. Raises TrainingError like `train`.
     """
-    fitted_texts, labels, weights = _columns_of(train)
+    fitted_texts, labels, weights = columns_of(train)
     features, counted = _fit_features(fitted_texts)
-    texts, truth, _ = _columns_of(validation)
+    texts, truth, _ = columns_of(validation)
     trials = []
     for strength in STRENGTHS:
         for class_weight in CLASS_WEIGHTS:
@@ -151,7 +161,7 @@ def choose(
     return replace(best, model=_calibrate(best.model, texts, truth))
 
 
-def _columns_of(
+def columns_of(
     rows: Sequence[LabelledText],
 ) -> tuple[list[str], list[int], npt.NDArray[np.float64] | None]:
     """Return texts, labels and weights with a mean of 1; no weights where all are the same."""
@@ -226,34 +236,19 @@ def _judge(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> di
     return {
         "val_accuracy": report["accuracy"],
         "val_macro_f1": report["macro_f1"],
-        "val_loss": _loss(model.scores(texts), _columns(model, truth)),
+        "val_loss": cross_entropy(model.scores(texts), _columns(model, truth)),
     }
 
 
 def _calibrate(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> LinearModel:
-    scores, columns = model.scores(texts), _columns(model, truth)
-    losses = [_loss(scores / temperature, columns) for temperature in _TEMPERATURES]
-    return replace(model, temperature=float(_TEMPERATURES[int(np.argmin(losses))]))
+    columns = _columns(model, truth)
+    return replace(model, temperature=fit_temperature(model.scores(texts), columns.tolist()))
 
 
 def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
     """Return each label's column of scores, -1 for a class that training did not see."""
     places = {label: column for column, label in enumerate(model.learned)}
     return np.array([places.get(label, -1) for label in truth], np.int64)
-
-
-def _loss(scores: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> float:
-    """Mean cross entropy over the rows whose class has a column."""
-    rows = np.flatnonzero(columns >= 0)
-    return float(-_log_softmax(scores)[rows, columns[rows]].mean()) if len(rows) else 0.0
-
-
-def _log_softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    logarithms: npt.NDArray[np.float64] = shifted - np.log(
-        np.exp(shifted).sum(axis=1, keepdims=True)
-    )
-    return logarithms
 
 
 def _word_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:

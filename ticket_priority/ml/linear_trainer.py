@@ -67,11 +67,7 @@ def fit(
         figures: dict[str, Any] = {
             "model": report,
             "majority": baseline.majority(train, test),
-            "serving": {
-                "precision": "fp32",
-                "reason": "a linear model is served as it was trained",
-                "size_mb": round(size / 1e6, 1),
-            },
+            "serving": linear.serving_figures(size),
             "training": {
                 "best_val_accuracy": best.figures["val_accuracy"],
                 "best_val_macro_f1": best.figures["val_macro_f1"],

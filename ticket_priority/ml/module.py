@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ticket_priority.ml import encoders
+from ticket_priority.ml import encoders, losses
 
 VALIDATION_METRICS: Final = "validation_metrics"
 """The checkpoint key under which the validation metrics of its epoch are kept."""
@@ -29,7 +29,9 @@ class TicketClassificationModule(LightningModule):
     same). `lr_scheduler_config` is None for a constant rate or
     `{"name": "cosine", "warmup_ratio": 0.1}` (or `"warmup_steps": 100`): linear warm-up, then
     cosine decay to zero over the run's optimiser steps. `trainable_layers` is None to train
-    everything, or how many of the top layers train beside the head.
+    everything, or how many of the top layers train beside the head; each layer's rate is
+    `layer_decay` times that of the layer above. `attention_dropout` is None for the base model's
+    own. `ordinal_smoothing` and `ordinal_loss` are those of `losses.ordinal_loss`.
 
     `encoder_config` and `pooling` describe the architecture. Left out, the base model is resolved
     and its pretrained weights are read; they are then kept as hyperparameters, so that
@@ -37,7 +39,7 @@ class TicketClassificationModule(LightningModule):
     checkpoint alone, with no network, no base-model files and no pretrained weights to overwrite.
 
     Raises ValueError on a bad `lr_scheduler_config`, EncoderUnavailableError when the base model
-    cannot be had, TrainingError when it has fewer layers than `trainable_layers`.
+    cannot be had, TrainingError when its layers are asked for and cannot be found.
     """
 
     def __init__(
@@ -50,6 +52,10 @@ class TicketClassificationModule(LightningModule):
         *,
         head_learning_rate: float | None = None,
         trainable_layers: int | None = None,
+        layer_decay: float = 1.0,
+        attention_dropout: float | None = None,
+        ordinal_smoothing: float = 0.0,
+        ordinal_loss: float = 0.0,
         local_files_only: bool = False,
         encoder_config: Mapping[str, Any] | None = None,
         pooling: str | None = None,
@@ -61,7 +67,9 @@ class TicketClassificationModule(LightningModule):
         if encoder_config is None or pooling is None:
             encoder = encoders.resolve(model_name, local_files_only=local_files_only)
             pooling = encoder.pooling
-            self.model = encoders.build_model(encoder, num_classes)
+            self.model = encoders.build_model(
+                encoder, num_classes, attention_dropout=attention_dropout
+            )
             encoder_config = _plain(self.model.config)
         else:
             self.model = encoders.build_model_from_config(
@@ -78,6 +86,10 @@ class TicketClassificationModule(LightningModule):
                 "lr_scheduler_config": dict(lr_scheduler_config) if lr_scheduler_config else None,
                 "head_learning_rate": head_learning_rate,
                 "trainable_layers": trainable_layers,
+                "layer_decay": layer_decay,
+                "attention_dropout": attention_dropout,
+                "ordinal_smoothing": ordinal_smoothing,
+                "ordinal_loss": ordinal_loss,
                 "local_files_only": local_files_only,
                 "encoder_config": dict(encoder_config),
                 "pooling": pooling,
@@ -106,10 +118,15 @@ class TicketClassificationModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of the batch, each row's part multiplied by its weight if any."""
-        loss, logits = self._score(batch)
-        if (weights := batch.get("weights")) is not None:
-            parts = nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-            loss = (parts * weights).mean()
+        logits = self(batch["input_ids"], batch["attention_mask"]).logits.float()
+        parts = losses.ordinal_loss(
+            logits,
+            batch["labels"],
+            smoothing=self.hparams["ordinal_smoothing"],
+            distance_weight=self.hparams["ordinal_loss"],
+        )
+        weights = batch.get("weights")
+        loss = parts.mean() if weights is None else (parts * weights).mean()
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
         self.log(
@@ -126,6 +143,9 @@ class TicketClassificationModule(LightningModule):
         )
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        encoders.silence_frozen(self.model)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_accuracy, self.val_macro_f1)
 
@@ -138,7 +158,7 @@ class TicketClassificationModule(LightningModule):
         return nn.functional.softmax(logits.float(), dim=-1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; the head has its own rate, and biases and norms do not decay."""
+        """AdamW; head and layers have their own rates, and biases and norms do not decay."""
         optimizer = AdamW(self._parameter_groups(), lr=self.hparams["learning_rate"])
         schedule = self.hparams["lr_scheduler_config"]
         if schedule is None:
@@ -182,14 +202,17 @@ class TicketClassificationModule(LightningModule):
     def _parameter_groups(self) -> list[dict[str, Any]]:
         rate = self.hparams["learning_rate"]
         head_rate = self.hparams["head_learning_rate"] or rate
+        layer_decay = self.hparams["layer_decay"]
         head = {id(parameter) for parameter in encoders.head_parameters(self.model)}
+        depths = encoders.depths(self.model) if layer_decay != 1.0 else {}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
                 continue
             # Biases and norm weights are vectors; everything that should decay is a matrix.
             decay = self.hparams["weight_decay"] if parameter.ndim > 1 else 0.0
-            key = (head_rate if id(parameter) in head else rate, decay)
+            layer_rate = rate * layer_decay ** depths.get(id(parameter), 0)
+            key = (head_rate if id(parameter) in head else layer_rate, decay)
             groups.setdefault(key, []).append(parameter)
         return [
             {"params": parameters, "lr": lr, "weight_decay": decay}

@@ -91,11 +91,7 @@ def write_starter(
     figures: dict[str, Any] = {
         "model": report,
         "majority": baseline.majority(seen, dataset.test),
-        "serving": {
-            "precision": "fp32",
-            "reason": "a linear model is served as it was trained",
-            "size_mb": round(size / 1e6, 1),
-        },
+        "serving": linear.serving_figures(size),
         "training": {
             "best_val_accuracy": chosen.figures["val_accuracy"],
             "best_val_macro_f1": chosen.figures["val_macro_f1"],

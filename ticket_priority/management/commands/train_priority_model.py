@@ -39,7 +39,7 @@ class Command(BaseCommand):
         speaks = options["verbosity"] >= 1 and not options["json"]
         try:
             outcome = train_model(
-                configure(**{name: options.get(name) for name in names}),
+                configure(options["preset"], **{name: options.get(name) for name in names}),
                 sources=find_sources(options["source"] or ()),
                 activate=options["activate"],
                 progress=self.stdout.write if speaks else silent,
