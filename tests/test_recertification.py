@@ -187,6 +187,17 @@ def test_the_system_check_names_the_command(version: ModelVersion, configure: Co
     assert found() == []
 
 
+def test_activating_says_where_nothing_is_certified(version: ModelVersion) -> None:
+    def activate() -> str:
+        out = StringIO()
+        call_command("activate_priority_model", version.name, stdout=out)
+        return out.getvalue()
+
+    assert "manage.py certify_priority_model" in activate()
+    run()
+    assert "certify_priority_model" not in activate()
+
+
 class TestAtRegistration:
     def candidate(self, version: ModelVersion) -> artifacts.Artifact:
         return artifacts.read(get_settings().artifact_root / version.directory)
