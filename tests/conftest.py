@@ -62,6 +62,16 @@ def artifact_root(tmp_path: Path, settings: Any) -> Path:
 
 
 @pytest.fixture
+def configure(settings: Any, artifact_root: Path) -> Callable[..., None]:
+    """Return a function that sets keys of TICKET_PRIORITY."""
+
+    def configure(**values: Any) -> None:
+        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, **values}
+
+    return configure
+
+
+@pytest.fixture
 def fresh_classifier() -> Iterator[None]:
     """Begin and end with no model in this process's memory."""
     from ticket_priority import classifiers

@@ -112,6 +112,12 @@ def test_the_demo_is_clean() -> None:
         ({"LABEL_WEIGHTS": {"rumour": 0.5}}, "ticket_priority.E025"),
         ({"LABEL_WEIGHTS": {"host": 0}}, "ticket_priority.E025"),
         ({"LABEL_WEIGHTS": 0.5}, "ticket_priority.E025"),
+        ({"COSTS": {"high": {"low": 5}}}, "ticket_priority.E040"),
+        ({"COSTS": 5}, "ticket_priority.E040"),
+        ({"AUTO_APPLY": {"urgent": 0.9}}, "ticket_priority.E041"),
+        ({"AUTO_APPLY": {"high": 1}}, "ticket_priority.E041"),
+        ({"AUDIT_SHARE": 0.6}, "ticket_priority.E042"),
+        ({"AUDIT_SHARE": "0.1"}, "ticket_priority.E042"),
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
         ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
@@ -128,7 +134,17 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
     "value",
     [
         {"API_THROTTLE_RATE": None, "API_MAX_TEXTS": 1},
-        {"LABEL_WEIGHTS": {"host": 0.5, "override": 2}},
+        {"LABEL_WEIGHTS": {"host": 0.5, "override": 2, "audit": 3}},
+        {"COSTS": None, "AUTO_APPLY": None, "AUDIT_SHARE": 0},
+        {"AUTO_APPLY": {"high": 0.9}, "AUDIT_SHARE": 0.5},
+        {"AUTO_APPLY": {}},
+        {
+            "COSTS": {
+                "low": {"low": 0, "medium": 1, "high": 2},
+                "medium": {"low": 1, "high": 1},
+                "high": {"low": 5, "medium": 2.5},
+            }
+        },
         {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
         {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
     ],

@@ -13,12 +13,13 @@ from typing import Any, Final
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connections, models
+from django.db import DatabaseError, connections, models, router
 from django.utils.module_loading import import_string
 
-from ticket_priority import conf, linear_config, presets, queue
+from ticket_priority import audit, conf, linear_config, policy, presets, queue
 from ticket_priority.exceptions import SourceError
 from ticket_priority.interfaces import CLASS_NAMES, PROVENANCES
+from ticket_priority.models import ModelVersion
 from ticket_priority.registry import all_sources, register
 from ticket_priority.sources import TicketSource, is_column
 
@@ -29,6 +30,8 @@ _broken_sources: dict[str, str] = {}
 
 def register_checks() -> None:
     checks.register(check_settings, "ticket_priority")
+    checks.register(check_decisions, "ticket_priority")
+    checks.register(check_certificates, "ticket_priority", checks.Tags.database)
     checks.register(check_api, "ticket_priority")
     checks.register(check_sources, "ticket_priority")
     checks.register(check_serving, "ticket_priority")
@@ -107,6 +110,57 @@ def _is_weight(item: tuple[Any, Any]) -> bool:
     provenance, weight = item
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     return provenance in PROVENANCES and is_number and 0 < weight < math.inf
+
+
+def check_decisions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = conf.user_settings()
+    try:
+        policy.read_costs(given.get("COSTS"))
+    except ValueError as error:
+        yield checks.Error(
+            f"{conf.SETTING}['COSTS'] is wrong: {error}.",
+            hint="For each true class, say what each wrong choice costs, at least 0: "
+            '{"high": {"low": 5, "medium": 2}, "medium": {...}, "low": {...}}.',
+            id="ticket_priority.E040",
+        )
+    try:
+        policy.read_targets(given.get("AUTO_APPLY"))
+    except ValueError as error:
+        yield checks.Error(
+            f"{conf.SETTING}['AUTO_APPLY'] is wrong: {error}.",
+            hint='Map classes to the precision you ask for, such as {"high": 0.9}; a class that is '
+            "left out is only suggested. None applies every answer.",
+            id="ticket_priority.E041",
+        )
+    share = given.get("AUDIT_SHARE", 0.0)
+    if not audit.is_share(share):
+        yield checks.Error(
+            f"{conf.SETTING}['AUDIT_SHARE'] is {share!r}.",
+            hint=f"Give a part of the new tickets, 0 to {audit.MOST}.",
+            id="ticket_priority.E042",
+        )
+
+
+def check_certificates(databases: Any = None, **kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Run with `check --database`, and by `migrate`, before which there may be no table."""
+    options = conf.get_settings()
+    if options.auto_apply is None or router.db_for_read(ModelVersion) not in (databases or ()):
+        return
+    # Settings that are wrong are E040's and E041's to tell.
+    with suppress(DatabaseError, ValueError):
+        version = ModelVersion.objects.active()
+        if version is None:
+            return
+        rule = policy.DecisionRule.of(
+            version.metrics, costs=options.costs, targets=options.auto_apply
+        )
+        if rule.lacks_certificates:
+            yield checks.Warning(
+                f"No answer of model version {version.name} is certified for today's AUTO_APPLY "
+                "and COSTS, so each is only suggested.",
+                hint="manage.py certify_priority_model",
+                id="ticket_priority.W041",
+            )
 
 
 def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:

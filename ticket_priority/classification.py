@@ -15,6 +15,7 @@ from django.db.models.base import ModelState
 from django.db.models.expressions import DatabaseDefault
 from django.utils import timezone
 
+from ticket_priority import audit
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
@@ -27,9 +28,11 @@ from ticket_priority.decisions import (
     bears,
     fill,
     fill_abstained,
+    language_for,
     priority_of,
     save_about,
     savepoint,
+    suggest_unless_applicable,
     supersede_pending,
 )
 from ticket_priority.exceptions import ModelUnavailableError
@@ -61,19 +64,20 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
     """Sync mode: set the priority in memory, so that the first INSERT holds it. Never raises."""
     if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
-    value = None
+    value, mode = None, "sync"
     try:
         value = source.value_of(instance)
         if not source.is_unset(value):
             return
-        draft = Prediction(mode="sync", value_before=_storable(value))
+        mode = audit.draw(mode)
+        draft = Prediction(mode=mode, value_before=_storable(value))
         with savepoint(using):
             _classify_draft(source, instance, draft)
     except Exception:
         # Whatever goes wrong in a model, the ticket must be saved.
         logger.exception("A ticket of %s is saved without priority", source.label)
         draft = Prediction(
-            mode="sync",
+            mode=mode,
             value_before=_storable(value),
             state=State.PENDING,
             reason=Reason.MODEL_ERROR,
@@ -112,6 +116,7 @@ def record_after_insert(
         return None
     if prediction.state == State.APPLIED:
         applied_to(source, instance, prediction, using, at_creation=True)
+    if prediction.state in (State.APPLIED, State.SUGGESTED):
         announce(instance, prediction)
     return prediction
 
@@ -200,12 +205,15 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     if not text:
         fill_abstained(draft, classifier)
         return
+    language = language_for(classifier, source, instance)
     started = time.perf_counter()
     (classification,) = classifier.classify([text])
-    fill(draft, text, classification, classifier, 1000 * (time.perf_counter() - started))
-    draft.state = State.APPLIED
-    # Last, so that an error leaves the ticket as it was.
-    source.set_on(instance, classification.priority)
+    milliseconds = 1000 * (time.perf_counter() - started)
+    fill(draft, text, classification, classifier, milliseconds, language=language)
+    if suggest_unless_applicable(draft):
+        draft.state = State.APPLIED
+        # Last, so that an error leaves the ticket as it was.
+        source.set_on(instance, classification.priority)
 
 
 def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
@@ -228,11 +236,13 @@ def _pending(source: TicketSource, instance: models.Model) -> Prediction | None:
     value = source.value_of(instance)
     if not source.is_unset(value):
         return None
+    enabled = get_settings().enabled
+    mode = source.effective_mode
     return Prediction(
-        mode=source.effective_mode,
+        mode=audit.draw(mode) if enabled else mode,
         value_before=_storable(value),
         state=State.PENDING,
-        reason=Reason.QUEUED if get_settings().enabled else Reason.DISABLED,
+        reason=Reason.QUEUED if enabled else Reason.DISABLED,
     )
 
 
@@ -260,7 +270,8 @@ def classify_instances(
     """Classify saved tickets of one model again or for the first time, and store predictions.
 
     A priority that a person set stays; the prediction is then kept as a suggestion. `mode`
-    defaults to the source's; "suggest" writes no ticket. Raises ModelUnavailableError.
+    defaults to the source's; "suggest" writes no ticket. What is said of an undecided ticket of
+    the audit slice is held back again. Raises ModelUnavailableError.
     """
     tickets = list(instances)
     if not tickets:
@@ -270,16 +281,23 @@ def classify_instances(
     classifier = get_classifier()
     mode = mode or source.effective_mode
     decided_by_person = _decided_by_person(source, tickets)
+    audited = audit.audited_keys(source.model, [ticket.pk for ticket in tickets])
+    held_back = audited - decided_by_person
     answers = answers_about(source, classifier, tickets)
     predictions = []
-    for ticket, (text, answer) in zip(tickets, answers, strict=True):
-        prediction = Prediction(mode=mode, value_before=source.value_of(ticket), attempts=1)
-        if isinstance(answer, Exception):
+    for ticket, asked in zip(tickets, answers, strict=True):
+        prediction = Prediction(
+            mode=audit.MODE if str(ticket.pk) in held_back else mode,
+            value_before=source.value_of(ticket),
+            attempts=1,
+        )
+        if isinstance(asked.answer, Exception):
             prediction.state, prediction.reason = State.FAILED, Reason.MODEL_ERROR
-        elif answer is None:
+        elif asked.answer is None:
             fill_abstained(prediction, classifier)
         else:
-            fill(prediction, text, answer[0], classifier, answer[1])
+            answer, milliseconds = asked.answer
+            fill(prediction, asked.text, answer, classifier, milliseconds, language=asked.language)
         by_person = str(ticket.pk) in decided_by_person
         predictions.append(_store(source, ticket, prediction, by_person=by_person, using=using))
     return predictions
@@ -298,23 +316,27 @@ def _store(
         if prediction.state == State.PENDING:
             if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
                 prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
-            elif prediction.mode == "suggest":
-                prediction.state = State.SUGGESTED
-            elif source.compare_and_set(
-                ticket.pk,
-                before=prediction.value_before,
-                priority=priority_of(prediction),
-                using=using,
-            ):
-                prediction.state = State.APPLIED
-                applied_to(source, ticket, prediction, using)
-            else:
-                prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
+            elif suggest_unless_applicable(prediction):
+                _apply(source, ticket, prediction, using)
         if prediction.state != State.FAILED:
             supersede_pending(source, ticket, Reason.REPLACED)
         save_about(source, ticket, prediction)
     announce(ticket, prediction)
     return prediction
+
+
+def _apply(source: TicketSource, ticket: models.Model, prediction: Prediction, using: str) -> None:
+    written = source.compare_and_set(
+        ticket.pk,
+        before=prediction.value_before,
+        priority=priority_of(prediction),
+        using=using,
+    )
+    if written:
+        prediction.state = State.APPLIED
+        applied_to(source, ticket, prediction, using)
+    else:
+        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
 
 
 def backfill(

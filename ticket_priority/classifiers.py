@@ -7,7 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, ModelUnavailableError
 from ticket_priority.interfaces import Classification, Classifier, ClassifierFactory
 from ticket_priority.models import ModelVersion
+from ticket_priority.policy import DecisionRule
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +33,19 @@ LOAD_WAIT_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveClassifier:
-    """A loaded model and the version it is."""
+    """A loaded model, the version it is, and the rule by which its answers are decided."""
 
     model_version: ModelVersion
     classifier: Classifier
+    rule: DecisionRule = field(default_factory=DecisionRule)
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify normalised texts, in their order."""
-        return self.classifier.classify(texts)
+        """Classify normalised texts, in their order; the chosen classes follow the rule."""
+        return [self.rule.choose(answer) for answer in self.classifier.classify(texts)]
+
+    def applies(self, answer: Classification, language: str) -> bool:
+        """Say whether an answer about a ticket of this language may apply itself."""
+        return self.rule.applies(answer, language)
 
 
 class _Slot:
@@ -63,13 +70,14 @@ def get_classifier() -> ActiveClassifier:
     """Return the classifier of the active model version, loading it at most once a process.
 
     While a new version loads, or when it cannot be loaded, the one loaded before goes on serving.
-    Raises ModelUnavailableError when there is none.
+    Raises ModelUnavailableError when there is none, or no rule by which to decide.
     """
     slot = _current_slot()
     version = _active_version()
     loaded = slot.loaded
     if loaded is not None and loaded.model_version.pk == version.pk:
-        return loaded
+        # The row as it is now: certificates may have been added since the model was loaded.
+        return replace(loaded, model_version=version, rule=rule_of(version))
     if not slot.recently_failed(version):
         if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if loaded is None else 0):
             try:
@@ -84,7 +92,34 @@ def get_classifier() -> ActiveClassifier:
             f"Model version {version.name} cannot be loaded; the log and the model version's "
             "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
         )
-    return slot.loaded
+    return replace(slot.loaded, rule=rule_of(slot.loaded.model_version))
+
+
+def rule_of(version: ModelVersion) -> DecisionRule:
+    """Return the rule by which the settings decide on a version's answers.
+
+    Raises ModelUnavailableError where they are wrong: a guess could be dearer than to wait.
+    """
+    options = get_settings()
+    try:
+        rule = DecisionRule.of(version.metrics, costs=options.costs, targets=options.auto_apply)
+    except ValueError as error:
+        raise ModelUnavailableError(
+            f"No answer is decided on: TICKET_PRIORITY, {error}."
+        ) from error
+    if rule.lacks_certificates:
+        _warn_uncertified(version.name)
+    return rule
+
+
+@lru_cache(maxsize=64)
+def _warn_uncertified(name: str) -> None:
+    """Say once a process that a version's answers are only suggested."""
+    logger.warning(
+        "No answer of model version %s is certified for today's AUTO_APPLY and COSTS, so each is "
+        "only suggested: run `manage.py certify_priority_model`",
+        name,
+    )
 
 
 def loaded_model_version() -> ModelVersion | None:

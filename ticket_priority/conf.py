@@ -32,6 +32,9 @@ class PluginSettings:
     decision, a form that puts the old value back is taken for one that was opened before it.
     `training` lays fields of TrainingConfig over what `preset` says; `label_weights` maps a label's
     provenance to its weight in training, 1 where it is left out.
+    `costs` maps true class to chosen class to cost, None for the most probable class;
+    `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
+    all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
@@ -63,6 +66,9 @@ class PluginSettings:
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
     label_weights: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, float]] | None = None
+    auto_apply: Mapping[str, float] | None = None
+    audit_share: float = 0.0
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",

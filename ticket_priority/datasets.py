@@ -25,6 +25,7 @@ except ImportError as error:
         'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
     ) from error
 
+from ticket_priority import audit
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import (
@@ -205,8 +206,9 @@ def labelled_texts(
     """Yield a source's examples: the value a person set, by an override or in the host's own way.
 
     A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label;
-    nor is one that a form which was opened before the prediction put back. The table is read in
-    batches; texts are normalised.
+    nor is one that a form which was opened before the prediction put back. A ticket of the audit
+    slice is labelled by a person's word alone, never by a default. The table is read in batches;
+    texts are normalised.
     """
     dropped = Counter() if dropped is None else dropped
     weights = get_settings().label_weights
@@ -224,12 +226,24 @@ def labelled_texts(
                     label=label,
                     source=source.label,
                     pk=str(ticket.pk),
-                    language=_described(ticket, source.language_field),
-                    segment=_described(ticket, source.segment_field),
+                    language=source.language_of(ticket),
+                    segment=source.segment_of(ticket),
                     created_at=_created_at(ticket, source.created_field),
                     provenance=provenance,
                     weight=float(weights.get(provenance, 1.0)),
                 )
+
+
+def audited_labels(
+    source: TicketSource, keys: Collection[Any], using: str | None = None
+) -> dict[str, int]:
+    """Return what people said first, and unseen, of these tickets of the audit slice, by key."""
+    overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
+    decided = set(overrides.values_list("object_id", flat=True))
+    tickets = list(source.labelled_rows(using, decided_keys=decided).filter(pk__in=keys))
+    judged = _Judge(source, tickets, using)
+    said = {str(ticket.pk): judged.unseen_label_of(ticket) for ticket in tickets}
+    return {key: label for key, label in said.items() if label is not None}
 
 
 class _Judge:
@@ -243,13 +257,34 @@ class _Judge:
         alias = plugin_database()
         self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
         overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
-        decisions = overrides.values_list("object_id", "from_priority", "to_priority")
+        decisions = list(overrides.values_list("object_id", "from_priority", "to_priority"))
         self.decisions = {key: (before, after) for key, before, after in decisions}
+        self.first_words = {key: after for key, _before, after in reversed(decisions)}
+        self.audited = audit.audited_keys(source.model, keys)
         self.reviewed = source.reviewed_keys(keys, using)
         self.undone = Prediction.objects.using(alias).undone_keys(source.model, keys)
 
     def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         """Return the label and its provenance, or None and why there is none."""
+        label, provenance = self._label_of(ticket)
+        if label is None or str(ticket.pk) not in self.audited:
+            return label, provenance
+        return self._audited(ticket, label, provenance)
+
+    def unseen_label_of(self, ticket: models.Model) -> int | None:
+        """Return what a person said first of a ticket of the audit slice; None: nothing yet."""
+        label, _provenance = self.label_of(ticket)
+        return None if label is None else self.first_words.get(str(ticket.pk), label)
+
+    def _audited(self, ticket: models.Model, label: int, provenance: str) -> tuple[int | None, str]:
+        key = str(ticket.pk)
+        if key not in self.decisions and self.source.is_unset(self.source.value_of(ticket)):
+            return None, "unset in the audit slice"
+        # From the first word on the prediction is there to be seen.
+        was_unseen = self.first_words.get(key, label) == label and not self.applied[key]
+        return label, "audit" if was_unseen else provenance
+
+    def _label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         key = str(ticket.pk)
         applied = self.applied[key]
         current = self.source.label_of(ticket)
@@ -344,11 +379,6 @@ def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> 
 
 def _counts(values: npt.NDArray[np.int8]) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(*np.unique_counts(values), strict=True)}
-
-
-def _described(ticket: models.Model, name: str | None) -> str:
-    value = getattr(ticket, name) if name else None
-    return "" if value is None else str(value)
 
 
 def _created_at(ticket: models.Model, name: str | None) -> str:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from django.db import connections, models, transaction
 from django.dispatch import Signal
 from django.utils import timezone
 
+from ticket_priority import audit
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
@@ -31,25 +33,39 @@ Answer = tuple[Classification, float] | Exception | None
 """A classification and its milliseconds, or the error it met, or None for an empty text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of a ticket the model was asked about, and what came of it."""
+
+    text: str
+    language: str
+    answer: Answer
+
+
 def answers_about(
     source: TicketSource, classifier: ActiveClassifier, tickets: Sequence[models.Model]
-) -> list[tuple[str, Answer]]:
+) -> list[Asked]:
     """Classify tickets: the text and the answer of each, or the error that either met."""
-    texts: list[str] = []
+    read: list[tuple[str, str]] = []
     errors: dict[int, Exception] = {}
     for place, ticket in enumerate(tickets):
         try:
-            texts.append(source.text_of(ticket))
+            read.append((source.text_of(ticket), language_for(classifier, source, ticket)))
         except Exception as error:
             # One ticket that an adapter cannot read must not keep the others waiting.
             logger.exception("A %s cannot be read", source.label)
-            texts.append("")
+            read.append(("", ""))
             errors[place] = error
-    answers = answers_of(classifier, texts)
+    answers = answers_of(classifier, [text for text, _language in read])
     return [
-        (text, errors.get(place, answer))
-        for place, (text, answer) in enumerate(zip(texts, answers, strict=True))
+        Asked(text, language, errors.get(place, answer))
+        for place, ((text, language), answer) in enumerate(zip(read, answers, strict=True))
     ]
+
+
+def language_for(classifier: ActiveClassifier, source: TicketSource, ticket: models.Model) -> str:
+    """Return the ticket's language where certificates ask for it; to read it may take a query."""
+    return "" if classifier.rule.targets is None else source.language_of(ticket)
 
 
 def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answer]:
@@ -87,7 +103,13 @@ def fill(
     classification: Classification,
     classifier: ActiveClassifier,
     latency_ms: float,
+    *,
+    language: str,
 ) -> None:
+    """Write an answer into a pending prediction; its reason is OK where it may be applied.
+
+    What the mode "suggest" never applies needs no certificate, and keeps the reason OK too.
+    """
     low, medium, high = classification.probabilities
     prediction.prob_low, prediction.prob_medium, prediction.prob_high = low, medium, high
     prediction.priority = classification.priority
@@ -97,6 +119,18 @@ def fill(
     prediction.text_hash = text_hash(text)
     prediction.decided_at = timezone.now()
     prediction.state, prediction.reason = State.PENDING, Reason.OK
+    if prediction.mode == audit.MODE:
+        prediction.reason = Reason.AUDIT
+    elif prediction.mode != "suggest" and not classifier.applies(classification, language):
+        prediction.reason = Reason.UNCERTIFIED
+
+
+def suggest_unless_applicable(prediction: Prediction) -> bool:
+    """Make a suggestion of an answer that may not be applied; return whether it may."""
+    if prediction.mode != "suggest" and prediction.reason == Reason.OK:
+        return True
+    prediction.state = State.SUGGESTED
+    return False
 
 
 def fill_abstained(prediction: Prediction, classifier: ActiveClassifier) -> None:
@@ -151,13 +185,21 @@ def bears(source: TicketSource, instance: models.Model, draft: Prediction) -> bo
 def supersede_pending(
     source: TicketSource, instance: models.Model, reason: Prediction.Reason
 ) -> None:
-    """Close what is still pending about a ticket, so that no worker applies it."""
-    Prediction.objects.using(plugin_database()).for_keys(source.model, [instance.pk]).filter(
-        state=State.PENDING
-    ).update(state=State.SUPERSEDED, reason=reason, decided_at=timezone.now())
+    """Close what is still pending about a ticket, so that no worker applies it.
+
+    A person's decision does not close what the audit compares it with, and what nobody applies.
+    """
+    about = Prediction.objects.using(plugin_database()).for_keys(source.model, [instance.pk])
+    pending = about.filter(state=State.PENDING)
+    if reason == Reason.PERSON_DECIDED:
+        pending = pending.exclude(mode=audit.MODE)
+    pending.update(state=State.SUPERSEDED, reason=reason, decided_at=timezone.now())
 
 
 def announce(instance: models.Model, prediction: Prediction) -> None:
+    """Tell receivers of a decided prediction, unless it is held back."""
+    if prediction.reason == Reason.AUDIT:
+        return
     send_after_commit(
         priority_predicted, sender=type(instance), instance=instance, prediction=prediction
     )

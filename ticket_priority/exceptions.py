@@ -33,3 +33,7 @@ class TrainingInProgressError(TrainingError):
 
 class EncoderUnavailableError(TrainingError):
     """The base model can be had neither from the hub, nor the cache, nor a folder."""
+
+
+class CertificationError(TicketPriorityError):
+    """The answers of a model version cannot be certified."""

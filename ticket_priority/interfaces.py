@@ -15,6 +15,7 @@ MAX_TOKENS: Final[int] = 512
 
 
 PROVENANCES: Final[dict[str, str]] = {
+    "audit": "a person set the priority without having seen the prediction, which was held back",
     "override": "a person changed the priority, and the plugin recorded it",
     "confirmation": "a person said that the priority is right, and the plugin recorded it",
     "reviewed": "a person worked on the ticket and left the prediction as it was",
@@ -44,14 +45,18 @@ ARTIFACT_FORMAT: Final[int] = 1
 class Classification:
     """A model's answer for one text.
 
-    `probabilities` holds one number a class, in the order of `CLASS_NAMES`, summing to 1.
+    `probabilities` holds one number a class, in the order of `CLASS_NAMES`, summing to 1. `chosen`
+    is the class id that a rule decided for; None: the most probable one, on a tie the graver.
     """
 
     probabilities: tuple[float, ...]
+    chosen: int | None = None
 
     @property
     def priority(self) -> int:
-        """The class id of the most probable class; on a tie the graver one."""
+        """The class id of the chosen class."""
+        if self.chosen is not None:
+            return self.chosen
         return max(range(len(self.probabilities)), key=lambda i: (self.probabilities[i], i))
 
     @property

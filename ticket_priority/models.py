@@ -196,6 +196,8 @@ class Prediction(models.Model):
         TICKET_GONE = "ticket_gone", _("the ticket is gone")
         REPLACED = "replaced", _("a newer prediction took its place")
         STALE_FORM = "stale_form", _("a form opened before it put the old value back")
+        UNCERTIFIED = "uncertified", _("below the certified precision")
+        AUDIT = "audit", _("held back to check the model")
 
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False

@@ -27,6 +27,7 @@ from ticket_priority.decisions import (
     fill_abstained,
     priority_of,
     stored_values,
+    suggest_unless_applicable,
 )
 from ticket_priority.exceptions import ModelUnavailableError, SourceError
 from ticket_priority.models import (
@@ -149,14 +150,15 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
             if row.object_id not in tickets:
                 yield _close_without_ticket(row)
         answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
-        for row, (text, answer) in zip(known, answers, strict=True):
-            if isinstance(answer, Exception):
+        for row, asked in zip(known, answers, strict=True):
+            if isinstance(asked.answer, Exception):
                 _rows().filter(pk=row.pk, claim=row.claim).update(reason=Reason.MODEL_ERROR)
                 continue
-            if answer is None:
+            if asked.answer is None:
                 fill_abstained(row, classifier)
             else:
-                fill(row, text, answer[0], classifier, answer[1])
+                answer, milliseconds = asked.answer
+                fill(row, asked.text, answer, classifier, milliseconds, language=asked.language)
             yield _settle(source, tickets[row.object_id], row, using)
 
 
@@ -165,9 +167,7 @@ def _settle(
 ) -> bool:
     """Apply a claimed, classified prediction, once and only if nobody else decided."""
     claim, prediction.claim, prediction.decided_at = prediction.claim, "", timezone.now()
-    applies = prediction.state == State.PENDING and prediction.mode != "suggest"
-    if prediction.state == State.PENDING and not applies:
-        prediction.state = State.SUGGESTED
+    applies = prediction.state == State.PENDING and suggest_unless_applicable(prediction)
     try:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
             if applies:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from django.db import models, router, transaction
 from django.utils import timezone
 
+from ticket_priority import audit
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
     DRAFT,
@@ -298,8 +299,8 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
     """Return how each ticket stands with the model, by `str(pk)`; one query, and `priorities_of`'s.
 
     A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
-    nobody has decided since. The tickets must be of one model. Tickets without a prediction are
-    left out.
+    nobody has decided since. The tickets must be of one model. Tickets without a prediction, and
+    those whose prediction is held back, are left out.
     """
     tickets = {str(ticket.pk): ticket for ticket in instances}
     if not tickets:
@@ -312,11 +313,13 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
             prediction=prediction,
             is_decided=prediction.is_decided,
             is_open=not prediction.is_decided
-            and prediction.state == Prediction.State.SUGGESTED
+            and prediction.state == State.SUGGESTED
+            and prediction.reason != Reason.AUDIT
             and prediction.priority is not None
             and prediction.priority != priorities[key],
         )
         for key, prediction in latest.items()
+        if not audit.is_held_back(prediction, priorities[key])
     }
 
 

@@ -127,6 +127,14 @@ class TicketSource:
         """Return the ticket's normalised text; empty when every text field is."""
         return join_fields(getattr(instance, name, None) for name in self.text_fields)
 
+    def language_of(self, instance: models.Model) -> str:
+        """Return what the ticket's `language_field` holds; empty where nothing does."""
+        return _described(instance, self.language_field)
+
+    def segment_of(self, instance: models.Model) -> str:
+        """Return what the ticket's `segment_field` holds; empty where nothing does."""
+        return _described(instance, self.segment_field)
+
     def value_of(self, instance: models.Model) -> Any:
         """Return the host's priority value in the column's own type (a form's "3" becomes 3)."""
         return self.clean(getattr(instance, self.host_field.attname))
@@ -344,6 +352,11 @@ def is_column(model: type[models.Model], name: str) -> bool:
         return bool(getattr(model._meta.get_field(name), "concrete", False))
     except FieldDoesNotExist:
         return False
+
+
+def _described(instance: models.Model, name: str | None) -> str:
+    value = getattr(instance, name) if name else None
+    return "" if value is None else str(value)
 
 
 def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:

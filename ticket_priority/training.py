@@ -30,6 +30,7 @@ from ticket_priority.interfaces import (
     TrainingConfig,
 )
 from ticket_priority.models import ModelVersion
+from ticket_priority.recertification import certify_candidate
 from ticket_priority.registry import all_sources
 from ticket_priority.sources import TicketSource
 
@@ -113,6 +114,7 @@ def train_model(
             _split_of(summary),
             activate,
             progress,
+            held_out=dataset,
             base_model=config.model_name,
             config=config.as_dict(),
             dataset=summary,
@@ -145,6 +147,7 @@ def import_model(
         progress(f"Verifying {directory}")
         found = artifacts.read(directory)
         progress("Reading labelled tickets to compare on")
+        dataset: datasets.Dataset | None = None
         try:
             dataset = datasets.build(all_sources() if sources is None else sources)
             test: Sequence[LabelledText] = dataset.test
@@ -164,6 +167,7 @@ def import_model(
             split_by,
             activate,
             progress,
+            held_out=dataset,
             base_model=str(config.get("model_name", ""))[:300],
             config=config,
             dataset=artifact.dataset,
@@ -187,11 +191,14 @@ def _register(
     split_by: str | None,
     activate: str,
     progress: ProgressCallback,
+    *,
+    held_out: datasets.Dataset | None,
     **fields: Any,
 ) -> TrainingOutcome:
     """Make a model version of a published artefact, which goes again if that fails.
 
-    `split_by` is the kind of split that `test` comes from.
+    `split_by` is the kind of split that `test` comes from; `held_out` holds what its answers are
+    certified on.
     """
     name = artifact.directory.name
     try:
@@ -203,7 +210,7 @@ def _register(
             kind=artifact.kind,
             directory=name,
             digest=artifact.digest,
-            metrics=artifact.metrics,
+            metrics=certify_candidate(artifact, held_out, fields["dataset"], progress),
             **fields,
         )
     except BaseException:

@@ -105,7 +105,7 @@ def accept(
 def outcome_of(prediction: Prediction) -> tuple[int, str]:
     """Return the message level and the message that tell what came of classifying one ticket."""
     level, text = _told(prediction.state, prediction.reason, 1)
-    if prediction.priority is None:
+    if prediction.priority is None or prediction.reason == Reason.AUDIT:
         return level, text
     says = gettext("The model says %(label)s (%(confidence)s).") % {
         "label": Priority(prediction.priority).label,
@@ -179,6 +179,25 @@ def _told(state: str, reason: str, number: int) -> tuple[int, str]:
             ngettext(
                 "A person decided the priority, so it stays; the prediction is a suggestion.",
                 "A person decided %(number)d priorities, so they stay; the predictions are "
+                "suggestions.",
+                number,
+            ),
+        )
+    elif state == State.SUGGESTED and reason == Reason.AUDIT:
+        level, text = (
+            messages.INFO,
+            ngettext(
+                "The prediction is held back to check the model.",
+                "%(number)d predictions are held back to check the model.",
+                number,
+            ),
+        )
+    elif state == State.SUGGESTED and reason == Reason.UNCERTIFIED:
+        level, text = (
+            messages.INFO,
+            ngettext(
+                "It is below the certified precision, so it is kept as a suggestion.",
+                "%(number)d predictions are below the certified precision, so they are kept as "
                 "suggestions.",
                 number,
             ),

@@ -15,6 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority import audit
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction, TicketRowQuerySet
 from ticket_priority.overrides import decisive_rows, priorities_of
@@ -39,8 +40,11 @@ class PredictionsOnPage(ChangeList):
         tickets = list(self.result_list)
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         for ticket in tickets:
-            setattr(ticket, _PREDICTION, latest.get(str(ticket.pk)))
-            setattr(ticket, _PRIORITY, priorities[str(ticket.pk)])
+            prediction, priority = latest.get(str(ticket.pk)), priorities[str(ticket.pk)]
+            if prediction is not None and audit.is_held_back(prediction, priority):
+                prediction = None
+            setattr(ticket, _PREDICTION, prediction)
+            setattr(ticket, _PRIORITY, priority)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class PredictionStateFilter(admin.SimpleListFilter):
         wanted = _known_value(self)
         if wanted is None:
             return None
-        predictions = Prediction.objects.for_model(queryset.model)
+        predictions = audit.shown(Prediction.objects.for_model(queryset.model))
         if wanted == NO_PREDICTION:
             return queryset.exclude(pk__in=_keys(predictions, queryset))
         newest = predictions.newest().filter(state=wanted)
@@ -166,7 +170,8 @@ class ConfidenceFilter(admin.SimpleListFilter):
         if wanted is None:
             return None
         model = queryset.model
-        unsure = Prediction.objects.for_model(model).newest().filter(confidence__lt=self.limit)
+        newest = audit.shown(Prediction.objects.for_model(model)).newest()
+        unsure = newest.filter(confidence__lt=self.limit)
         if wanted == LOW_UNREVIEWED:
             reviewed = Override.objects.for_model(model).values("object_id")
             unsure = unsure.exclude(object_id__in=reviewed)

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from django.db import models
 
+from ticket_priority import audit
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
@@ -17,12 +18,17 @@ SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class TicketPanel:
-    """A ticket's priority, its newest predictions and overrides, and what may be accepted."""
+    """A ticket's priority, its newest predictions and overrides, and what may be accepted.
+
+    Predictions that are held back are not among them.
+    """
 
     priority: Priority | None
     predictions: list[Prediction]
     overrides: list[Override]
     suggestion: Prediction | None
+    is_held_back: bool
+    """Whether there is a prediction that nobody may see yet."""
 
     @classmethod
     def of(cls, ticket: models.Model) -> Self:
@@ -31,11 +37,15 @@ class TicketPanel:
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")
+        priority = priorities_of([stored])[str(stored.pk)]
+        newest = list(predictions[:SHOWN])
+        visible = [row for row in newest if not audit.is_held_back(row, priority)]
         return cls(
-            priority=priorities_of([stored])[str(stored.pk)],
-            predictions=list(predictions[:SHOWN]),
+            priority=priority,
+            predictions=visible,
             overrides=list(overrides[:SHOWN]),
             suggestion=open_suggestions([stored]).get(str(ticket.pk)),
+            is_held_back=len(visible) < len(newest),
         )
 
     @property

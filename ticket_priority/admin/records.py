@@ -16,7 +16,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from ticket_priority import outbox, queue
+from ticket_priority import audit, outbox, queue
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
@@ -98,6 +98,9 @@ class PredictionAdmin(TicketRowAdmin):
         "created_at",
         "decided_at",
     )
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
+        return audit.shown(super().get_queryset(request))
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ticket_priority.change_prediction")

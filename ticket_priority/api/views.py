@@ -20,7 +20,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ticket_priority import classification
+from ticket_priority import audit, classification
 from ticket_priority.api import schema, scoping, serializers
 from ticket_priority.api.base import PluginView
 from ticket_priority.api.errors import model_at_work, model_required
@@ -99,6 +99,7 @@ class ListMixin(RowsMixin):
     filter_backends: Any = [FilterBackend, StableOrdering]
 
 
+_PREDICTIONS: Final = audit.shown(Prediction.objects.select_related("model_version"))
 _LIST_ERRORS: Final = schema.answers({}, 400, 404)
 
 
@@ -113,7 +114,7 @@ _LIST_ERRORS: Final = schema.answers({}, 400, 404)
 class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
     """List predictions, the newest first."""
 
-    rows = Prediction.objects.select_related("model_version")
+    rows = _PREDICTIONS
     serializer_class = serializers.PredictionSerializer
     filterset_class = PredictionFilter
     ordering_fields = ("id", "created_at", "decided_at", "confidence", "priority", "latency_ms")
@@ -130,7 +131,7 @@ class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
 class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
     """Show one prediction."""
 
-    rows = Prediction.objects.select_related("model_version")
+    rows = _PREDICTIONS
     serializer_class = serializers.PredictionSerializer
 
 
@@ -207,12 +208,15 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
         key = [ticket.pk]
         predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
+        priority = priorities_of([ticket])[str(ticket.pk)]
         prediction = predictions.order_by("-pk").first()
+        if prediction is not None and audit.is_held_back(prediction, priority):
+            prediction = None
         latest_overrides = list(overrides.order_by("-pk")[:SHOWN_OVERRIDES])
         found = {
             "source": of.label,
             "object_id": str(ticket.pk),
-            "priority": priorities_of([ticket])[str(ticket.pk)],
+            "priority": priority,
             "prediction": prediction,
             "overrides": latest_overrides,
         }
@@ -259,6 +263,8 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
             (prediction,) = classification.classify_instances([ticket])
+        if prediction.reason == Prediction.Reason.AUDIT:
+            prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)
 
 

@@ -17,6 +17,11 @@ _STARTER_REMARK: Final = (
     "priorities, replace it: manage.py train_priority_model"
 )
 
+_UNCERTIFIED_REMARK: Final = (
+    "None of its answers is certified for today's AUTO_APPLY and COSTS, so each is only "
+    "suggested: manage.py certify_priority_model"
+)
+
 
 class Command(BaseCommand):
     help = "Activate a model version; every process follows at its next classification."
@@ -43,6 +48,7 @@ class Command(BaseCommand):
         try:
             # A version that cannot be loaded must not be made to serve.
             classifiers.load(version)
+            rule = classifiers.rule_of(version)
         except TicketPriorityError as error:
             raise CommandError(f"{version.name} was not activated: {error}") from error
         version.activate()
@@ -52,6 +58,8 @@ class Command(BaseCommand):
             self.stdout.write(f"{version.name} is active.")
             if version.is_starter:
                 self.stdout.write(_STARTER_REMARK)
+            if rule.lacks_certificates:
+                self.stdout.write(_UNCERTIFIED_REMARK)
 
     def _choose(self, options: dict[str, Any]) -> ModelVersion:
         given = [options["name"], options["previous"], options["starter"]]
