@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import LabelledText
-from ticket_priority.ml import linear, metrics
+from ticket_priority.ml import linear
 
 
 def majority(train: Sequence[LabelledText], test: Sequence[LabelledText]) -> dict[str, Any]:

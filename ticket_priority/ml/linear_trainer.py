@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import (
     ArtifactFile,
@@ -18,7 +19,7 @@ from ticket_priority.interfaces import (
     TrainingResult,
     silent,
 )
-from ticket_priority.ml import baseline, linear, metrics
+from ticket_priority.ml import baseline, linear
 from ticket_priority.ml.folders import all_or_nothing, new_directory
 
 

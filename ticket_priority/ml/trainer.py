@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from sklearn.metrics import log_loss
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import (
     CLASS_NAMES,
@@ -28,7 +29,7 @@ from ticket_priority.interfaces import (
     TrainingResult,
     silent,
 )
-from ticket_priority.ml import baseline, encoders, hardware, metrics, reporting
+from ticket_priority.ml import baseline, encoders, hardware, reporting
 from ticket_priority.ml.data import LengthBucketSampler, TicketDataModule
 from ticket_priority.ml.export import write_artifact
 from ticket_priority.ml.folders import all_or_nothing

@@ -129,7 +129,7 @@ def write_starter(
 
 
 def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:
-    from ticket_priority.ml import metrics
+    from ticket_priority import metrics
 
     answers = classifier.classify([row.text for row in rows])
     return metrics.report(
