@@ -12,7 +12,7 @@ from django.core.signals import setting_changed
 
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
-GATE_METRICS: Final = ("macro_f1", "accuracy")
+GATE_METRICS: Final = ("macro_f1", "accuracy", "weighted_kappa")
 
 
 def _base_dir() -> Path:
@@ -28,6 +28,7 @@ class PluginSettings:
     how long a worker may sit on a batch before another takes it over. Within
     `stale_form_minutes` of a prediction that came later than its ticket, or of another person's
     decision, a form that puts the old value back is taken for one that was opened before it.
+    A new version may be worse than the active one by `gate_tolerance` of `gate_metric` at most.
     `label_weights` maps a label's provenance to its weight in training, 1 where it is left out.
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
@@ -57,6 +58,7 @@ class PluginSettings:
     stale_form_minutes: int = 60
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
+    gate_tolerance: float = 0.01
     label_weights: Mapping[str, float] = field(default_factory=dict)
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
@@ -96,6 +98,11 @@ def user_settings() -> Mapping[str, Any]:
 
 def setting_names() -> list[str]:
     return [item.name for item in fields(PluginSettings)]
+
+
+def is_gate_tolerance(value: object) -> bool:
+    """Say whether a value can be `GATE_TOLERANCE`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _reset(*, setting: str, **kwargs: Any) -> None:

@@ -70,6 +70,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.train) + len(self.validation) + len(self.test)
 
+    @property
+    def majority(self) -> int:
+        """The most frequent class to train on; on a tie the graver one."""
+        counts = self.figures["classes"]["train"]
+        name = max(counts, key=lambda name: (counts[name], CLASS_NAMES.index(name)), default="")
+        return CLASS_NAMES.index(name) if name else 0
+
     def summary(self) -> dict[str, Any]:
         """Return the fingerprint, the counts, and how the rows were split, ready for JSON."""
         return {"fingerprint": self.fingerprint, "dropped": self.dropped, **self.figures}
@@ -230,6 +237,21 @@ def labelled_texts(
                     provenance=provenance,
                     weight=float(weights.get(provenance, 1.0)),
                 )
+
+
+def labels_among(
+    source: TicketSource, tickets: Sequence[models.Model], using: str | None = None
+) -> dict[str, int]:
+    """Return the labels that people gave to these tickets of a source, by `str(pk)`."""
+    judged = _Judge(source, tickets, using)
+    decided = [ticket.pk for ticket in tickets if str(ticket.pk) in judged.decisions]
+    rows = source.labelled_rows(using, decided_keys=decided)
+    rows = rows.filter(pk__in=[ticket.pk for ticket in tickets])
+    known = {str(key) for key in rows.values_list("pk", flat=True)}
+    labels = {
+        str(ticket.pk): judged.label_of(ticket)[0] for ticket in tickets if str(ticket.pk) in known
+    }
+    return {key: label for key, label in labels.items() if label is not None}
 
 
 class _Judge:
