@@ -116,7 +116,7 @@ class TestBesideTheActiveVersion:
         assert decision.over_active is not None
         assert decision.over_active.value == 0
         assert not decision.passes
-        assert "toy-1 stays active all the same: it is not shown to be better" in decision.reason
+        assert "toy-1 stays active all the same: the new version is not shown" in decision.reason
 
     def test_a_version_that_cannot_be_run_gives_way(
         self, active_model: ModelVersion, artifact_root: Any

@@ -12,6 +12,7 @@ from django.core.signals import setting_changed
 
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
+ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
 GATE_METRICS: Final = ("macro_f1", "accuracy", "weighted_kappa")
 
 

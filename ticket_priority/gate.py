@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from ticket_priority import classifiers
 from ticket_priority.conf import get_settings
@@ -16,8 +16,6 @@ from ticket_priority.models import ModelVersion
 from ticket_priority.scoring import Scored, score
 
 logger = logging.getLogger(__name__)
-
-ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Decision:
 
 
 def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
-    """Decide whether a candidate may serve; `activate` is one of `ACTIVATE_CHOICES`.
+    """Decide whether a candidate may serve; `activate` is one of `conf.ACTIVATE_CHOICES`.
 
     With "if-better" it must be better than the most frequent class alone, surely: the one-sided
     95% lower bound of the difference is above 0. And it must be no worse than the active version
@@ -154,7 +152,6 @@ def _decide_between(
     over_active: Difference,
     activate: str,
 ) -> Decision:
-    how = f"Its tickets were split {way_of_split(active)}"
     knows_test = may_know_test(active, held_out.split_by, candidate.split_by)
     if knows_test and candidate.split_by != held_out.split_by and activate == "if-better":
         # Neither kept to the split of this test, so either may know more of it than the other.
@@ -177,10 +174,13 @@ def _decide_between(
         reason += _doubt(over_majority)
     else:
         reason = f"{figures}, which stays active: {margin}"
-        if not is_of_use:
-            reason += f". And {_doubt(over_majority)}"
         if knows_test:
-            reason += f". {how}, so it may have been trained on part of this test, which favours it"
+            reason += (
+                f". Its tickets were split {way_of_split(active)}, so it may have been trained on "
+                "part of this test, which favours it"
+            )
+        if not is_of_use:
+            reason += f". Besides, {_doubt(over_majority)}"
     return Decision(False, f"{reason}. {_overruling(candidate)}", over_majority, over_active)
 
 
@@ -190,7 +190,7 @@ def _is_of_use(over_majority: Difference) -> bool:
 
 def _doubt(over_majority: Difference) -> str:
     return (
-        "it is not shown to be better than the most frequent class alone: "
+        "the new version is not shown to be better than the most frequent class alone: "
         f"{_figures(over_majority)}, {_margin(over_majority)}"
     )
 

@@ -22,13 +22,7 @@ from ticket_priority.exceptions import (
     TrainingError,
     TrainingInProgressError,
 )
-from ticket_priority.gate import (
-    Candidate,
-    Decision,
-    HeldOut,
-    decide,
-    split_of,
-)
+from ticket_priority.gate import Candidate, Decision, HeldOut, decide, split_of
 from ticket_priority.interfaces import (
     LabelledText,
     ProgressCallback,

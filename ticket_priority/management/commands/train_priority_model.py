@@ -11,9 +11,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import training_arguments, training_report
-from ticket_priority.conf import get_settings
+from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
-from ticket_priority.gate import ACTIVATE_CHOICES
 from ticket_priority.interfaces import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import find_sources
