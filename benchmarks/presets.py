@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority import ensemble_config, linear_config, presets, transformer_config
+from ticket_priority import ensemble_config, linear_config, metrics, presets, transformer_config
 from ticket_priority.interfaces import CLASS_NAMES, LabelledText
-from ticket_priority.ml import metrics
 from ticket_priority.ml.calibration import fit_temperature, log_probabilities, log_softmax
 from ticket_priority.ml.fit import fit
 from ticket_priority.serving.ensemble import EnsembleClassifier
@@ -75,7 +74,7 @@ def main() -> int:
         classifier = CLASSIFIERS[kind](result.artifact_dir)
         answers = classifier.classify([row.text for row in splits["val"]])
     probabilities = np.array([answer.probabilities for answer in answers])
-    report = metrics.report([row.label for row in splits["val"]], probabilities=probabilities)
+    report = metrics.report_on(splits["val"], probabilities=probabilities)
     figures: dict[str, Any] = {
         "machine": f"{platform.machine()}, {config.threads or 'all'} threads",
         "preset": options.preset,

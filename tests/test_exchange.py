@@ -172,6 +172,9 @@ def test_an_imported_model_must_be_no_worse_on_the_tickets_here(
     imported = ModelVersion.objects.exclude(pk=active_model.pk).get()
     assert imported.is_active, "the same model is no worse than itself"
     assert "of toy-1" in said
+    assert imported.metrics["served"]["n"] > 0
+    assert "the labelled tickets here" in said
+    assert "its own test split" in said
 
 
 def test_an_import_is_not_compared_where_the_active_version_knew_the_test(

@@ -19,8 +19,8 @@ from django.utils import timezone
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
-from ticket_priority import presets, training
-from ticket_priority.classifiers import get_classifier
+from ticket_priority import datasets, presets, training
+from ticket_priority.classifiers import get_classifier, load
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import get_source
@@ -121,6 +121,50 @@ def test_a_linear_version_trains_serves_and_meets_the_same_gate(
     assert f"of {version.name}" in run("--model-name=linear", "--activate=if-better")
 
 
+def test_a_version_keeps_its_figures_as_it_is_served(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    outcome = json.loads(run("--json", "--epochs=2", "--activate=never"))
+    version = ModelVersion.objects.get()
+    assert outcome["metrics"] == version.metrics
+    served, trained = version.metrics["served"], version.metrics["model"]
+    classifier = load(version)
+    test = datasets.build([get_source(Ticket)]).test
+    answers = [answer.priority for answer in classifier.classify([row.text for row in test])]
+    hits = sum(row.label == answer for row, answer in zip(test, answers, strict=True))
+    assert served["accuracy"] == pytest.approx(hits / len(test))
+    assert served["n"] == trained["n"] == len(test)
+    assert served["majority"]["confusion_matrix"] == version.metrics["majority"]["confusion_matrix"]
+    assert outcome["gate"] == {"majority": None, "active": None}, "it was not asked for"
+
+
+def test_the_gate_says_by_how_much_and_how_surely(
+    labelled_tickets: None, artifact_root: Path, fresh_classifier: None
+) -> None:
+    first = json.loads(run("--model-name=linear", "--json"))
+    assert first["activated"] is True
+    assert first["gate"]["active"] is None
+    assert first["gate"]["majority"]["interval"][0] > 0
+    assert "no version was active; macro_f1" in first["reason"]
+    again = json.loads(run("--model-name=linear", "--json"))
+    assert again["gate"]["active"]["difference"] == 0
+    assert again["gate"]["active"]["interval"] == [0, 0]
+    assert "a difference of +0.000 (90% interval +0.000 to +0.000), worse in 0%" in again["reason"]
+
+
+def test_what_is_no_better_than_the_most_frequent_class_does_not_serve(
+    labelled_tickets: None, tiny_training: Path, fresh_classifier: None
+) -> None:
+    outcome = json.loads(run("--json", "--epochs=1", "--learning-rate=1e-9"))
+    assert outcome["activated"] is False
+    assert "not shown to be better than the most frequent class alone" in outcome["reason"]
+    assert "To overrule it, pass --activate=always" in outcome["reason"]
+    assert ModelVersion.objects.active() is None
+    assert json.loads(run("--json", "--epochs=1", "--learning-rate=1e-9", "--activate=always"))[
+        "activated"
+    ]
+
+
 def test_the_outcome_can_be_had_as_json(
     labelled_tickets: None, tiny_training: Path, fresh_classifier: None
 ) -> None:
@@ -156,7 +200,8 @@ def test_where_the_kind_of_split_changed_it_is_said_whom_the_comparison_favours(
     outcome = json.loads(run("--json", "--epochs=1", "--learning-rate=1e-7", "--seed=3"))
     assert outcome["dataset"]["split"]["by"] == "random"
     assert ModelVersion.objects.active() == good
-    assert f"of {good.name}, which stays active. Its tickets were split differ" in outcome["reason"]
+    assert f"of {good.name}, which stays active: a difference of -" in outcome["reason"]
+    assert "Its tickets were split differently, so it may have been" in outcome["reason"]
     assert "trained on part of this test, which favours it" in outcome["reason"]
     assert f"activate_priority_model {outcome['model_version']}" in outcome["reason"]
     equal = json.loads(run("--json", "--model-name=linear"))
@@ -175,11 +220,12 @@ def test_a_version_that_cannot_be_served_is_registered_and_stays_inactive(
     assert ModelVersion.objects.active() is None
 
 
-def test_a_gate_metric_that_does_not_exist_is_found_before_training(
-    labelled_tickets: None, tiny_training: Path, settings: Any
+@pytest.mark.parametrize(("name", "value"), [("GATE_METRIC", "f1"), ("GATE_TOLERANCE", "1%")])
+def test_an_impossible_gate_is_found_before_training(
+    labelled_tickets: None, tiny_training: Path, settings: Any, name: str, value: str
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "GATE_METRIC": "f1"}
-    with pytest.raises(CommandError, match="GATE_METRIC"):
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, name: value}
+    with pytest.raises(CommandError, match=name):
         run()
     assert not (tiny_training.parent / "outputs").exists()
 

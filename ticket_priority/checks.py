@@ -84,6 +84,13 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint=f"Choose one of {', '.join(conf.GATE_METRICS)}.",
             id="ticket_priority.E008",
         )
+    tolerance = given.get("GATE_TOLERANCE", 0)
+    if not conf.is_gate_tolerance(tolerance):
+        yield checks.Error(
+            f"{conf.SETTING}['GATE_TOLERANCE'] is {tolerance!r}.",
+            hint="Give a number of at least 0 and below 1, such as 0.01.",
+            id="ticket_priority.E031",
+        )
     weights = given.get("LABEL_WEIGHTS", {})
     if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
         yield checks.Error(

@@ -159,6 +159,17 @@ def build(kind: str, directory: Path) -> Classifier:
     return factory(directory, threads=options.threads, batch_tokens=options.batch_tokens)
 
 
+def find_version(name: str | None = None) -> ModelVersion:
+    """Return the version of this name, else the active one; raises ModelUnavailableError."""
+    if name is None:
+        return _active_version()
+    version = ModelVersion.objects.filter(name=name).first()
+    if version is None:
+        known = ", ".join(ModelVersion.objects.values_list("name", flat=True)[:10]) or "none"
+        raise ModelUnavailableError(f"There is no model version {name!r}. The newest: {known}.")
+    return version
+
+
 def _current_slot() -> _Slot:
     global _slot
     if _slot.pid != os.getpid():

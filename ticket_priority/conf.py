@@ -14,7 +14,8 @@ from ticket_priority.presets import DEFAULT_PRESET
 
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
-GATE_METRICS: Final = ("macro_f1", "accuracy")
+ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
+GATE_METRICS: Final = ("macro_f1", "accuracy", "weighted_kappa")
 
 
 def _base_dir() -> Path:
@@ -32,6 +33,7 @@ class PluginSettings:
     decision, a form that puts the old value back is taken for one that was opened before it.
     `training` lays fields of TrainingConfig over what `preset` says; `label_weights` maps a label's
     provenance to its weight in training, 1 where it is left out.
+    A new version may be worse than the active one by `gate_tolerance` of `gate_metric` at most.
     `costs` maps true class to chosen class to cost, None for the most probable class;
     `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
     all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
@@ -65,6 +67,7 @@ class PluginSettings:
     stale_form_minutes: int = 60
     min_training_rows: int = 60
     gate_metric: str = "macro_f1"
+    gate_tolerance: float = 0.01
     label_weights: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, float]] | None = None
     auto_apply: Mapping[str, float] | None = None
@@ -107,6 +110,11 @@ def user_settings() -> Mapping[str, Any]:
 
 def setting_names() -> list[str]:
     return [item.name for item in fields(PluginSettings)]
+
+
+def is_gate_tolerance(value: object) -> bool:
+    """Say whether a value can be `GATE_TOLERANCE`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _reset(*, setting: str, **kwargs: Any) -> None:

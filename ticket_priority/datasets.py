@@ -71,6 +71,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.train) + len(self.validation) + len(self.test)
 
+    @property
+    def majority(self) -> int:
+        """The most frequent class to train on; on a tie the graver one."""
+        counts = self.figures["classes"]["train"]
+        name = max(counts, key=lambda name: (counts[name], CLASS_NAMES.index(name)), default="")
+        return CLASS_NAMES.index(name) if name else 0
+
     def summary(self) -> dict[str, Any]:
         """Return the fingerprint, the counts, and how the rows were split, ready for JSON."""
         return {"fingerprint": self.fingerprint, "dropped": self.dropped, **self.figures}
@@ -123,6 +130,12 @@ def check_sufficient(dataset: Dataset) -> None:
         counts.update(split_counts)
     labels = {CLASS_NAMES.index(name): count for name, count in counts.items()}
     _check_sufficient(labels, dataset.dropped)
+
+
+def split_of(summary: Any) -> str | None:
+    """Return the kind of split that `Dataset.summary()`, kept somewhere, names; None: none."""
+    split = summary.get("split") if isinstance(summary, Mapping) else None
+    return split.get("by") if isinstance(split, Mapping) else None
 
 
 class _Rows:
@@ -244,6 +257,21 @@ def audited_labels(
     judged = _Judge(source, tickets, using)
     said = {str(ticket.pk): judged.unseen_label_of(ticket) for ticket in tickets}
     return {key: label for key, label in said.items() if label is not None}
+
+
+def labels_among(
+    source: TicketSource, tickets: Sequence[models.Model], using: str | None = None
+) -> dict[str, int]:
+    """Return the labels that people gave to these tickets of a source, by `str(pk)`."""
+    judged = _Judge(source, tickets, using)
+    decided = [ticket.pk for ticket in tickets if str(ticket.pk) in judged.decisions]
+    rows = source.labelled_rows(using, decided_keys=decided)
+    rows = rows.filter(pk__in=[ticket.pk for ticket in tickets])
+    known = {str(key) for key in rows.values_list("pk", flat=True)}
+    labels = {
+        str(ticket.pk): judged.label_of(ticket)[0] for ticket in tickets if str(ticket.pk) in known
+    }
+    return {key: label for key, label in labels.items() if label is not None}
 
 
 class _Judge:

@@ -111,10 +111,8 @@ def _require_unseen(trained_on: Any, held_out: datasets.Dataset) -> None:
     """Raise CertificationError where the model may have been fitted to tickets of the splits."""
     today = held_out.summary()
     known = trained_on if isinstance(trained_on, Mapping) else {}
-    split = known.get("split")
-    kind = split.get("by") if isinstance(split, Mapping) else None
     same_rows = known.get("fingerprint") == today["fingerprint"]
-    if not same_rows and kind != today["split"]["by"]:
+    if not same_rows and datasets.split_of(trained_on) != datasets.split_of(today):
         raise CertificationError(
             "the tickets that it was trained on were split differently, or it isn't known how, so "
             "it may have seen those that it would be tested on. Train a version on the tickets "

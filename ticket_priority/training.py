@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from ticket_priority import artifacts, classifiers, datasets, presets, training_report
-from ticket_priority.conf import GATE_METRICS, get_settings
+from ticket_priority import artifacts, classifiers, datasets, policy, presets, training_report
+from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
@@ -22,9 +22,8 @@ from ticket_priority.exceptions import (
     TrainingError,
     TrainingInProgressError,
 )
+from ticket_priority.gate import Candidate, Decision, HeldOut, decide
 from ticket_priority.interfaces import (
-    Classifier,
-    LabelledText,
     ProgressCallback,
     Trainer,
     TrainingConfig,
@@ -32,11 +31,10 @@ from ticket_priority.interfaces import (
 from ticket_priority.models import ModelVersion
 from ticket_priority.recertification import certify_candidate
 from ticket_priority.registry import all_sources
+from ticket_priority.scoring import Scored
 from ticket_priority.sources import TicketSource
 
 logger = logging.getLogger(__name__)
-
-ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +42,23 @@ class TrainingOutcome:
     """What came of a training run.
 
     `compared_with` is the active version's gate figure on the same test split, or None where no
-    version was active or it could not be run.
+    version was active or it could not be run; `decision` has every comparison.
     """
 
     version: ModelVersion
-    activated: bool
-    reason: str
-    compared_with: float | None
+    decision: Decision
+
+    @property
+    def activated(self) -> bool:
+        return self.decision.passes
+
+    @property
+    def reason(self) -> str:
+        return self.decision.reason
+
+    @property
+    def compared_with(self) -> float | None:
+        return self.decision.compared_with
 
 
 def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:
@@ -110,11 +118,9 @@ def train_model(
         artifact = artifacts.publish(result.artifact_dir, root, _free_name(root))
         outcome = _register(
             artifact,
-            dataset.test,
-            _split_of(summary),
+            dataset,
             activate,
             progress,
-            held_out=dataset,
             base_model=config.model_name,
             config=config.as_dict(),
             dataset=summary,
@@ -142,7 +148,7 @@ def import_model(
     """
     root = get_settings().artifact_root
     with _training_lock(root):
-        _check_gate_metric()
+        _check_gate()
         artifacts.sweep(root)
         progress(f"Verifying {directory}")
         found = artifacts.read(directory)
@@ -150,11 +156,8 @@ def import_model(
         dataset: datasets.Dataset | None = None
         try:
             dataset = datasets.build(all_sources() if sources is None else sources)
-            test: Sequence[LabelledText] = dataset.test
-            split_by = _split_of(dataset.summary())
         except DatasetError as error:
             progress(f"Not compared: {error}")
-            test, split_by = (), None
         progress("Publishing the artefact")
         artifact = artifacts.take(found, root, _free_name(root))
         _require_servable(artifact)
@@ -163,11 +166,9 @@ def import_model(
         config = config if isinstance(config, dict) else {}
         return _register(
             artifact,
-            test,
-            split_by,
+            dataset,
             activate,
             progress,
-            held_out=dataset,
             base_model=str(config.get("model_name", ""))[:300],
             config=config,
             dataset=artifact.dataset,
@@ -187,39 +188,45 @@ def _require_servable(artifact: artifacts.Artifact) -> None:
 
 def _register(
     artifact: artifacts.Artifact,
-    test: Sequence[LabelledText],
-    split_by: str | None,
+    here: datasets.Dataset | None,
     activate: str,
     progress: ProgressCallback,
-    *,
-    held_out: datasets.Dataset | None,
     **fields: Any,
 ) -> TrainingOutcome:
     """Make a model version of a published artefact, which goes again if that fails.
 
-    `split_by` is the kind of split that `test` comes from; `held_out` holds what its answers are
-    certified on.
+    It is scored, as it is served, and certified on what is held out of the labelled tickets
+    `here`, where there are enough; its figures are kept beside those of its training.
     """
     name = artifact.directory.name
+    held_out = HeldOut() if here is None else HeldOut.of(here)
     try:
-        progress("Comparing with the active version")
-        own_split = _split_of(fields["dataset"])
-        passes, reason, compared_with = _pass_gate(artifact, test, split_by, own_split, activate)
+        progress("Scoring the new version as it is served")
+        scored, error = _score_served(artifact, held_out)
+        metrics = certify_candidate(artifact, here, fields["dataset"], progress)
+        if scored is not None:
+            metrics["served"] = scored.figures(held_out.majority)
+        if error:
+            decision = Decision(False, f"the new version cannot be served: {error}")
+        else:
+            progress("Comparing with the active version")
+            candidate = Candidate(name, scored, datasets.split_of(fields["dataset"]))
+            decision = decide(candidate, held_out, activate)
         version = ModelVersion.objects.create(
             name=name,
             kind=artifact.kind,
             directory=name,
             digest=artifact.digest,
-            metrics=certify_candidate(artifact, held_out, fields["dataset"], progress),
+            metrics=metrics,
             **fields,
         )
     except BaseException:
         if not ModelVersion.objects.filter(name=name).exists():
             artifacts.remove(artifact.directory)
         raise
-    if passes:
+    if decision.passes:
         version.activate()
-    return TrainingOutcome(version, passes, reason, compared_with)
+    return TrainingOutcome(version, decision)
 
 
 def _free_name(root: Path) -> str:
@@ -231,86 +238,20 @@ def _free_name(root: Path) -> str:
     return name
 
 
-def _pass_gate(
-    candidate: artifacts.Artifact,
-    test: Sequence[LabelledText],
-    split_by: str | None,
-    own_split: str | None,
-    activate: str,
-) -> tuple[bool, str, float | None]:
-    """Decide on activation; return the decision, why, and the active version's figure.
+def _score_served(artifact: artifacts.Artifact, held_out: HeldOut) -> tuple[Scored | None, str]:
+    """Score a published artefact as it is served; or return the error that it met.
 
-    Both are scored as they are served, so a candidate that cannot be served is found here, also
-    where there is no `test` to compare on. `split_by` is the kind of split of `test`, `own_split`
-    that of the tickets the candidate was trained on.
+    What cannot be served is found also where there is no row to score it on.
     """
-    if activate == "never":
-        return False, "activation was not asked for", None
-    metric = get_settings().gate_metric
     try:
-        served = classifiers.build(candidate.kind, candidate.directory)
-        candidate_score = _score(served, test, metric)
+        classifier = classifiers.build(artifact.kind, artifact.directory)
+        if held_out.rows:
+            return held_out.score(classifier), ""
+        classifier.classify(["A ticket."])
     except Exception as error:
         logger.exception("The new version cannot be served")
-        return False, f"the new version cannot be served: {error}", None
-    active = ModelVersion.objects.active()
-    if active is None:
-        return True, "no version was active", None
-    if not test:
-        asked = activate == "always"
-        how = "activation was asked for" if asked else f"{active.name} stays active"
-        return asked, f"{how}: there are too few labelled tickets to compare on", None
-    try:
-        active_score = _score(classifiers.load(active), test, metric)
-    except Exception as error:
-        logger.exception("The active version %s cannot be run", active.name)
-        return True, f"the active version {active.name} cannot be run: {error}", None
-    known_split = _split_of(active.dataset)
-    knows_test = not active.is_starter and known_split not in (split_by, own_split)
-    how = "differently" if known_split in ("time", "random") else "in an unknown way"
-    if knows_test and own_split != split_by and activate == "if-better":
-        # Neither kept to the split of this test, so either may know more of it than the other.
-        why = f"not comparable: {active.name} was trained on tickets that were split {how}"
-        return False, f"{active.name} stays active: {why}", None
-    figures = f"{metric} {candidate_score:.3f} against {active_score:.3f} of {active.name}"
-    if activate == "always":
-        return True, f"activation was asked for; {figures}", active_score
-    if candidate_score >= active_score:
-        return True, figures, active_score
-    reason = f"{figures}, which stays active"
-    if knows_test:
-        reason += (
-            f". Its tickets were split {how}, so it may have been trained on part of this test, "
-            "which favours it. To overrule it, train with --activate=always, or run "
-            f"activate_priority_model {candidate.directory.name}"
-        )
-    return False, reason, active_score
-
-
-def _split_of(dataset: Any) -> str | None:
-    """Return the kind of split that a dataset's summary names, if it names one."""
-    split = dataset.get("split") if isinstance(dataset, dict) else None
-    return split.get("by") if isinstance(split, dict) else None
-
-
-def _score(classifier: Classifier, test: Sequence[LabelledText], metric: str) -> float:
-    answers = classifier.classify([row.text for row in test] or ["A ticket."])
-    if not test:
-        return 0.0
-    pairs = [(row.label, answer.priority) for row, answer in zip(test, answers, strict=True)]
-    if metric == "accuracy":
-        return sum(true == predicted for true, predicted in pairs) / len(pairs)
-    return _macro_f1(pairs)
-
-
-def _macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
-    """Mean F1 of the classes that occur in the test split."""
-    scores = []
-    for label in {true for true, _ in pairs}:
-        hits = sum(true == predicted == label for true, predicted in pairs)
-        involved = sum((true == label) + (predicted == label) for true, predicted in pairs)
-        scores.append(2 * hits / involved)
-    return sum(scores) / len(scores)
+        return None, str(error) or repr(error)
+    return None, ""
 
 
 def _load_trainer() -> Trainer:
@@ -324,16 +265,26 @@ def _load_trainer() -> Trainer:
 
 def _check_settings(config: TrainingConfig) -> None:
     """Find out now what would otherwise be found out after hours of training."""
-    _check_gate_metric()
+    _check_gate()
     _check_writable(Path(config.output_dir))
 
 
-def _check_gate_metric() -> None:
-    metric = get_settings().gate_metric
-    if metric not in GATE_METRICS:
+def _check_gate() -> None:
+    options = get_settings()
+    if options.gate_metric not in GATE_METRICS:
         raise TrainingError(
-            f'TICKET_PRIORITY["GATE_METRIC"] is {metric!r}; choose {" or ".join(GATE_METRICS)}.'
+            f'TICKET_PRIORITY["GATE_METRIC"] is {options.gate_metric!r}; choose '
+            f"{' or '.join(GATE_METRICS)}."
         )
+    if not is_gate_tolerance(options.gate_tolerance):
+        raise TrainingError(
+            f'TICKET_PRIORITY["GATE_TOLERANCE"] is {options.gate_tolerance!r}; give a number of at '
+            "least 0 and below 1."
+        )
+    try:
+        policy.read_costs(options.costs)
+    except ValueError as error:
+        raise TrainingError(f'TICKET_PRIORITY["COSTS"] is wrong: {error}.') from error
 
 
 def _check_writable(directory: Path) -> None:

@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ticket_priority.interfaces import CLASS_NAMES
 
-_RUNGS: Final = {
-    "model": "this model",
+_RIVALS: Final = {
     "transformer": "transformer",
     "tfidf_logreg": "TF-IDF + LR",
     "majority": "majority",
 }
+_FIGURES: Final = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_kappa": "weighted kappa",
+    "calibration_error": "calibration error",
+}
+_LANGUAGE_FIGURES: Final = ("accuracy", "macro_f1", "calibration_error")
 _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file says"}
 
 
 def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a table of the model beside the baselines, from `TrainingResult.metrics`.
+    """Yield tables of the model beside the baselines, with 95% intervals, and of its languages.
 
-    What lacks figures is left out; of an artefact from elsewhere that may be all.
+    `metrics` is `TrainingResult.metrics` or `ModelVersion.metrics`. Where the model was scored as
+    it is served, that is what is shown: in a table of its own where the test was another one, as
+    after an import. What lacks figures is left out; of an artefact from elsewhere that may be all.
     """
-    rungs = {name: metrics[name] for name in _RUNGS if _has_figures(metrics.get(name))}
-    if not rungs:
+    served, trained = metrics.get("served"), metrics.get("model")
+    rivals = {title: metrics.get(name) for name, title in _RIVALS.items()}
+    if _has_figures(served) and _has_figures(trained) and not is_same_test(served, trained):
+        yield from _table("the labelled tickets here", _beside_majority(served))
+        yield from _table("its own test split", {"as trained": trained, **rivals})
         return
-    yield ""
-    yield _row("test split", *(_RUNGS[name] for name in rungs))
-    for figure, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
-        yield _row(title, *(f"{rung[figure]:.3f}" for rung in rungs.values()))
-    for name in CLASS_NAMES:
-        yield _row(
-            f"{name}: precision / recall", *(_precision_recall(r, name) for r in rungs.values())
+    if not _has_figures(served):
+        yield from _table("test split", {"this model": trained, **rivals})
+        return
+    if not _has_figures(trained):
+        yield from _table("test split", _beside_majority(served))
+        return
+    yield from _table("test split", {"this model": served, **rivals})
+    if any(f"{served[name]:.3f}" != f"{trained[name]:.3f}" for name in ("accuracy", "macro_f1")):
+        yield (
+            f"Before it was exported: accuracy {trained['accuracy']:.3f}, macro F1 "
+            f"{trained['macro_f1']:.3f}"
         )
-    yield ""
-    model, linear = rungs.get("model"), rungs.get("tfidf_logreg")
-    if model and linear and model["macro_f1"] < linear["macro_f1"]:
-        yield "Note: TF-IDF + logistic regression does better than this model on this test split."
+
+
+def is_same_test(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether two reports are of one test, going by the tickets of each class."""
+    supports = [
+        [_mapping(_mapping(each.get("per_class")).get(name)).get("support") for name in CLASS_NAMES]
+        for each in (one, other)
+    ]
+    return supports[0] == supports[1]
+
+
+def row(title: str, *cells: str) -> str:
+    """Return a line of a table."""
+    return f"{title:<28}" + "".join(f"{cell:>24}" for cell in cells)
+
+
+def with_interval(figures: Mapping[str, Any], name: str) -> str:
+    """Return a figure with its interval, where that is known; "-" where the figure is not."""
+    found = _mapping(figures.get("intervals")).get(name)
+    match found:
+        case [int() | float() as low, int() | float() as high]:
+            return f"{_number(figures, name)} [{low:.3f}, {high:.3f}]"
+    return _number(figures, name)
+
+
+def precision_recall(figures: Mapping[str, Any], name: str) -> str:
+    """Return both figures of a class; "-" where they are not known."""
+    found = _mapping(_mapping(figures.get("per_class")).get(name))
+    if not _are_numbers(found, "precision", "recall"):
+        return "-"
+    return f"{found['precision']:.2f} / {found['recall']:.2f}"
 
 
 def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -66,21 +108,62 @@ def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _row(title: str, *cells: str) -> str:
-    return f"{title:<28}" + "".join(f"{cell:>16}" for cell in cells)
+def _beside_majority(served: Mapping[str, Any]) -> dict[str, Any]:
+    return {"this model": served, "majority": served.get("majority")}
 
 
-def _has_figures(rung: Any) -> bool:
-    return isinstance(rung, Mapping) and _are_numbers(rung, "accuracy", "macro_f1")
+def _table(title: str, columns: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the columns that have figures, and the languages of the first of all."""
+    shown = {name: figures for name, figures in columns.items() if _has_figures(figures)}
+    if not shown:
+        return
+    yield ""
+    yield row(title, *shown)
+    for name, label in _FIGURES.items():
+        if any(_are_numbers(figures, name) for figures in shown.values()):
+            yield row(label, *(with_interval(figures, name) for figures in shown.values()))
+    for name in CLASS_NAMES:
+        yield row(
+            f"{name}: precision / recall",
+            *(precision_recall(figures, name) for figures in shown.values()),
+        )
+    yield from _languages(_mapping(next(iter(columns.values()))))
+    yield ""
+    model, linear = next(iter(columns.values())), shown.get(_RIVALS["tfidf_logreg"])
+    if _has_figures(model) and linear and model["macro_f1"] < linear["macro_f1"]:
+        yield "Note: TF-IDF + logistic regression does better than this model on this test split."
 
 
-def _precision_recall(rung: Mapping[str, Any], name: str) -> str:
-    classes = rung.get("per_class")
-    figures = classes.get(name) if isinstance(classes, Mapping) else None
-    if not isinstance(figures, Mapping) or not _are_numbers(figures, "precision", "recall"):
-        return "-"
-    return f"{figures['precision']:.2f} / {figures['recall']:.2f}"
+def _languages(model: Mapping[str, Any]) -> Iterator[str]:
+    languages = {
+        name: figures
+        for name, figures in _mapping(model.get("by_language")).items()
+        if _has_figures(figures) and _are_numbers(figures, "n")
+    }
+    if not languages:
+        return
+    yield ""
+    yield f"{'language':<16}" + "".join(
+        f"{title:>19}" for title in ("tickets", *map(_FIGURES.get, _LANGUAGE_FIGURES))
+    )
+    for name, figures in languages.items():
+        cells = (_number(figures, figure) for figure in _LANGUAGE_FIGURES)
+        yield f"{name or 'unknown':<16.16}" + "".join(
+            f"{cell:>19}" for cell in (str(figures["n"]), *cells)
+        )
+
+
+def _has_figures(figures: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(figures, Mapping) and _are_numbers(figures, "accuracy", "macro_f1")
+
+
+def _number(figures: Mapping[str, Any], name: str) -> str:
+    return f"{figures[name]:.3f}" if _are_numbers(figures, name) else "-"
 
 
 def _are_numbers(figures: Mapping[str, Any], *names: str) -> bool:
     return all(isinstance(figures.get(name), int | float) for name in names)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -14,6 +14,7 @@ from tests.conftest import publish_toy
 from ticket_priority import classifiers
 from ticket_priority.admin.figures import Figures
 from ticket_priority.interfaces import ArtifactFile
+from ticket_priority.metrics import report
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
 
@@ -76,6 +77,48 @@ class TestPage:
         ):
             assert text in page, text
 
+    def test_figures_as_served_come_first_with_their_intervals(
+        self, admin_client: Client, version: ModelVersion
+    ) -> None:
+        served = report(
+            [0] * 44 + [1] * 48 + [2] * 28,
+            probabilities=[[0.6, 0.3, 0.1]] * 50 + [[0.1, 0.8, 0.1]] * 40 + [[0.0, 0.1, 0.9]] * 30,
+            languages=["en"] * 50 + [""] * 40 + ["pt-br"] * 30,
+        )
+        version.metrics = {**METRICS, "served": served}
+        version.save()
+        page = admin_client.get(page_of(version)).content.decode()
+        low, high = served["intervals"]["macro_f1"]
+        for text in (
+            "This model, as served",
+            f"{served['macro_f1']:.3f}",
+            f"{low:.3f} – {high:.3f}",
+            "pt-br",
+            ">unknown<",
+            f"{served['by_language']['en']['calibration_error']:.3f}",
+        ):
+            assert text in page, text
+        assert [score.rows for score in Figures(version).scores] == [120, 120, 120, 120]
+        assert f"{served['accuracy']:.3f}" in admin_client.get(URL).content.decode()
+        asked = admin_client.get(activate_page_of(version)).content.decode()
+        assert f"{low:.3f} – {high:.3f}" in asked
+        german = admin_client.get(page_of(version), HTTP_ACCEPT_LANGUAGE="de").content.decode()
+        assert f"{low:.3f} – {high:.3f}".replace(".", ",") in german
+        assert "Dieses Modell, wie es läuft" in german
+
+    def test_an_imported_version_is_beside_the_majority_of_the_tickets_here(
+        self, admin_client: Client, version: ModelVersion
+    ) -> None:
+        here = {**report([0, 1, 2], [0, 1, 1]), "majority": report([0, 1, 2], [1] * 3)}
+        version.metrics = {**METRICS, "served": here}
+        version.save()
+        assert [(str(score.label), score.rows) for score in Figures(version).scores[:3]] == [
+            ("This model, as served", 3),
+            ("Most frequent class, same tickets", 3),
+            ("This model, as trained", 120),
+        ]
+        assert "Most frequent class, same tickets" in admin_client.get(page_of(version)).text
+
     def test_the_load_error_is_shown(self, admin_client: Client, version: ModelVersion) -> None:
         ModelVersion.objects.update(load_error="model.onnx was altered")
         assert "model.onnx was altered" in admin_client.get(page_of(version)).content.decode()
@@ -88,6 +131,8 @@ class TestPage:
             {"model": None, "serving": "int8", "training": 3},
             {"model": {"accuracy": "good", "confusion_matrix": [[1, 2], [3, 4]]}},
             {"model": {"confusion_matrix": [[0, 0, 0], ["x", None, 1], [0, 0, 1]]}},
+            {"served": 3, "model": {"intervals": [1], "by_language": "en"}},
+            {"served": {"intervals": {"accuracy": [0.1, "x"]}, "by_language": {"en": 1}}},
             {"model": {"per_class": {"low": 1, "high": {"f1": None}}}, "serving": {"int8": {}}},
         ],
     )

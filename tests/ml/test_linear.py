@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tests.ml.conftest import toy_rows
-from ticket_priority import linear_config
+from ticket_priority import linear_config, metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import LabelledText, TrainingConfig
-from ticket_priority.ml import baseline, linear, linear_trainer, metrics
+from ticket_priority.ml import baseline, linear, linear_trainer
 from ticket_priority.ml.fit import fit
 from ticket_priority.serving.linear import LinearClassifier
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from tests.ml.conftest import toy_rows
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import TrainingConfig, TrainingResult
-from ticket_priority.ml import hardware, metrics, runs, trainer, transformer_run
+from ticket_priority.ml import hardware, runs, trainer, transformer_run
 from ticket_priority.ml.fit import fit
 from ticket_priority.ml.module import TicketClassificationModule
 from ticket_priority.serving.ensemble import EnsembleClassifier

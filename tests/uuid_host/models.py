@@ -13,6 +13,7 @@ class Case(models.Model):
     key = models.UUIDField(primary_key=True, default=uuid.uuid4)
     body = models.TextField()
     urgency = models.PositiveSmallIntegerField(null=True)
+    reported_on = models.DateField(null=True)
     # An app without migrations is built before the users' table, so no constraint can name that.
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, db_constraint=False

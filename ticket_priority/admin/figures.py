@@ -11,35 +11,61 @@ from django.utils.translation import gettext_lazy as _
 from ticket_priority.interfaces import CLASS_NAMES
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
+from ticket_priority.training_report import is_same_test
 
 RIVALS: Final = (
-    ("model", _("This model")),
+    ("served", _("This model, as served")),
+    ("model", _("This model, as trained")),
     ("tfidf_logreg", _("TF-IDF + logistic regression")),
     ("majority", _("Most frequent class")),
 )
+MEASURED: Final = (
+    ("accuracy", _("Accuracy")),
+    ("macro_f1", _("Macro F1")),
+    ("weighted_kappa", _("Weighted kappa")),
+    ("calibration_error", _("Calibration error")),
+)
+_OWN: Final = ("served", "model")
 _SHADES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with the ends of its 95% interval; None for what is not known."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """A model or a baseline on the test split; a figure is None where it is not known."""
+    """A model or a baseline on a test; `estimates` are in the order of `MEASURED`."""
 
     label: Any
     is_model: bool
+    estimates: tuple[Estimate, ...]
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageScore:
+    """How the model does on the test tickets of one language, "" where it is not known."""
+
+    language: str
+    rows: int | None
     accuracy: float | None
     macro_f1: float | None
-    weighted_kappa: float | None
     calibration_error: float | None
-    rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
     label: Any
     is_model: bool
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +101,32 @@ class Figures:
     def figure(self, rival: str, name: str) -> float | None:
         return _number(self._of(rival).get(name))
 
+    def own_figure(self, name: str) -> float | None:
+        """Return a figure of the model as it is served, else as it was trained."""
+        return self.figure(self._own, name)
+
     @property
     def scores(self) -> list[Score]:
         """One line for the model and each baseline that was run."""
+        scores = [_score(label, key in _OWN, self._of(key)) for key, label in RIVALS]
+        if not self._is_one_test:
+            majority = _mapping(self._of("served").get("majority"))
+            scores.insert(1, _score(_("Most frequent class, same tickets"), False, majority))
+        return [score for score in scores if score is not None]
+
+    @property
+    def languages(self) -> list[LanguageScore]:
+        """How the model does in each language, the most frequent first."""
+        languages = _mapping(self._of(self._own).get("by_language"))
         return [
-            Score(
-                label=label,
-                is_model=key == "model",
-                accuracy=self.figure(key, "accuracy"),
-                macro_f1=self.figure(key, "macro_f1"),
-                weighted_kappa=self.figure(key, "weighted_kappa"),
-                calibration_error=self.figure(key, "calibration_error"),
-                rows=_count(self._of(key).get("n")),
+            LanguageScore(
+                language=str(language),
+                rows=_count(_mapping(figures).get("n")),
+                accuracy=_number(_mapping(figures).get("accuracy")),
+                macro_f1=_number(_mapping(figures).get("macro_f1")),
+                calibration_error=_number(_mapping(figures).get("calibration_error")),
             )
-            for key, label in RIVALS
-            if self._of(key)
+            for language, figures in languages.items()
         ]
 
     @property
@@ -100,12 +137,16 @@ class Figures:
             lines = []
             support = None
             for key, label in RIVALS:
-                line = _mapping(_mapping(self._of(key).get("per_class")).get(priority.slug))
+                figures = self._of(key)
+                line = _mapping(_mapping(figures.get("per_class")).get(priority.slug))
                 if not line:
                     continue
                 support = _count(line.get("support")) if support is None else support
-                values = (_number(line.get(name)) for name in ("precision", "recall", "f1"))
-                lines.append(ClassScore(label, key == "model", *values))
+                ends = _mapping(
+                    _mapping(_mapping(figures.get("intervals")).get("per_class")).get(priority.slug)
+                )
+                values = (_estimate(line, ends, name) for name in ("precision", "recall", "f1"))
+                lines.append(ClassScore(label, key in _OWN, *values))
             if lines:
                 found.append((priority, support, lines))
         return found
@@ -113,7 +154,7 @@ class Figures:
     @property
     def confusion(self) -> list[tuple[Priority, list[Cell], int]]:
         """Rows by true class, cells by predicted class, and the row's sum; [] if not square."""
-        matrix = self._of("model").get("confusion_matrix")
+        matrix = self._of(self._own).get("confusion_matrix")
         size = len(CLASS_NAMES)
         if not isinstance(matrix, list) or len(matrix) != size:
             return []
@@ -198,8 +239,32 @@ class Figures:
         )
         return [(str(name), value) for name, value in given.items() if value is not None]
 
+    @property
+    def _own(self) -> str:
+        return "served" if self._of("served") else "model"
+
+    @property
+    def _is_one_test(self) -> bool:
+        """Whether the model was served the test that it was trained with: not after an import."""
+        served, trained = self._of("served"), self._of("model")
+        return not served or not trained or is_same_test(served, trained)
+
     def _of(self, key: str) -> Mapping[str, Any]:
         return _mapping(_mapping(self.version.metrics).get(key))
+
+
+def _score(label: Any, is_model: bool, figures: Mapping[str, Any]) -> Score | None:
+    if not figures:
+        return None
+    ends = _mapping(figures.get("intervals"))
+    estimates = tuple(_estimate(figures, ends, name) for name, _label in MEASURED)
+    return Score(label, is_model, estimates, _count(figures.get("n")))
+
+
+def _estimate(figures: Mapping[str, Any], intervals: Mapping[str, Any], name: str) -> Estimate:
+    ends = intervals.get(name)
+    low, high = ends if isinstance(ends, list) and len(ends) == 2 else (None, None)
+    return Estimate(_number(figures.get(name)), _number(low), _number(high))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from ticket_priority import classifiers
-from ticket_priority.admin.figures import Figures
+from ticket_priority.admin.figures import MEASURED, Figures
 from ticket_priority.conf import get_settings
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
@@ -94,6 +94,7 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if version is not None:
             context |= {
                 "figures": Figures(version),
+                "measured": [label for _name, label in MEASURED],
                 "priorities": list(Priority),
                 "may_activate": self.has_activate_permission(request) and not version.is_active,
                 "why_kept": _why_kept(version),
@@ -185,12 +186,12 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("accuracy"))
     def accuracy(self, version: ModelVersion) -> str | None:
-        return _three_places(Figures(version).figure("model", "accuracy"))
+        return _three_places(Figures(version).own_figure("accuracy"))
 
     @admin.display(description=_("macro F1"))
     def macro_f1(self, version: ModelVersion) -> SafeString | str | None:
         figures = Figures(version)
-        own = _three_places(figures.figure("model", "macro_f1"))
+        own = _three_places(figures.own_figure("macro_f1"))
         baselines = [
             f"{label} {_three_places(figure)}"
             for label, figure in (

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import LabelledText
-from ticket_priority.ml import linear, metrics
+from ticket_priority.ml import linear
 
 
 def majority(train: Sequence[LabelledText], test: Sequence[LabelledText]) -> dict[str, Any]:
     """Score the answer "the most frequent class of `train`" on `test`; on a tie the graver one."""
     counts = Counter(row.label for row in train)
     label = max(counts, key=lambda label: (counts[label], label))
-    return metrics.report([row.label for row in test], [label] * len(test))
+    return metrics.report_on(test, [label] * len(test))
 
 
 def tfidf_logreg(train: Sequence[LabelledText], test: Sequence[LabelledText]) -> dict[str, Any]:
@@ -29,4 +30,4 @@ def tfidf_logreg(train: Sequence[LabelledText], test: Sequence[LabelledText]) ->
     except TrainingError:
         return majority(train, test)
     probabilities = model.probabilities([row.text for row in test])
-    return metrics.report([row.label for row in test], probabilities=probabilities)
+    return metrics.report_on(test, probabilities=probabilities)

@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ticket_priority import metrics
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import ArtifactFile, ProgressCallback
-from ticket_priority.ml import metrics, quantization
+from ticket_priority.ml import quantization
 from ticket_priority.ml.encoders import Encoder
 from ticket_priority.transformer_config import TransformerConfig
 

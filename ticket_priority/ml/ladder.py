@@ -11,11 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority import linear_config, transformer_config
+from ticket_priority import linear_config, metrics, transformer_config
 from ticket_priority.ensemble_config import EnsembleConfig, Member
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.linear_config import LinearConfig
-from ticket_priority.ml import metrics
 from ticket_priority.ml.calibration import cross_entropy, fit_temperature, log_probabilities
 from ticket_priority.ml.linear import LinearModel, serving_figures
 from ticket_priority.transformer_config import TransformerConfig
@@ -76,7 +75,7 @@ class Ladder:
         """Take the folder below which the models' files lie, and the splits to judge on."""
         self.directory = directory
         self.validation = [row.label for row in validation]
-        self.test = [row.label for row in test]
+        self.test = test
         self.fitted: dict[str, Fitted] = {}
         self.figures: dict[str, Any] = {}
         """How the models were fitted, ready for JSON."""
@@ -111,7 +110,7 @@ class Ladder:
     def report(self, rung: Rung) -> dict[str, Any]:
         """Return a rung's figures on the test split."""
         answers = [self.fitted[member.folder].test for member in rung.config.members]
-        return metrics.report(self.test, probabilities=rung.config.combine(answers))
+        return metrics.report_on(self.test, probabilities=rung.config.combine(answers))
 
     def serving(self, rung: Rung) -> dict[str, Any]:
         """Return how a rung serves: its one model's figures, or each model's by its name."""

@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, LabelledText
 from ticket_priority.linear_config import (
@@ -24,7 +25,6 @@ from ticket_priority.linear_config import (
     WORD_PATTERN,
     LinearConfig,
 )
-from ticket_priority.ml import metrics
 from ticket_priority.ml.calibration import cross_entropy, fit_temperature, log_softmax
 
 ClassWeight = Literal["balanced"] | None

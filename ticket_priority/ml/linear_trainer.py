@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import (
     ArtifactFile,
@@ -18,7 +19,7 @@ from ticket_priority.interfaces import (
     TrainingResult,
     silent,
 )
-from ticket_priority.ml import baseline, linear, metrics
+from ticket_priority.ml import baseline, linear
 from ticket_priority.ml.folders import all_or_nothing, new_directory
 
 
@@ -57,10 +58,8 @@ def fit(
     best = linear.choose(train, validation, config.monitor, on_trial=note)
     seconds = time.monotonic() - started
     _write_trials(run_dir / "metrics.csv", tried)
-    report = metrics.report(
-        [row.label for row in test],
-        probabilities=best.model.probabilities([row.text for row in test]),
-    )
+    answers = best.model.probabilities([row.text for row in test])
+    report = metrics.report_on(test, probabilities=answers)
     artifact_dir = run_dir / "artifact"
     with all_or_nothing(artifact_dir) as partial:
         size = best.model.write(partial)

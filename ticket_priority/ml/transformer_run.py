@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import (
     CLASS_NAMES,
@@ -27,7 +28,7 @@ from ticket_priority.interfaces import (
     ProgressCallback,
     TrainingConfig,
 )
-from ticket_priority.ml import encoders, hardware, metrics, reporting
+from ticket_priority.ml import encoders, hardware, reporting
 from ticket_priority.ml.calibration import cross_entropy, log_probabilities
 from ticket_priority.ml.data import LengthBucketSampler, TicketDataModule
 from ticket_priority.ml.export import write_artifact

@@ -125,12 +125,10 @@ def write_starter(
 
 
 def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:
-    from ticket_priority.ml import metrics
+    from ticket_priority import metrics
 
     answers = classifier.classify([row.text for row in rows])
-    return metrics.report(
-        [row.label for row in rows], probabilities=[answer.probabilities for answer in answers]
-    )
+    return metrics.report_on(rows, probabilities=[answer.probabilities for answer in answers])
 
 
 def _card(figures: dict[str, Any]) -> str:

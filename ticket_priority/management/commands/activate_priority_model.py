@@ -80,11 +80,10 @@ class Command(BaseCommand):
             raise CommandError(
                 "Name a model version (--list shows them), or pass --previous or --starter."
             )
-        version = ModelVersion.objects.filter(name=name).first()
-        if version is None:
-            known = ", ".join(ModelVersion.objects.values_list("name", flat=True)[:10]) or "none"
-            raise CommandError(f"There is no model version {name!r}. The newest: {known}.")
-        return version
+        try:
+            return classifiers.find_version(name)
+        except TicketPriorityError as error:
+            raise CommandError(str(error)) from error
 
     def _previous(self) -> ModelVersion:
         earlier = ModelVersion.objects.filter(is_active=None).exclude(activated_at=None)

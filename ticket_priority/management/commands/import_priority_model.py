@@ -10,11 +10,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import training_report
-from ticket_priority.conf import get_settings
+from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
-from ticket_priority.training import ACTIVATE_CHOICES, import_model
+from ticket_priority.training import import_model
 
 
 class Command(BaseCommand):
@@ -50,13 +50,13 @@ class Command(BaseCommand):
                 "model_version": version.name,
                 "activated": outcome.activated,
                 "reason": outcome.reason,
+                "gate": outcome.decision.as_dict(),
                 "dataset": version.dataset,
                 "metrics": version.metrics,
             }
             self.stdout.write(json.dumps(summary, indent=2))
-        if "model" in version.metrics:
-            for line in training_report.lines(version.metrics):
-                say(line)
+        for line in training_report.lines(version.metrics):
+            say(line)
         say(f"Model version  {version.name}")
         say(f"Active         {'yes' if outcome.activated else 'no'}: {outcome.reason}")
         say(f"Artefact       {get_settings().artifact_root / version.directory}")

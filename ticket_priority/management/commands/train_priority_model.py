@@ -11,12 +11,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import training_arguments, training_report
-from ticket_priority.conf import get_settings
+from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import find_sources
-from ticket_priority.training import ACTIVATE_CHOICES, TrainingOutcome, configure, train_model
+from ticket_priority.training import TrainingOutcome, configure, train_model
 
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 
@@ -64,6 +64,7 @@ def _as_json(outcome: TrainingOutcome) -> dict[str, Any]:
         "model_version": outcome.version.name,
         "activated": outcome.activated,
         "reason": outcome.reason,
+        "gate": outcome.decision.as_dict(),
         "run_dir": outcome.version.run_directory,
         "artifact": str(get_settings().artifact_root / outcome.version.directory),
         "dataset": outcome.version.dataset,

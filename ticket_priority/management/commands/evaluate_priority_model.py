@@ -1,0 +1,155 @@
+"""Say how a model version does, on the test split or on the tickets of a period."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from ticket_priority import classifiers, training_report
+from ticket_priority.evaluation import Evaluation, evaluate
+from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.interfaces import CLASS_NAMES, ProgressCallback, silent
+from ticket_priority.models import ModelVersion
+from ticket_priority.registry import find_sources
+from ticket_priority.replay import Period, Tally, replay
+
+
+class Command(BaseCommand):
+    help = (
+        "Score a model version, as it is served, on the test split that a training of today would "
+        "have. With --since, replay it instead: classify every ticket of a period and count how "
+        "its answers differ from what was applied then, from what the tickets hold now, and from "
+        "the labels people gave. Nothing is written."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", nargs="?", help="a model version's name; default: the active")
+        parser.add_argument("--since", metavar="DATE", help="replay the tickets created from then")
+        parser.add_argument(
+            "--until", metavar="DATE", help="with --since: the last day, or a time before which"
+        )
+        parser.add_argument(
+            "--limit", type=int, help="with --since: stop after so many tickets a source"
+        )
+        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
+        parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        speaks = options["verbosity"] >= 1 and not options["json"]
+        say = self.stdout.write if speaks else silent
+        try:
+            version = classifiers.find_version(options["name"])
+            if options["since"] is None:
+                self._evaluate(version, options, say)
+            else:
+                self._replay(version, options, say)
+        except TicketPriorityError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Stopped.", returncode=130) from None
+
+    def _evaluate(
+        self, version: ModelVersion, options: dict[str, Any], say: ProgressCallback
+    ) -> None:
+        if options["until"] is not None or options["limit"] is not None:
+            raise CommandError("--until and --limit are for a replay: give --since too.")
+        evaluation = evaluate(
+            version,
+            find_sources(options["source"] or ()),
+            using=options["database"],
+            progress=say,
+        )
+        if options["json"]:
+            self.stdout.write(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
+        for line in _evaluation_lines(evaluation):
+            say(line)
+
+    def _replay(
+        self, version: ModelVersion, options: dict[str, Any], say: ProgressCallback
+    ) -> None:
+        if options["limit"] is not None and options["limit"] < 1:
+            raise CommandError("--limit must be at least 1.")
+        try:
+            period = Period.parse(options["since"], options["until"])
+        except ValueError as error:
+            raise CommandError(f"{error}.") from error
+        active = ModelVersion.objects.active()
+        beside = [active] if active is not None and active != version else []
+        tallies = replay(
+            [version, *beside],
+            find_sources(options["source"] or ()),
+            period,
+            limit=options["limit"],
+            using=options["database"],
+            progress=say,
+        )
+        counted = [tally.as_dict() for tally in tallies]
+        if options["json"]:
+            report = {
+                "since": period.since.isoformat(),
+                "until": None if period.until is None else period.until.isoformat(),
+                "replays": counted,
+            }
+            self.stdout.write(json.dumps(report, indent=2))
+        for line in _replay_lines(tallies, counted):
+            say(line)
+        if failed := sum(tally.failed for tally in tallies):
+            raise CommandError(f"{failed} tickets could not be classified; the log says why.")
+
+
+def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
+    version = evaluation.version
+    yield from training_report.data_lines(evaluation.dataset)
+    yield from training_report.lines({"served": evaluation.figures})
+    yield f"Model version  {version.name}{' (active)' if version.is_active else ''}"
+    if evaluation.caution:
+        yield f"Note: {evaluation.caution}."
+
+
+def _replay_lines(tallies: Sequence[Tally], counted: Sequence[dict[str, Any]]) -> Iterator[str]:
+    row = training_report.row
+    yield ""
+    yield row(
+        f"{tallies[0].tickets} tickets",
+        *(f"{one['model_version']}{' (active)' if one['active'] else ''}" for one in counted),
+    )
+    for name in reversed(CLASS_NAMES):
+        yield row(name, *(_share(one["classes"][name], one["tickets"]) for one in counted))
+    for name, title in (("without_text", "without text"), ("failed", "failed")):
+        if any(one[name] for one in counted):
+            yield row(title, *(str(one[name]) for one in counted))
+    for name, title in (("applied_then", "applied then"), ("held_now", "held now")):
+        for key in ("same", "higher", "lower"):
+            cells = (_share(one[name][key], one[name]["compared"]) for one in counted)
+            yield row(f"{key} than {title}" if key != "same" else f"same as {title}", *cells)
+    yield from _label_lines([one["labels"] for one in counted])
+    for one in counted:
+        if one["caution"]:
+            yield f"Note: {one['caution']}."
+
+
+def _label_lines(labels: Sequence[dict[str, Any] | None]) -> Iterator[str]:
+    known = [figures for figures in labels if figures is not None]
+    if len(known) < len(labels):
+        yield "People gave no labels to these tickets."
+        return
+    row = training_report.row
+    yield row("labels people gave", *(str(figures["n"]) for figures in known))
+    yield row("accuracy", *(training_report.with_interval(one, "accuracy") for one in known))
+    for name in CLASS_NAMES:
+        yield row(
+            f"{name}: precision / recall",
+            *(training_report.precision_recall(one, name) for one in known),
+        )
+
+
+def _share(count: int, whole: int) -> str:
+    return f"{count} ({count / whole:.0%})" if whole else "-"
