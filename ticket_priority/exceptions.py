@@ -31,5 +31,9 @@ class TrainingInProgressError(TrainingError):
     """Another training run holds the lock."""
 
 
+class TrainingTimeoutError(TrainingError):
+    """A training run took longer than it may."""
+
+
 class EncoderUnavailableError(TrainingError):
     """The base model can be had neither from the hub, nor the cache, nor a folder."""
