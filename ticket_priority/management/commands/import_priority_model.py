@@ -10,11 +10,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import training_report
-from ticket_priority.conf import get_settings
+from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
-from ticket_priority.training import ACTIVATE_CHOICES, import_model
+from ticket_priority.training import import_model
 
 
 class Command(BaseCommand):
