@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ticket_priority.deadline import deadline, interruptible
-from ticket_priority.exceptions import TrainingTimeoutError
+from ticket_priority.exceptions import TrainingError, TrainingTimeoutError
 
 SECOND = 1 / 60
 
@@ -133,3 +133,24 @@ def test_sigterm_ends_it_like_ctrl_c() -> None:
         time.sleep(30)
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_is_reached_by_no_signal() -> None:
+    found: list[object] = []
+
+    def train() -> None:
+        with interruptible(), deadline(None):
+            found.append("trained")
+        try:
+            with deadline(SECOND):
+                pass
+        except TrainingError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [
+        "trained",
+        "A training with a time limit runs in a process's main thread only.",
+    ]

@@ -7,12 +7,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
-from ticket_priority.exceptions import TrainingTimeoutError
+from ticket_priority.exceptions import TrainingError, TrainingTimeoutError
 
 REMINDER_SECONDS: Final = 30.0
 """How long after the deadline it is raised once more, where the first was swallowed."""
@@ -33,11 +34,13 @@ def deadline(minutes: float | None) -> Iterator[None]:
 
     The children of this process are ended, and so is, where it leads a session of its own, all
     that it has started there. A process that hangs in foreign code ends with exit status 1 three
-    minutes later. For the main thread.
+    minutes later. Raises TrainingError in another thread than the main one.
     """
     if minutes is None:
         yield
         return
+    if not _is_main_thread():
+        raise TrainingError("A training with a time limit runs in a process's main thread only.")
     seconds = 60 * minutes
     before = signal.signal(signal.SIGALRM, _raise_time_is_up)
     signal.setitimer(signal.ITIMER_REAL, seconds, REMINDER_SECONDS)
@@ -63,7 +66,13 @@ def deadline(minutes: float | None) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that it can clean up. For the main thread."""
+    """Let SIGTERM end the block as Ctrl-C does, so that it can clean up.
+
+    In another thread than the main one, which signals do not reach, it changes nothing.
+    """
+    if not _is_main_thread():
+        yield
+        return
     owner = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -78,6 +87,10 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _raise_time_is_up(number: int, frame: FrameType | None) -> None:

@@ -6,11 +6,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from django.utils import timezone
 
 from ticket_priority import training_lock
@@ -159,8 +159,10 @@ def _write(write: Callable[[], object]) -> None:
             if is_last or connections[using].in_atomic_block:
                 logger.warning("A training run could not be written down", exc_info=True)
                 return
-            # After hours of training the server may have closed the connection.
-            connections[using].close()
+            # After hours of training the server may have closed the connection, of which a driver
+            # may complain once more.
+            with suppress(Error):
+                connections[using].close()
         else:
             return
 
