@@ -121,6 +121,13 @@ def test_the_demo_is_clean() -> None:
         ({"AUTO_APPLY": {"high": 1}}, "ticket_priority.E041"),
         ({"AUDIT_SHARE": 0.6}, "ticket_priority.E042"),
         ({"AUDIT_SHARE": "0.1"}, "ticket_priority.E042"),
+        ({"RETRAIN": {"every_days": 0}}, "ticket_priority.E050"),
+        ({"RETRAIN": {"every_days": True}}, "ticket_priority.E050"),
+        ({"RETRAIN": {"min_new_labels": -1}}, "ticket_priority.E050"),
+        ({"RETRAIN": {"timeout_minutes": 0}}, "ticket_priority.E050"),
+        ({"RETRAIN": {"activate": "sometimes"}}, "ticket_priority.E050"),
+        ({"RETRAIN": {"weekly": True}}, "ticket_priority.E050"),
+        ({"RETRAIN": 7}, "ticket_priority.E050"),
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
         ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
@@ -148,6 +155,9 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
                 "high": {"low": 5, "medium": 2.5},
             }
         },
+        {"RETRAIN": None},
+        {"RETRAIN": {}},
+        {"RETRAIN": {"every_days": 30, "min_new_labels": 0, "timeout_minutes": 0.5}},
         {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
         {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
     ],
@@ -345,6 +355,13 @@ def test_deferred_modes_want_a_queue(settings: Any) -> None:
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "django_q"]
     assert not apps.is_installed("django_q")
     assert "ticket_priority.W030" in found_ids()
+
+
+def test_training_by_the_clock_wants_a_queue(settings: Any) -> None:
+    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "RETRAIN": {}}
+    assert found_ids() == set()
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "django_q"]
+    assert found_ids() == {"ticket_priority.W052"}
 
 
 @pytest.mark.parametrize(

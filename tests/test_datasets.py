@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
 import ticket_priority
 from helpdesk.models import Ticket
-from ticket_priority import datasets
+from ticket_priority import datasets, training_report
+from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.models import ModelVersion, Prediction
@@ -203,6 +205,97 @@ def test_a_table_is_read_in_batches_and_completely(
     labels()
     with django_assert_num_queries(3 * 5):
         assert len(labels()) == 50
+
+
+class OriginalSource(TicketSource):
+    """A host that keeps the first description of a ticket in its subject."""
+
+    def text_at_creation(self, instance: Any) -> str:
+        return str(instance.subject)
+
+
+@pytest.mark.django_db
+def test_texts_that_were_edited_since_are_counted_and_learnt_as_they_were(
+    active_model: ModelVersion,
+) -> None:
+    for text in ("outage one", "outage two", "outage three"):
+        ticket = Ticket.objects.create(subject=text)
+        ticket_priority.override(ticket, Priority.LOW)
+    edited = Ticket.objects.filter(subject="outage two")
+    edited.update(description="and a remark that somebody added")
+    Ticket.objects.filter(subject="outage three").update(subject="outage 3", description="all new")
+    bulk(("imported", 0))
+
+    def learnt(source: TicketSource) -> tuple[set[str], Counter[str]]:
+        counted: Counter[str] = Counter()
+        rows = datasets.labelled_texts(source, edited=counted)
+        return {row.text for row in rows}, counted
+
+    today = {"outage one", "outage two\nand a remark that somebody added", "outage 3\nall new"}
+    assert learnt(get_source(Ticket)) == ({*today, "imported"}, {"known": 3, "since": 2})
+    fields = {name: getattr(get_source(Ticket), name) for name in ("text_fields", "unset")}
+    original = OriginalSource(model=Ticket, **fields)
+    texts, counted = learnt(original)
+    assert texts == {"outage one", "outage two", "outage 3"}
+    assert counted == {"known": 3, "since": 2, "restored": 1}
+
+
+@pytest.mark.django_db
+def test_the_report_says_how_many_texts_were_edited(active_model: ModelVersion) -> None:
+    ticket = Ticket.objects.create(subject="outage")
+    ticket_priority.override(ticket, Priority.LOW)
+    Ticket.objects.filter(pk=ticket.pk).update(subject="edited")
+    summary = datasets.collect([get_source(Ticket)]).summary()
+    assert summary["edited"] == {"known": 1, "since": 1, "restored": 0}
+    assert any(
+        line.startswith("Texts: 1 of 1 tickets whose first text is known were edited since; 0 of")
+        for line in training_report.data_lines(summary)
+    )
+    nothing = datasets.assemble([]).summary()
+    assert not any(line.startswith("Texts") for line in training_report.data_lines(nothing))
+
+
+@pytest.mark.django_db
+def test_the_first_prediction_holds_the_first_text(active_model: ModelVersion) -> None:
+    """A later one, of an edited text, does not make the edit undone."""
+    ticket = Ticket.objects.create(subject="outage")
+    ticket.subject = "edited"
+    ticket.save()
+    classify_instances([ticket])
+    ticket_priority.override(ticket, Priority.LOW)
+    counted: Counter[str] = Counter()
+    list(datasets.labelled_texts(get_source(Ticket), edited=counted))
+    assert counted == {"known": 1, "since": 1}
+
+
+@pytest.mark.django_db
+def test_labels_of_named_tickets(active_model: ModelVersion) -> None:
+    bulk(("a", 0), ("b", 2), ("c", None))
+    tickets = {ticket.description: str(ticket.pk) for ticket in Ticket.objects.all()}
+    found = datasets.labels_of(get_source(Ticket), tickets.values())
+    assert found == {tickets["a"]: 0, tickets["b"]: 2}
+    assert datasets.labels_of(get_source(Ticket), [tickets["b"]]) == {tickets["b"]: 2}
+    assert datasets.labels_of(get_source(Ticket), []) == {}
+
+
+@pytest.mark.django_db
+def test_labels_that_came_in_since(active_model: ModelVersion) -> None:
+    bulk(("old", 0), ("old and decided since", 0))
+    Ticket.objects.update(created_at=timezone.now() - timedelta(days=9))
+    decided = Ticket.objects.get(description="old and decided since")
+    ticket_priority.override(decided, Priority.HIGH)
+    ticket_priority.override(decided, Priority.LOW)
+    bulk(("new", 1), ("new and unset", None))
+    Ticket.objects.create(subject="outage predicted")
+    both = Ticket.objects.create(subject="outage overruled")
+    ticket_priority.override(both, Priority.LOW)
+    since = timezone.now() - timedelta(days=1)
+    source = replace(get_source(Ticket), created_field="created_at")
+    assert datasets.labels_since(source, since) == 3
+    assert datasets.labels_since(source, None) == 4
+    assert datasets.labels_since(source, timezone.now()) == 0
+    undated = replace(source, created_field=None)
+    assert datasets.labels_since(undated, since) == 2, "decisions alone have a date"
 
 
 def words_of(name: str, count: int) -> str:

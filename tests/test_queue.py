@@ -192,3 +192,28 @@ def test_a_lost_message_loses_nothing(host: Host) -> None:
         wait_for(lambda: host.shell(STATES), "[2] ['applied']", seconds=90)
     finally:
         stop(worker)
+
+
+SHADOW = (
+    "from ticket_priority.models import ModelVersion\n"
+    "ModelVersion.objects.get(name='toy').activate()\n"
+    "ModelVersion.objects.get(name='toy-2').start_shadow()"
+)
+SHADOWED = (
+    "from ticket_priority.models import ShadowPrediction\n"
+    "print(list(ShadowPrediction.objects.values_list('priority', 'model_version__name')))"
+)
+
+
+@pytest.mark.parametrize("host", ["sqlite orm", "mariadb redis"], indirect=True)
+def test_the_sweep_has_the_shadow_asked(host: Host, toy_run: Any) -> None:
+    host.activate(toy_run.artifact_dir, "toy-2")
+    host.shell(SHADOW)
+    worker = host.start_worker()
+    try:
+        host.shell(OPEN_TICKET)
+        wait_for(lambda: host.shell(STATES), "[2] ['applied']", seconds=90)
+        wait_for(lambda: host.shell(SHADOWED), "[(2, 'toy-2')]", seconds=120)
+        assert host.shell(SERVED_BY) == "[('applied', 'toy')]"
+    finally:
+        stop(worker)

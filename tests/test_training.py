@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
-from ticket_priority import datasets, presets, training
+from ticket_priority import datasets, presets, training, training_lock
 from ticket_priority.classifiers import get_classifier, load
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
 from ticket_priority.models import ModelVersion
@@ -234,7 +234,7 @@ def test_another_training_at_the_same_time_is_refused(
     labelled_tickets: None, tiny_training: Path
 ) -> None:
     with (
-        training._training_lock(tiny_training),
+        training_lock.hold(tiny_training),
         pytest.raises(TrainingInProgressError, match="Another training run"),
     ):
         training.train_model(training.configure(), sources=[get_source(Ticket)])

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -110,6 +111,16 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="The keys of TRAINING are the fields of "
             "ticket_priority.interfaces.TrainingConfig.",
             id="ticket_priority.E004",
+        )
+    try:
+        if given.get("RETRAIN") is not None:
+            conf.Retraining(**given["RETRAIN"])
+    except (TypeError, ValueError) as error:
+        yield checks.Error(
+            f"{conf.SETTING}['RETRAIN'] is wrong: {error}.",
+            hint="Give None, or a dictionary with some of "
+            f"{', '.join(item.name for item in fields(conf.Retraining))}.",
+            id="ticket_priority.E050",
         )
 
 
@@ -422,6 +433,15 @@ def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint='pip install "django-ticket-priority[queue]", add "django_q" to INSTALLED_APPS '
             "and run manage.py qcluster; or choose the mode sync.",
             id="ticket_priority.W030",
+        )
+    if conf.user_settings().get("RETRAIN") is not None and not queue.is_installed():
+        yield checks.Warning(
+            f"{conf.SETTING}['RETRAIN'] needs a queue, and django_q is not installed, so nothing "
+            "is trained by the clock.",
+            hint='pip install "django-ticket-priority[queue]", add "django_q" to INSTALLED_APPS, '
+            "and run manage.py migrate and manage.py qcluster; or let cron run manage.py "
+            "train_priority_model.",
+            id="ticket_priority.W052",
         )
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,9 @@ RETRY_SECONDS: Final = 30.0
 
 LOAD_WAIT_SECONDS: Final = 10.0
 """How long a caller waits for another thread that is loading the first model."""
+
+_ACTIVE: Final = "active"
+_SHADOW: Final = "shadow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class _Slot:
         return self.failed_pk == version.pk and time.monotonic() - self.failed_at < RETRY_SECONDS
 
 
-_slot = _Slot()
+_slots: dict[str, _Slot] = {}
 _inherited: list[_Slot] = []
 
 
@@ -72,27 +75,25 @@ def get_classifier() -> ActiveClassifier:
     While a new version loads, or when it cannot be loaded, the one loaded before goes on serving.
     Raises ModelUnavailableError when there is none, or no rule by which to decide.
     """
-    slot = _current_slot()
+    slot = _current_slot(_ACTIVE)
     version = _active_version()
+    _follow(slot, version, _active_version)
     loaded = slot.loaded
-    if loaded is not None and loaded.model_version.pk == version.pk:
-        # The row as it is now: certificates may have been added since the model was loaded.
-        return replace(loaded, model_version=version, rule=rule_of(version))
-    if not slot.recently_failed(version):
-        if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if loaded is None else 0):
-            try:
-                attempt = _load_into(slot)
-            finally:
-                slot.lock.release()
-            _note(attempt)
-        elif loaded is None:
-            raise ModelUnavailableError("The model is still being loaded by another thread.")
-    if slot.loaded is None:
+    if loaded is None:
         raise ModelUnavailableError(
             f"Model version {version.name} cannot be loaded; the log and the model version's "
             "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
         )
-    return replace(slot.loaded, rule=rule_of(slot.loaded.model_version))
+    return _decided_by(loaded, version)
+
+
+def _decided_by(loaded: ActiveClassifier, version: ModelVersion) -> ActiveClassifier:
+    """Give a loaded model today's rule, and its row as it was read now, if `version` is that.
+
+    Certificates may have been added since the model was loaded.
+    """
+    known = version if loaded.model_version.pk == version.pk else loaded.model_version
+    return replace(loaded, model_version=known, rule=rule_of(known))
 
 
 def rule_of(version: ModelVersion) -> DecisionRule:
@@ -122,16 +123,54 @@ def _warn_uncertified(name: str) -> None:
     )
 
 
+def get_shadow_classifier(version: ModelVersion) -> ActiveClassifier:
+    """Return the classifier of the shadow, beside the active one and never in its place.
+
+    Raises ModelUnavailableError when it cannot be loaded, and again without trying for a while.
+    """
+    slot = _current_slot(_SHADOW)
+    if slot.loaded is not None and slot.loaded.model_version.pk != version.pk:
+        # No use any more, and two models in memory are enough.
+        slot.loaded = None
+    _follow(slot, version, lambda: version)
+    if slot.loaded is None:
+        raise ModelUnavailableError(f"The shadow {version.name} cannot be loaded; the log says why")
+    return _decided_by(slot.loaded, version)
+
+
+def release_shadow() -> None:
+    """Give the shadow's memory back, where this process holds one."""
+    _current_slot(_SHADOW).loaded = None
+
+
+def _follow(slot: _Slot, version: ModelVersion, newest: Callable[[], ModelVersion]) -> None:
+    """Load a version into its slot, unless it is there, or failed a moment ago."""
+    loaded = slot.loaded
+    if loaded is not None and loaded.model_version.pk == version.pk:
+        return
+    if slot.recently_failed(version):
+        return
+    if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if loaded is None else 0):
+        try:
+            attempt = _load_into(slot, newest)
+        finally:
+            slot.lock.release()
+        if attempt is not None:
+            # Outside the lock.
+            note_error(attempt.version, attempt.error)
+    elif loaded is None:
+        raise ModelUnavailableError("The model is still being loaded by another thread.")
+
+
 def loaded_model_version() -> ModelVersion | None:
     """Return the version this process has in memory, without loading or querying anything."""
-    loaded = _current_slot().loaded
+    loaded = _current_slot(_ACTIVE).loaded
     return None if loaded is None else loaded.model_version
 
 
 def reset() -> None:
     """Forget what this process has loaded."""
-    global _slot
-    _slot = _Slot()
+    _slots.clear()
 
 
 def load(version: ModelVersion) -> Classifier:
@@ -170,13 +209,15 @@ def find_version(name: str | None = None) -> ModelVersion:
     return version
 
 
-def _current_slot() -> _Slot:
-    global _slot
-    if _slot.pid != os.getpid():
+def _current_slot(role: str) -> _Slot:
+    slot = _slots.get(role)
+    if slot is not None and slot.pid == os.getpid():
+        return slot
+    if slot is not None:
         # Kept, never used: to destroy a session whose threads a fork left behind is to hang.
-        _inherited.append(_slot)
-        _slot = _Slot()
-    return _slot
+        _inherited.append(slot)
+        _slots[role] = _Slot()
+    return _slots.setdefault(role, _Slot())
 
 
 def _active_version() -> ModelVersion:
@@ -198,9 +239,9 @@ class _Attempt:
     error: str
 
 
-def _load_into(slot: _Slot) -> _Attempt | None:
-    """Load what is active by now, unless that was done or failed a moment ago."""
-    version = _active_version()
+def _load_into(slot: _Slot, newest: Callable[[], ModelVersion]) -> _Attempt | None:
+    """Load what is wanted by now, unless that was done or failed a moment ago."""
+    version = newest()
     loaded = slot.loaded
     if loaded is not None and loaded.model_version.pk == version.pk:
         return None
@@ -217,15 +258,17 @@ def _load_into(slot: _Slot) -> _Attempt | None:
     return _Attempt(version, "")
 
 
-def _note(attempt: _Attempt | None) -> None:
-    """Write down how loading went, where that is news; outside the lock, and never in the way."""
-    if attempt is None or attempt.version.load_error == attempt.error:
+def note_error(version: ModelVersion, error: str) -> None:
+    """Write down how loading or running a version went, where that is news. Never in the way.
+
+    An empty `error` says that it went well.
+    """
+    if version.load_error == error:
         return
+    version.load_error = error
     using = router.db_for_write(ModelVersion)
     try:
         with transaction.atomic(using=using):
-            ModelVersion.objects.using(using).filter(pk=attempt.version.pk).update(
-                load_error=attempt.error[:2000]
-            )
+            ModelVersion.objects.using(using).filter(pk=version.pk).update(load_error=error[:2000])
     except DatabaseError:
-        logger.warning("How loading %s went could not be stored", attempt.version.name)
+        logger.warning("How %s went could not be stored", version.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,8 +19,34 @@ ACTIVATE_CHOICES: Final = ("if-better", "always", "never")
 GATE_METRICS: Final = ("macro_f1", "accuracy", "weighted_kappa")
 
 
-def _base_dir() -> Path:
+def base_dir() -> Path:
+    """Return the project's folder."""
     return Path(getattr(settings, "BASE_DIR", None) or Path.cwd())
+
+
+@dataclass(frozen=True, slots=True)
+class Retraining:
+    """The settings' `RETRAIN`: how often, from how many new labels on, and how long at most.
+
+    Raises ValueError on an impossible value.
+    """
+
+    every_days: int = 7
+    min_new_labels: int = 200
+    timeout_minutes: float = 180
+    activate: str = "if-better"
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_days", 1), ("min_new_labels", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}")
+        minutes = self.timeout_minutes
+        is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+        if not is_number or not 0 < minutes < math.inf:
+            raise ValueError("timeout_minutes must be a number above 0")
+        if self.activate not in ACTIVATE_CHOICES:
+            raise ValueError(f"activate must be one of {', '.join(ACTIVATE_CHOICES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +64,7 @@ class PluginSettings:
     `costs` maps true class to chosen class to cost, None for the most probable class;
     `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
     all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
+    `retrain` holds the fields of `Retraining`, None for no training by the clock.
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
@@ -46,8 +74,8 @@ class PluginSettings:
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mode: str = "sync"
     model_name: str = "distilbert-base-multilingual-cased"
-    artifact_root: Path = field(default_factory=lambda: _base_dir() / "ticket_priority_models")
-    output_dir: Path = field(default_factory=lambda: _base_dir() / "outputs")
+    artifact_root: Path = field(default_factory=lambda: base_dir() / "ticket_priority_models")
+    output_dir: Path = field(default_factory=lambda: base_dir() / "outputs")
     classifiers: Mapping[str, str] = field(
         default_factory=lambda: {
             "transformer": "ticket_priority.serving.onnx.OnnxClassifier",
@@ -72,6 +100,7 @@ class PluginSettings:
     costs: Mapping[str, Mapping[str, float]] | None = None
     auto_apply: Mapping[str, float] | None = None
     audit_share: float = 0.0
+    retrain: Mapping[str, Any] | None = None
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",
@@ -79,6 +108,11 @@ class PluginSettings:
     )
     api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
     api_throttle_rate: str | None = "120/min"
+
+    @property
+    def retraining(self) -> Retraining | None:
+        """The plan that `retrain` holds; raises TypeError or ValueError where it makes no sense."""
+        return None if self.retrain is None else Retraining(**self.retrain)
 
 
 _merged: PluginSettings | None = None

@@ -37,7 +37,7 @@ from ticket_priority.interfaces import (
 )
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.near_duplicates import TextSimilarity
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources import TicketSource, is_column
 from ticket_priority.splits import Split, split
 from ticket_priority.text import text_hash
 from ticket_priority.training_data import Spool, StoredRows, Texts, count_labels, fingerprint
@@ -115,12 +115,13 @@ def assemble(rows: Iterable[LabelledText]) -> Dataset:
 
 def _read(sources: Iterable[TicketSource], using: str | None, progress: ProgressCallback) -> _Rows:
     dropped: Counter[str] = Counter()
+    edited: Counter[str] = Counter()
     rows = (
         (origin, row)
         for origin, source in enumerate(sources)
-        for row in labelled_texts(source, using, dropped=dropped)
+        for row in labelled_texts(source, using, dropped=dropped, edited=edited)
     )
-    return _Rows(rows, dropped, progress)
+    return _Rows(rows, dropped, progress, edited)
 
 
 def check_sufficient(dataset: Dataset) -> None:
@@ -146,9 +147,11 @@ class _Rows:
         rows: Iterable[tuple[int, LabelledText]],
         dropped: Counter[str],
         progress: ProgressCallback = silent,
+        edited: Counter[str] | None = None,
     ) -> None:
-        """Take in rows, each with the number of its source; `dropped` fills while they come."""
+        """Take in rows, each with the number of its source; the counts fill while they come."""
         self.dropped = dropped
+        self.edited = Counter() if edited is None else edited
         self.spool = Spool()
         labels, provenances, origins = array("b"), array("b"), array("i")
         created_at, digests = array("d"), bytearray()
@@ -201,6 +204,7 @@ class _Rows:
             "provenance": {
                 _PROVENANCES[place]: count for place, count in _counts(self.provenances).items()
             },
+            "edited": {name: self.edited[name] for name in ("known", "since", "restored")},
             "split": {"by": found.kind, "reason": found.reason},
             "same_texts": self.same_texts,
             "near_copies": {
@@ -214,26 +218,36 @@ class _Rows:
 
 
 def labelled_texts(
-    source: TicketSource, using: str | None = None, *, dropped: Counter[str] | None = None
+    source: TicketSource,
+    using: str | None = None,
+    *,
+    dropped: Counter[str] | None = None,
+    edited: Counter[str] | None = None,
 ) -> Iterator[LabelledText]:
     """Yield a source's examples: the value a person set, by an override or in the host's own way.
 
     A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label;
     nor is one that a form which was opened before the prediction put back. A ticket of the audit
     slice is labelled by a person's word alone, never by a default. The table is read in batches;
-    texts are normalised.
+    texts are normalised, and as the tickets were created, as far as the source knows. `edited`
+    counts the tickets whose text the plugin knows to have been another one.
     """
     dropped = Counter() if dropped is None else dropped
+    edited = Counter() if edited is None else edited
     weights = get_settings().label_weights
     for batch in _batches(source, using):
         judged = _Judge(source, batch, using)
+        keys = [ticket.pk for ticket in batch]
+        first_hashes = Prediction.objects.using(plugin_database()).first_hashes(source.model, keys)
         for ticket in batch:
             label, provenance = judged.label_of(ticket)
             if label is None:
                 dropped[provenance] += 1
-            elif not (text := source.text_of(ticket)):
+            elif not (text := source.text_at_creation(ticket)):
                 dropped["empty text"] += 1
             else:
+                if first_hash := first_hashes.get(str(ticket.pk)):
+                    edited.update(_edits(first_hash, text, source.text_of(ticket)))
                 yield LabelledText(
                     text=text,
                     label=label,
@@ -272,6 +286,17 @@ def labels_among(
         str(ticket.pk): judged.label_of(ticket)[0] for ticket in tickets if str(ticket.pk) in known
     }
     return {key: label for key, label in labels.items() if label is not None}
+
+
+def _edits(first_hash: str, text: str, text_today: str) -> Iterator[str]:
+    """Name what counts of a ticket: the hash of its first text is `known`; the text was edited
+    `since`; and it is `restored` where `text` is the first one all the same.
+    """
+    yield "known"
+    if text_hash(text_today) != first_hash:
+        yield "since"
+        if text_hash(text) == first_hash:
+            yield "restored"
 
 
 class _Judge:
@@ -428,7 +453,44 @@ def _seconds(created_at: str) -> float:
     return datetime.fromisoformat(created_at).timestamp() if created_at else float("nan")
 
 
-def _batches(source: TicketSource, using: str | None) -> Iterator[list[models.Model]]:
+def labels_of(
+    source: TicketSource, keys: Iterable[str], using: str | None = None
+) -> dict[str, int]:
+    """Return the label of each of these tickets that bears one, by `str(pk)`."""
+    column = source.model._meta.pk
+    only = models.Q(pk__in=[column.to_python(key) for key in keys])
+    return dict(_labels(source, only, using))
+
+
+def labels_since(source: TicketSource, since: datetime | None, using: str | None = None) -> int:
+    """Count the tickets that people labelled since; of all time where `since` is None.
+
+    Counted are tickets created since that bear a label, where the source names a column as
+    `created_field`, and tickets on which a decision was recorded since. A priority that was
+    changed in the host's own way, on an older ticket and unrecorded, has no date and is not.
+    """
+    if since is None:
+        return sum(1 for _label in _labels(source, models.Q(), using))
+    overrides = Override.objects.using(plugin_database()).for_model(source.model)
+    decided = set(overrides.filter(created_at__gt=since).values_list("object_id", flat=True))
+    if source.created_field is None or not is_column(source.model, source.created_field):
+        return len(decided)
+    created = models.Q(**{f"{source.created_field}__gt": since})
+    return len(decided.union(key for key, _label in _labels(source, created, using)))
+
+
+def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator[tuple[str, int]]:
+    for batch in _batches(source, using, only):
+        judged = _Judge(source, batch, using)
+        for ticket in batch:
+            label, _provenance = judged.label_of(ticket)
+            if label is not None:
+                yield str(ticket.pk), label
+
+
+def _batches(
+    source: TicketSource, using: str | None, only: models.Q | None = None
+) -> Iterator[list[models.Model]]:
     """Yield the rows that may bear a label, in batches, in the order of their keys.
 
     By key, not by a cursor: MySQL and poolers of connections read a cursor's whole result at once.
@@ -438,6 +500,8 @@ def _batches(source: TicketSource, using: str | None) -> Iterator[list[models.Mo
     if plugin_database() != (using or router.db_for_read(source.model)):
         keys = list(keys)
     rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
+    if only:
+        rows = rows.filter(only)
     batch = list(rows[:_BATCH])
     while batch:
         yield batch

@@ -17,7 +17,13 @@ from django.utils import timezone
 from ticket_priority import audit
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
-from ticket_priority.models import Override, Prediction, content_type_of, plugin_database
+from ticket_priority.models import (
+    Override,
+    Prediction,
+    ShadowPrediction,
+    content_type_of,
+    plugin_database,
+)
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -249,5 +255,5 @@ def savepoint(using: str) -> AbstractContextManager[Any]:
 
 def forget(instance: models.Model) -> None:
     """Delete what is stored about a ticket that is being deleted."""
-    for rows in (Override.objects, Prediction.objects):
+    for rows in (Override.objects, Prediction.objects, ShadowPrediction.objects):
         rows.using(plugin_database()).for_instance(instance).delete()

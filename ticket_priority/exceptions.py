@@ -31,6 +31,10 @@ class TrainingInProgressError(TrainingError):
     """Another training run holds the lock."""
 
 
+class TrainingTimeoutError(TrainingError):
+    """A training run took longer than it may."""
+
+
 class EncoderUnavailableError(TrainingError):
     """The base model can be had neither from the hub, nor the cache, nor a folder."""
 

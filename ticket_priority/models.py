@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
@@ -22,15 +22,27 @@ from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
 from ticket_priority.signals import model_version_activated
 
+_Swapped = TypeVar("_Swapped")
+
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
     def active(self) -> ModelVersion | None:
         """Return the version that serves, or None."""
         return self.filter(is_active=True).first()
 
+    def shadow(self) -> ModelVersion | None:
+        """Return the version that answers beside the active one, to no effect, or None."""
+        return self.filter(is_shadow=True).first()
+
+    def newest_trained(self) -> ModelVersion | None:
+        """Return the newest version that was trained on tickets of this project, or None."""
+        return next(
+            (one for one in self.order_by("-created_at", "-pk") if not one.is_starter), None
+        )
+
 
 class ModelVersion(models.Model):
-    """A published artefact with its figures. At most one is active."""
+    """A published artefact with its figures. At most one is active, and at most one the shadow."""
 
     name = models.CharField(_("name"), max_length=100, unique=True)
     kind = models.CharField(_("kind"), max_length=50)
@@ -48,6 +60,12 @@ class ModelVersion(models.Model):
         _("active"), null=True, unique=True, default=None, editable=False
     )
     activated_at = models.DateTimeField(_("activated at"), null=True, blank=True, editable=False)
+    is_shadow = models.BooleanField(
+        _("shadow"), null=True, unique=True, default=None, editable=False
+    )
+    shadow_since = models.DateTimeField(_("shadow since"), null=True, blank=True, editable=False)
+    shadow_claimed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    shadow_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
     load_error = models.TextField(_("load error"), blank=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
@@ -68,15 +86,7 @@ class ModelVersion(models.Model):
 
     def activate(self) -> None:
         """Make this the serving version; every process follows at its next classification."""
-        for attempt in range(3):
-            try:
-                with transaction.atomic(using=router.db_for_write(type(self))):
-                    previous = self._swap_active()
-                break
-            except IntegrityError:
-                # Somebody else activated a version between our two updates.
-                if attempt == 2:
-                    raise
+        previous = self._swap(self._swap_active)
         announcement = partial(
             model_version_activated.send_robust,
             sender=type(self),
@@ -85,13 +95,55 @@ class ModelVersion(models.Model):
         )
         transaction.on_commit(announcement, using=router.db_for_write(type(self)), robust=True)
 
+    def start_shadow(self) -> None:
+        """Make this the shadow, in the place of another; raises ValueError for the active one.
+
+        One that is the shadow already goes on, and is tried again where workers died of it.
+        """
+        if type(self).objects.filter(pk=self.pk, is_active=True).exists():
+            raise ValueError(f"{self.name} is active.")
+        self._swap(self._swap_shadow)
+
+    def stop_shadow(self) -> None:
+        """Let this be the shadow no longer; what it answered stays."""
+        self.is_shadow = None
+        self.save(update_fields=["is_shadow"])
+
+    @staticmethod
+    def _swap(swap: Callable[[], _Swapped]) -> _Swapped:
+        using = router.db_for_write(ModelVersion)
+        for _attempt in range(2):
+            with suppress(IntegrityError), transaction.atomic(using=using):
+                return swap()
+        # Somebody else chose a version between our two updates, twice.
+        with transaction.atomic(using=using):
+            return swap()
+
     def _swap_active(self) -> ModelVersion | None:
         manager = type(self).objects
         previous = manager.select_for_update().filter(is_active=True).first()
         manager.filter(is_active=True).exclude(pk=self.pk).update(is_active=None)
         self.is_active, self.activated_at, self.load_error = True, timezone.now(), ""
-        self.save(update_fields=["is_active", "activated_at", "load_error"])
+        self.is_shadow = None
+        self.save(update_fields=["is_active", "activated_at", "load_error", "is_shadow"])
         return previous if previous is not None and previous.pk != self.pk else None
+
+    def _swap_shadow(self) -> None:
+        shadows = type(self).objects.filter(is_shadow=True)
+        if not shadows.filter(pk=self.pk).exists():
+            self.shadow_since = timezone.now()
+        shadows.exclude(pk=self.pk).update(is_shadow=None)
+        self.is_shadow = True
+        self.shadow_claimed_at, self.shadow_attempts, self.load_error = None, 0, ""
+        self.save(
+            update_fields=[
+                "is_shadow",
+                "shadow_since",
+                "shadow_claimed_at",
+                "shadow_attempts",
+                "load_error",
+            ]
+        )
 
 
 class TicketRowQuerySet(models.QuerySet[Any]):
@@ -158,6 +210,11 @@ class PredictionQuerySet(TicketRowQuerySet):
         for key, priority in rows.values_list("object_id", "priority"):
             found[key].add(priority)
         return found
+
+    def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
+        """Return the hash of the text that each ticket was first classified by, by `str(pk)`."""
+        rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
+        return dict(rows.values_list("object_id", "text_hash"))
 
     def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
         """Return the tickets, by `str(pk)`, where a stale form put the old value back."""
@@ -260,6 +317,60 @@ class Prediction(models.Model):
         return {"low": self.prob_low, "medium": self.prob_medium, "high": self.prob_high}
 
 
+class ShadowPredictionQuerySet(TicketRowQuerySet):
+    def beside(self, served_by: ModelVersion) -> Self:
+        """Annotate `served`: what another version said of the same text of the ticket, or None."""
+        about = Prediction.objects.filter(
+            content_type=models.OuterRef("content_type"),
+            object_id=models.OuterRef("object_id"),
+            text_hash=models.OuterRef("text_hash"),
+            model_version=served_by,
+            priority__isnull=False,
+        )
+        return self.annotate(served=models.Subquery(about.order_by("-pk").values("priority")[:1]))
+
+
+class ShadowPrediction(models.Model):
+    """What the shadow said of a ticket, to no effect. `priority` is None where it failed."""
+
+    content_type = models.ForeignKey(
+        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    object_id = models.CharField(_("ticket"), max_length=64)
+    model_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        related_name="shadow_predictions",
+        verbose_name=_("model version"),
+    )
+    priority = models.PositiveSmallIntegerField(
+        _("priority"), choices=Priority.choices, null=True, blank=True
+    )
+    prob_low = models.FloatField(_("probability of low"), null=True, blank=True)
+    prob_medium = models.FloatField(_("probability of medium"), null=True, blank=True)
+    prob_high = models.FloatField(_("probability of high"), null=True, blank=True)
+    confidence = models.FloatField(_("confidence"), null=True, blank=True)
+    text_hash = models.CharField(_("text SHA-256"), max_length=64, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    objects = ShadowPredictionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("shadow prediction")
+        verbose_name_plural = _("shadow predictions")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["content_type", "object_id", "model_version"],
+                name="tp_shadow_ticket_version",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return "?" if self.priority is None else str(Priority(self.priority).label)
+
+
 class Override(models.Model):
     """A person's decision about a ticket's priority. From equal to to is a confirmation."""
 
@@ -304,6 +415,50 @@ class Override(models.Model):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
+
+
+class TrainingRun(models.Model):
+    """A run of `train_priority_model`, or the reason why a scheduled one was not begun."""
+
+    class Trigger(models.TextChoices):
+        COMMAND = "command", _("command")
+        SCHEDULE = "schedule", _("schedule")
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("running")
+        SUCCEEDED = "succeeded", _("succeeded")
+        REFUSED = "refused", _("refused")
+        FAILED = "failed", _("failed")
+        INTERRUPTED = "interrupted", _("interrupted")
+
+    trigger = models.CharField(_("trigger"), max_length=10, choices=Trigger.choices)
+    state = models.CharField(
+        _("state"), max_length=12, choices=State.choices, default=State.RUNNING
+    )
+    message = models.TextField(_("message"), blank=True)
+    # Without a constraint: a row about a run must be no reason why its version cannot be stored.
+    model_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="training_runs",
+        verbose_name=_("model version"),
+    )
+    host = models.CharField(_("machine"), max_length=255, blank=True)
+    pid = models.PositiveIntegerField(_("process"), null=True, blank=True)
+    log = models.CharField(_("log file"), max_length=500, blank=True)
+    started_at = models.DateTimeField(_("started at"), default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-started_at", "-pk"]
+        verbose_name = _("training run")
+        verbose_name_plural = _("training runs")
+
+    def __str__(self) -> str:
+        return f"{self.started_at:%Y-%m-%d %H:%M} ({self.get_state_display()})"
 
 
 def plugin_database() -> str:

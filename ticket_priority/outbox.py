@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
@@ -144,7 +144,7 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
         if source is None:
             continue
         using = router.db_for_write(source.model)
-        tickets = _fetch(source, [row.object_id for row in predictions], using)
+        tickets = source.by_keys([row.object_id for row in predictions], using=using)
         known = [row for row in predictions if row.object_id in tickets]
         for row in predictions:
             if row.object_id not in tickets:
@@ -206,12 +206,6 @@ def _source_of(content_type_id: int) -> TicketSource | None:
     except SourceError:
         logger.warning("Pending predictions of %s wait: it is no ticket source now", model)
         return None
-
-
-def _fetch(source: TicketSource, keys: Sequence[str], using: str) -> dict[str, models.Model]:
-    pk_field = source.model._meta.pk
-    rows = source.queryset(using).in_bulk([pk_field.to_python(key) for key in keys])
-    return {str(pk): ticket for pk, ticket in rows.items()}
 
 
 def _close_without_ticket(prediction: Prediction) -> bool:

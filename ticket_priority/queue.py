@@ -16,7 +16,12 @@ from ticket_priority.outbox import drain
 logger = logging.getLogger(__name__)
 
 DRAIN_TASK: Final = "ticket_priority.tasks.drain_predictions"
+SWEEP_TASK: Final = "ticket_priority.tasks.sweep"
 SWEEP_NAME: Final = "ticket_priority.sweep"
+SHADOW_TASK: Final = "ticket_priority.tasks.ask_shadow"
+SHADOW_NAME: Final = "ticket_priority.shadow"
+RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
+RETRAIN_NAME: Final = "ticket_priority.retrain"
 
 
 def is_installed() -> bool:
@@ -39,9 +44,18 @@ def shares_database(using: str) -> bool:
 
 def enqueue_drain() -> None:
     """Enqueue the task that drains pending predictions; raises what the broker raises."""
+    _enqueue(DRAIN_TASK, SWEEP_NAME)
+
+
+def enqueue_shadow() -> None:
+    """Enqueue the task that asks the shadow; raises what the broker raises."""
+    _enqueue(SHADOW_TASK, SHADOW_NAME)
+
+
+def _enqueue(task: str, name: str) -> None:
     from django_q.tasks import async_task
 
-    async_task(DRAIN_TASK, task_name=SWEEP_NAME, broker=_broker_of(os.getpid()))
+    async_task(task, task_name=name, broker=_broker_of(os.getpid()))
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +82,11 @@ def nudge() -> None:
 
 
 def ensure_schedules(using: str) -> None:
-    """Create or update the schedule that sweeps up pending predictions, where its table is."""
+    """Bring the schedules in line with the settings, where their table is.
+
+    One sweeps up pending predictions. The other looks daily whether a training run is due; it is
+    there only with `RETRAIN`.
+    """
     if not is_installed():
         return
     from django_q.models import Schedule
@@ -77,12 +95,15 @@ def ensure_schedules(using: str) -> None:
         return
     if Schedule._meta.db_table not in connections[using].introspection.table_names():
         return
-    Schedule.objects.update_or_create(
-        name=SWEEP_NAME,
-        defaults={
-            "func": DRAIN_TASK,
-            "schedule_type": Schedule.MINUTES,
-            "minutes": get_settings().sweep_minutes,
-            "repeats": -1,
-        },
-    )
+    _ensure(SWEEP_NAME, SWEEP_TASK, Schedule.MINUTES, minutes=get_settings().sweep_minutes)
+    if get_settings().retrain is None:
+        Schedule.objects.filter(name=RETRAIN_NAME).delete()
+    else:
+        _ensure(RETRAIN_NAME, RETRAIN_TASK, Schedule.DAILY, minutes=None)
+
+
+def _ensure(name: str, task: str, kind: str, *, minutes: int | None) -> None:
+    from django_q.models import Schedule
+
+    wanted = {"func": task, "schedule_type": kind, "minutes": minutes, "repeats": -1}
+    Schedule.objects.update_or_create(name=name, defaults=wanted)

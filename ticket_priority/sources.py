@@ -127,6 +127,13 @@ class TicketSource:
         """Return the ticket's normalised text; empty when every text field is."""
         return join_fields(getattr(instance, name, None) for name in self.text_fields)
 
+    def text_at_creation(self, instance: models.Model) -> str:
+        """Return the normalised text that the ticket was created with, as far as the host knows.
+
+        It is what the model is asked about, so it is what training learns from. Here: today's.
+        """
+        return self.text_of(instance)
+
     def language_of(self, instance: models.Model) -> str:
         """Return what the ticket's `language_field` holds; empty where nothing does."""
         return _described(instance, self.language_field)
@@ -216,6 +223,12 @@ class TicketSource:
     def queryset(self, using: str | None = None) -> models.QuerySet[Any]:
         """Every row of the host model, past any default manager that hides some."""
         return self.model._base_manager.using(using)
+
+    def by_keys(self, keys: Iterable[str], *, using: str | None = None) -> dict[str, models.Model]:
+        """Return the tickets that are there by `str(pk)`, in one query."""
+        column = self.model._meta.pk
+        rows = self.queryset(using).in_bulk([column.to_python(key) for key in keys])
+        return {str(pk): ticket for pk, ticket in rows.items()}
 
     def lock(self, pk: Any, *, using: str) -> Any:
         """Lock the row until the transaction ends, where the database can, and return it.

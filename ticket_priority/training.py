@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,21 @@ from typing import Any
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from ticket_priority import artifacts, classifiers, datasets, policy, presets, training_report
+from ticket_priority import (
+    artifacts,
+    classifiers,
+    datasets,
+    policy,
+    presets,
+    training_lock,
+    training_report,
+)
 from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
     DatasetError,
     TrainingError,
-    TrainingInProgressError,
 )
 from ticket_priority.gate import Candidate, Decision, HeldOut, decide
 from ticket_priority.interfaces import (
@@ -92,7 +97,7 @@ def train_model(
     and on Ctrl-C, the active version stays as it was and no version is registered.
     """
     root = get_settings().artifact_root
-    with _training_lock(root):
+    with training_lock.hold(root):
         _check_settings(config)
         artifacts.sweep(root)
         fit = _load_trainer()
@@ -147,7 +152,7 @@ def import_model(
     then.
     """
     root = get_settings().artifact_root
-    with _training_lock(root):
+    with training_lock.hold(root):
         _check_gate()
         artifacts.sweep(root)
         progress(f"Verifying {directory}")
@@ -298,25 +303,3 @@ def _check_writable(directory: Path) -> None:
             f"The output directory {directory} cannot be written: {error.strerror}. Pass "
             '--output-dir, or set TICKET_PRIORITY["OUTPUT_DIR"].'
         ) from error
-
-
-@contextmanager
-def _training_lock(root: Path) -> Iterator[None]:
-    """Hold the one training slot. The system frees it when the process dies, however it dies."""
-    path = root / ".training.lock"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise TrainingError(
-            f"{root} cannot be written: {error.strerror}. Set "
-            'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingInProgressError(
-                f"Another training run holds {path}. Wait for it, or stop it."
-            ) from error
-        yield

@@ -93,6 +93,12 @@ def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"{line} (left out: {dropped})" if dropped else line
     labels = ", ".join(f"{count} {name}" for name, count in figures["provenance"].items())
     yield f"Labels by provenance: {labels or 'none'}"
+    edited = figures.get("edited")
+    if edited and edited["known"]:
+        yield (
+            f"Texts: {edited['since']} of {edited['known']} tickets whose first text is known "
+            f"were edited since; {edited['restored']} of them are learnt from as they were created"
+        )
     way, copies = figures["split"], figures.get("near_copies")
     reason = f" ({way['reason']})" if way["reason"] else ""
     yield f"Split {_WAYS[way['by']]}{reason}"

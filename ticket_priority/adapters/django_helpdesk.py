@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core import checks
 from django.db import connections, models, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.signals import post_save
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
@@ -31,6 +31,7 @@ from ticket_priority.sources import (
     UserRows,
     is_column,
 )
+from ticket_priority.text import join_fields
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,12 @@ _TO_HOST: Final[Mapping[str, Any]] = {"low": 4, "medium": 3, "high": 2}
 _FROM_HOST: Final[Mapping[Any, str]] = {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"}
 _PUBLIC_PRIORITY: Final = "HELPDESK_PUBLIC_TICKET_PRIORITY"
 _VIEWS: Final[Mapping[str | None, str]] = {"edit": "edit_form", "ticket-detail": "api"}
+
+_FIRST_TITLE: Final = "ticket_priority_first_title"
+_FIRST_DESCRIPTION: Final = "ticket_priority_first_description"
+_OPENED: Final = ("Ticket Opened Via Web", "Ticket Opened", "Ticket Opened & Assigned to %(name)s")
+"""What the host's forms call the follow-up that holds a ticket's description."""
+_OPENED_WITHIN: Final = timedelta(minutes=1)
 
 _OPENING: Final = "_ticket_priority_opening"
 _ATTRIBUTED: Final = "_ticket_priority_attributed"
@@ -100,6 +107,24 @@ class DjangoHelpdeskSource(TicketSource):
         if self.unset is not None or public is None or self.clean(public) in values:
             return values
         return (*values, self.clean(public))
+
+    def text_at_creation(self, instance: models.Model) -> str:
+        """Return the ticket's text with the title and the description that it was opened with.
+
+        The host keeps a title that was changed on the ticket's page, and in the follow-up with
+        which its forms open a ticket, the description.
+        """
+        if _FIRST_TITLE not in instance.__dict__:
+            rows = self._with_first_texts(self.queryset(instance._state.db))
+            instance = rows.filter(pk=instance.pk).first() or instance
+        former = {
+            name: instance.__dict__.get(annotation)
+            for name, annotation in (("title", _FIRST_TITLE), ("description", _FIRST_DESCRIPTION))
+        }
+        return join_fields(
+            getattr(instance, name, None) if former.get(name) is None else former[name]
+            for name in self.text_fields
+        )
 
     def connect(self, record: DecisionRecorder) -> None:
         """Follow a ticket to its first follow-up, and a change to the staff who made it."""
@@ -178,8 +203,9 @@ class DjangoHelpdeskSource(TicketSource):
         no default on a ticket that they opened and whose priority nobody changed since.
         """
         if self.labelled is not None:
-            return TicketSource.labelled_rows(self, using, decided_keys=decided_keys)
-        rows = self.queryset(using)
+            chosen = TicketSource.labelled_rows(self, using, decided_keys=decided_keys)
+            return self._with_first_texts(chosen)
+        rows = self._with_first_texts(self.queryset(using))
         staff = self._staff_keys(rows.db)
         changes = self._priority_changes(rows.db)
         later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
@@ -235,12 +261,32 @@ class DjangoHelpdeskSource(TicketSource):
     def _followups(self, using: str) -> models.QuerySet[Any]:
         return self._related("FollowUp")._base_manager.using(using)
 
-    def _priority_changes(self, using: str) -> models.QuerySet[Any]:
+    def _changes_of(self, column: models.Field[Any, Any], using: str) -> models.QuerySet[Any]:
         rows = self._related("TicketChange")._base_manager.using(using)
-        codes = (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
+        return rows.filter(field__in=_names_of(column, _languages()))
+
+    def _priority_changes(self, using: str) -> models.QuerySet[Any]:
         # A custom field may bear the same name.
         values = [str(value) for value in self._host_values()]
-        return rows.filter(field__in=_names_of(self.host_field, codes), new_value__in=values)
+        return self._changes_of(self.host_field, using).filter(new_value__in=values)
+
+    def _with_first_texts(self, rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        """Annotate tickets with the first title and description that the host's history holds."""
+        title: Any = self.model._meta.get_field("title")
+        changes = self._changes_of(title, rows.db).filter(followup__ticket=OuterRef("pk"))
+        opened = self._followups(rows.db).filter(
+            _is_opening(_languages()),
+            ticket=OuterRef("pk"),
+            date__gte=OuterRef("created") - _OPENED_WITHIN,
+            date__lte=OuterRef("created") + _OPENED_WITHIN,
+        )
+        annotated: models.QuerySet[Any] = rows.annotate(
+            **{
+                _FIRST_TITLE: Subquery(changes.order_by("pk").values("old_value")[:1]),
+                _FIRST_DESCRIPTION: Subquery(opened.order_by("pk").values("comment")[:1]),
+            }
+        )
+        return annotated
 
     def _has_change(self, using: str) -> Exists:
         return Exists(self._priority_changes(using).filter(followup__ticket=OuterRef("pk")))
@@ -386,3 +432,20 @@ def _names_of(column: models.Field[Any, Any], codes: tuple[str, ...]) -> tuple[s
         with translation.override(code):
             names.add(str(column.verbose_name))
     return tuple(sorted(names))
+
+
+def _languages() -> tuple[str, ...]:
+    return (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
+
+
+@lru_cache(maxsize=4)
+def _is_opening(codes: tuple[str, ...]) -> Q:
+    """Match the follow-ups with which the host's forms open a ticket, in each language."""
+    condition = Q()
+    for code in codes:
+        with translation.override(code):
+            for message in _OPENED:
+                head, name, _tail = translation.gettext(message).partition("%(name)s")
+                if head:
+                    condition |= Q(**{"title__startswith" if name else "title": head})
+    return condition

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _UID: Final = "ticket_priority.escalated"
 _OURS: Final = "from_ticket_priority"
 _AGENTS_VALUE: Final = "ticket_priority_agents_value"
+_FIRST_SUBJECT: Final = "ticket_priority_first_subject"
 _ATTACHED_WITHIN: Final = timedelta(minutes=1)
 """How long after a ticket's creation the host may have set the deadlines that it still has."""
 
@@ -93,9 +94,23 @@ class EscalatedSource(TicketSource):
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's text, without what the host writes where a sender wrote nothing."""
+        return self._joined(instance, {})
+
+    def text_at_creation(self, instance: models.Model) -> str:
+        """Return the ticket's text with the subject that it was created with.
+
+        The host's "created" entry holds that; of a former description it keeps nothing.
+        """
+        if _FIRST_SUBJECT not in instance.__dict__:
+            rows = _with_first_subject(self.queryset(instance._state.db))
+            instance = rows.filter(pk=instance.pk).first() or instance
+        first = instance.__dict__.get(_FIRST_SUBJECT)
+        return self._joined(instance, {} if first is None else {"subject": first})
+
+    def _joined(self, instance: models.Model, former: Mapping[str, str]) -> str:
         ticket: Any = instance
         placeholders = _PLACEHOLDERS | {f"Chat from {ticket.guest_name}"}
-        texts = (getattr(ticket, name, None) for name in self.text_fields)
+        texts = (former.get(name, getattr(ticket, name, None)) for name in self.text_fields)
         return join_fields(text for text in texts if text not in placeholders)
 
     def wants(self, instance: models.Model) -> bool:
@@ -138,8 +153,9 @@ class EscalatedSource(TicketSource):
         What `labelled` chooses takes the place of the former.
         """
         if self.labelled is not None:
-            return super().labelled_rows(using, decided_keys=decided_keys)
-        rows = _with_agents_value(self.queryset(using))
+            chosen = super().labelled_rows(using, decided_keys=decided_keys)
+            return _with_first_subject(chosen)
+        rows = _with_first_subject(_with_agents_value(self.queryset(using)))
         return rows.filter(self._agents_chose() | models.Q(pk__in=decided_keys))
 
     def label_of(self, instance: models.Model) -> Priority | None:
@@ -206,11 +222,11 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
         return False
 
 
-def _activities() -> Any:
+def _activities(kind: str = "PRIORITY_CHANGED") -> Any:
     from escalated.models import TicketActivity
 
     # The default manager shows the current request's user less than there is.
-    return TicketActivity._base_manager.filter(type=TicketActivity.ActivityType.PRIORITY_CHANGED)
+    return TicketActivity._base_manager.filter(type=TicketActivity.ActivityType[kind])
 
 
 def _log_activity(
@@ -354,4 +370,14 @@ def _with_agents_value(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
     changes = _activities().filter(ticket=models.OuterRef("pk")).order_by("-created_at", "-pk")
     latest = changes.annotate(**{_AGENTS_VALUE: value}).values(_AGENTS_VALUE)[:1]
     annotated: models.QuerySet[Any] = rows.annotate(**{_AGENTS_VALUE: models.Subquery(latest)})
+    return annotated
+
+
+def _with_first_subject(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
+    """Annotate tickets with the subject that the host's oldest "created" entry names."""
+    entries = _activities("CREATED").filter(ticket=models.OuterRef("pk")).order_by("pk")
+    first = entries.annotate(**{_FIRST_SUBJECT: KeyTextTransform("subject", "properties")})
+    annotated: models.QuerySet[Any] = rows.annotate(
+        **{_FIRST_SUBJECT: models.Subquery(first.values(_FIRST_SUBJECT)[:1])}
+    )
     return annotated

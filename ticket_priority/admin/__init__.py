@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from ticket_priority.admin.records import OverrideAdmin, PredictionAdmin
+from ticket_priority.admin.runs import TrainingRunAdmin
 from ticket_priority.admin.tickets import OverrideAdminMixin
 from ticket_priority.admin.versions import ModelVersionAdmin
 
-__all__ = ["ModelVersionAdmin", "OverrideAdmin", "OverrideAdminMixin", "PredictionAdmin"]
+__all__ = [
+    "ModelVersionAdmin",
+    "OverrideAdmin",
+    "OverrideAdminMixin",
+    "PredictionAdmin",
+    "TrainingRunAdmin",
+]

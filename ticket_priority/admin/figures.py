@@ -154,22 +154,7 @@ class Figures:
     @property
     def confusion(self) -> list[tuple[Priority, list[Cell], int]]:
         """Rows by true class, cells by predicted class, and the row's sum; [] if not square."""
-        matrix = self._of(self._own).get("confusion_matrix")
-        size = len(CLASS_NAMES)
-        if not isinstance(matrix, list) or len(matrix) != size:
-            return []
-        rows = []
-        for true, counts in zip(Priority, matrix, strict=True):
-            if not isinstance(counts, list) or len(counts) != size:
-                return []
-            numbers = [_count(count) or 0 for count in counts]
-            total = sum(numbers)
-            cells = [
-                Cell(number, number / total if total else 0.0, predicted == true)
-                for predicted, number in zip(Priority, numbers, strict=True)
-            ]
-            rows.append((true, cells, total))
-        return rows
+        return table_of(self._of(self._own).get("confusion_matrix"))
 
     @property
     def serving(self) -> Mapping[str, Any]:
@@ -265,6 +250,25 @@ def _estimate(figures: Mapping[str, Any], intervals: Mapping[str, Any], name: st
     ends = intervals.get(name)
     low, high = ends if isinstance(ends, list) and len(ends) == 2 else (None, None)
     return Estimate(_number(figures.get(name)), _number(low), _number(high))
+
+
+def table_of(matrix: Any) -> list[tuple[Priority, list[Cell], int]]:
+    """Arrange counts by class (rows) and class (columns); [] if that is not what they are."""
+    size = len(CLASS_NAMES)
+    if not isinstance(matrix, list) or len(matrix) != size:
+        return []
+    rows = []
+    for true, counts in zip(Priority, matrix, strict=True):
+        if not isinstance(counts, list) or len(counts) != size:
+            return []
+        numbers = [_count(count) or 0 for count in counts]
+        total = sum(numbers)
+        cells = [
+            Cell(number, number / total if total else 0.0, predicted == true)
+            for predicted, number in zip(Priority, numbers, strict=True)
+        ]
+        rows.append((true, cells, total))
+    return rows
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -22,16 +22,8 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 
 
-class TicketRowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows about tickets, which nobody edits."""
-
-    list_select_related: ClassVar[Any] = ("content_type",)
-    search_fields: ClassVar[Any] = ("object_id",)
-    search_help_text = _("The ticket's primary key")
-    show_full_result_count = False
-
-    class Media:
-        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows that nobody adds, edits or deletes here."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -41,6 +33,18 @@ class TicketRowAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class TicketRowAdmin(ReadOnlyAdmin):
+    """Rows about tickets, which nobody edits."""
+
+    list_select_related: ClassVar[Any] = ("content_type",)
+    search_fields: ClassVar[Any] = ("object_id",)
+    search_help_text = _("The ticket's primary key")
+    show_full_result_count = False
+
+    class Media:
+        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
 
     @admin.display(description=_("ticket"), ordering="object_id")
     def ticket(self, row: Prediction | Override) -> SafeString | str:

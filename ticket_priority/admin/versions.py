@@ -18,15 +18,16 @@ from django.utils.translation import ngettext
 
 from ticket_priority import classifiers
 from ticket_priority.admin.figures import MEASURED, Figures
+from ticket_priority.admin.shadow import ShadowMixin, figures_of
 from ticket_priority.conf import get_settings
-from ticket_priority.models import ModelVersion
+from ticket_priority.models import ModelVersion, ShadowPrediction
 from ticket_priority.priorities import Priority
 
 logger = logging.getLogger(__name__)
 
 
 @admin.register(ModelVersion)
-class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ModelVersionAdmin(ShadowMixin):
     """Versions come from training; here they are compared, activated, and cleared away."""
 
     list_display = (
@@ -72,6 +73,17 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         actions.pop("delete_selected", None)
         return actions
 
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Count the shadow's answers, which may be very many, where Django would list each."""
+        answers = ShadowPrediction.objects.filter(model_version__in=objs).count()
+        counts = {
+            str(ModelVersion._meta.verbose_name_plural): len(objs),
+            str(ShadowPrediction._meta.verbose_name_plural): answers,
+        }
+        return [str(version) for version in objs], counts, set(), []
+
     def delete_model(self, request: HttpRequest, obj: ModelVersion) -> None:
         super().delete_model(request, obj)
         folder = get_settings().artifact_root / obj.directory
@@ -95,6 +107,7 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             context |= {
                 "figures": Figures(version),
                 "measured": [label for _name, label in MEASURED],
+                "shadow": figures_of(version),
                 "priorities": list(Priority),
                 "may_activate": self.has_activate_permission(request) and not version.is_active,
                 "why_kept": _why_kept(version),
@@ -143,7 +156,8 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             request, "admin/ticket_priority/modelversion/activate.html", context
         )
 
-    def _activate(self, request: HttpRequest, version: ModelVersion) -> None:
+    def loads(self, request: HttpRequest, version: ModelVersion, refusal: Any) -> bool:
+        """Say whether a version can be loaded; where it cannot, store why, and show the refusal."""
         try:
             # A version that cannot be loaded must not be made to serve.
             classifiers.load(version)
@@ -154,9 +168,14 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             ModelVersion.objects.filter(pk=version.pk).update(load_error=text[:2000])
             self.message_user(
                 request,
-                _("%(name)s was not activated: %(error)s") % {"name": version.name, "error": text},
+                refusal % {"name": version.name, "error": text},
                 messages.ERROR,
             )
+            return False
+        return True
+
+    def _activate(self, request: HttpRequest, version: ModelVersion) -> None:
+        if not self.loads(request, version, _("%(name)s was not activated: %(error)s")):
             return
         version.activate()
         self.log_change(request, version, str(_("Activated.")))
@@ -176,6 +195,8 @@ class ModelVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             marks.append(_mark("active", _("active")))
         elif version.load_error:
             marks.append(_mark("error", _("cannot be loaded")))
+        if version.is_shadow:
+            marks.append(_mark("shadow", _("shadow")))
         if version.is_starter:
             marks.append(_mark("starter", _("starter")))
         return format_html_join(" ", "{}", ((mark,) for mark in marks)) or "–"
@@ -211,6 +232,8 @@ def _why_kept(version: ModelVersion) -> str:
     """Say why a version cannot be deleted; empty when it can."""
     if version.is_active:
         return str(_("It is active; activate another version first."))
+    if version.is_shadow:
+        return str(_("It is the shadow; end that first."))
     number = version.predictions.count()
     if number:
         text = ngettext(

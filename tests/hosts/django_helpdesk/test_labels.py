@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -251,3 +253,73 @@ def test_labels_are_read_in_as_many_queries_however_many_tickets(desk: Desk) -> 
             assert len(labels()) == tickets
         counts.append(len(captured))
     assert counts[0] == counts[1]
+
+
+def texts() -> list[str]:
+    return [row.text for row in datasets.labelled_texts(get_source(Ticket))]
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_text_that_was_edited_is_learnt_as_the_ticket_was_opened(
+    desk: Desk, settings: Any, language: str
+) -> None:
+    """A title changed twice on the ticket's page, a description by the edit form."""
+    settings.LANGUAGE_CODE = language
+    ticket = open_by_staff_form(desk, TEXT)
+    before = texts_of(ticket)
+    ticket_priority.override(ticket, HIGH, user=desk.agent)
+    for title in ("Another title", "A third one"):
+        post_update(ticket, desk.agent, title=title)
+        ticket.refresh_from_db()
+    post_edit(ticket, desk.agent, description="All is well again.")
+    settings.LANGUAGE_CODE = "en"
+    counted: Counter[str] = Counter()
+    (row,) = datasets.labelled_texts(get_source(Ticket), edited=counted)
+    assert row.text == before
+    assert counted == {"known": 1, "since": 1, "restored": 1}
+    ticket = Ticket.objects.get()
+    assert (ticket.title, ticket.description) == ("A third one", "All is well again.")
+    assert get_source(Ticket).text_at_creation(ticket) == before
+
+
+def texts_of(ticket: Ticket) -> str:
+    return get_source(Ticket).text_of(ticket)
+
+
+@pytest.mark.parametrize("opened_by", [open_by_public_form, opened_by_api], ids=["form", "api"])
+def test_the_follow_up_that_opened_a_ticket_holds_its_description(
+    desk: Desk, opened_by: Callable[..., Ticket]
+) -> None:
+    with ticket_priority.muted():
+        ticket = opened_by(desk) if opened_by is opened_by_api else opened_by(desk, TEXT)
+        before = texts_of(ticket)
+        post_update(ticket, desk.agent, priority=1, comment="Looking at it.")
+        ticket.refresh_from_db()
+        Ticket.objects.filter(pk=ticket.pk).update(description="edited by hand")
+    assert texts() == [before]
+
+
+def test_of_a_mail_the_host_keeps_the_former_title_alone(desk: Desk) -> None:
+    ticket = open_by_mail(desk, TEXT)
+    title = ticket.title
+    ticket_priority.override(ticket, HIGH, user=desk.agent)
+    post_update(ticket, desk.agent, title="Another title")
+    ticket.refresh_from_db()
+    post_edit(ticket, desk.agent, description="All is well again.")
+    assert texts() == [f"{title}\nAll is well again."]
+
+
+def test_what_staff_write_later_is_no_description(desk: Desk) -> None:
+    ticket = open_by_admin(desk, TEXT)
+    ticket_priority.override(ticket, HIGH, user=desk.agent)
+    post_update(ticket, desk.agent, comment="Looking at it.")
+    assert texts() == [texts_of(ticket)]
+
+
+def test_without_one_of_its_fields_the_text_is_made_of_the_other(
+    desk: Desk, configure: Callable[..., None]
+) -> None:
+    ticket = changed(desk, 1)
+    post_edit(ticket, desk.agent, description="All is well again.")
+    source = replace(get_source(Ticket), text_fields=("description",))
+    assert [row.text for row in datasets.labelled_texts(source)] == [TEXT]

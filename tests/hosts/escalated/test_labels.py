@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -123,3 +124,29 @@ def test_the_backlog_leaves_out_what_an_agent_set_to_the_default(db: None, agent
     for value in ("high", "medium"):
         TicketService().change_priority(decided, agent, value)
     assert list(get_source(Ticket).unset_rows()) == [undecided]
+
+
+def test_a_subject_that_was_edited_is_learnt_as_the_ticket_was_created(
+    model: ModelVersion, agent: User
+) -> None:
+    ticket = by_service(TYPO)
+    source = get_source(Ticket)
+    before = source.text_of(ticket)
+    TicketService().change_priority(ticket, agent, "high")
+    TicketService().update(ticket, agent, {"subject": "Another subject"})
+    counted: Counter[str] = Counter()
+    (row,) = datasets.labelled_texts(source, edited=counted)
+    assert row.text == before != source.text_of(ticket)
+    assert counted == {"known": 1, "since": 1, "restored": 1}
+    ticket = Ticket.unrestricted.get(pk=ticket.pk)
+    assert source.text_at_creation(ticket) == before
+
+
+def test_a_former_description_is_kept_nowhere(model: ModelVersion, agent: User) -> None:
+    ticket = by_service(TYPO)
+    TicketService().change_priority(ticket, agent, "high")
+    TicketService().update(ticket, agent, {"description": "All is well again."})
+    counted: Counter[str] = Counter()
+    (row,) = datasets.labelled_texts(get_source(Ticket), edited=counted)
+    assert row.text == get_source(Ticket).text_of(ticket)
+    assert counted == {"known": 1, "since": 1}

@@ -37,6 +37,14 @@ class Command(BaseCommand):
             help="activate the starter model that came with this release, for the time before "
             "there are labels to train on",
         )
+        parser.add_argument(
+            "--shadow",
+            action="store_true",
+            help="let the version answer beside the active one, to no effect, to compare them",
+        )
+        parser.add_argument(
+            "--no-shadow", action="store_true", help="let no version be the shadow any more"
+        )
         parser.add_argument("--list", action="store_true", help="list the versions and stop")
         parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -44,13 +52,20 @@ class Command(BaseCommand):
         if options["list"]:
             self._list(as_json=options["json"])
             return
+        if options["no_shadow"]:
+            self._stop_shadow(options)
+            return
         version = self._choose(options)
         try:
             # A version that cannot be loaded must not be made to serve.
             classifiers.load(version)
             rule = classifiers.rule_of(version)
         except TicketPriorityError as error:
-            raise CommandError(f"{version.name} was not activated: {error}") from error
+            what = "made the shadow" if options["shadow"] else "activated"
+            raise CommandError(f"{version.name} was not {what}: {error}") from error
+        if options["shadow"]:
+            self._start_shadow(version, options)
+            return
         version.activate()
         if options["json"]:
             self.stdout.write(json.dumps({"active": version.name, "starter": version.is_starter}))
@@ -60,6 +75,28 @@ class Command(BaseCommand):
                 self.stdout.write(_STARTER_REMARK)
             if rule.lacks_certificates:
                 self.stdout.write(_UNCERTIFIED_REMARK)
+
+    def _start_shadow(self, version: ModelVersion, options: dict[str, Any]) -> None:
+        try:
+            version.start_shadow()
+        except ValueError as error:
+            raise CommandError(f"It cannot be its own shadow: {error}") from error
+        self._tell_shadow(f"{version.name} is the shadow.", version.name, options)
+
+    def _stop_shadow(self, options: dict[str, Any]) -> None:
+        if options["shadow"] or options["previous"] or options["starter"]:
+            raise CommandError("Pass --no-shadow alone.")
+        version = ModelVersion.objects.shadow()
+        if version is None or options["name"] not in (None, version.name):
+            raise CommandError(f"{options['name'] or 'No version'} is not the shadow.")
+        version.stop_shadow()
+        self._tell_shadow(f"{version.name} is no longer the shadow.", None, options)
+
+    def _tell_shadow(self, text: str, name: str | None, options: dict[str, Any]) -> None:
+        if options["json"]:
+            self.stdout.write(json.dumps({"shadow": name}))
+        elif options["verbosity"] >= 1:
+            self.stdout.write(text)
 
     def _choose(self, options: dict[str, Any]) -> ModelVersion:
         given = [options["name"], options["previous"], options["starter"]]
@@ -97,6 +134,7 @@ class Command(BaseCommand):
             {
                 "name": version.name,
                 "active": bool(version.is_active),
+                "shadow": bool(version.is_shadow),
                 "starter": version.is_starter,
                 "base_model": version.base_model,
                 "macro_f1": version.metrics.get("model", {}).get("macro_f1"),
@@ -111,6 +149,7 @@ class Command(BaseCommand):
             mark = "*" if row["active"] else " "
             score = "-" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
             remark = "  (a starter)" if row["starter"] else ""
+            remark += "  (the shadow)" if row["shadow"] else ""
             self.stdout.write(
                 f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}{remark}"
             )

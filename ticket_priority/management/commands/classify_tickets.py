@@ -10,8 +10,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
+from ticket_priority import shadow
 from ticket_priority.classification import backfill
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.models import ModelVersion
 from ticket_priority.registry import find_sources
 
 
@@ -28,9 +30,18 @@ class Command(BaseCommand):
             "--database", choices=tuple(connections), help="database alias of the tickets"
         )
         parser.add_argument("--dry-run", action="store_true", help="classify, but write nothing")
+        parser.add_argument(
+            "--shadow",
+            action="store_true",
+            help="instead, let the shadow answer the tickets that the active version has answered "
+            "since it became the shadow; no ticket is changed",
+        )
         parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["shadow"]:
+            self._ask_shadow(options)
+            return
         totals: dict[str, Counter[str]] = {}
         try:
             for source in find_sources(options["source"] or ()):
@@ -68,3 +79,31 @@ class Command(BaseCommand):
             prefix = "would be: " if options["dry_run"] else ""
             self.stdout.write(f"  {prefix}{done}")
         return total
+
+    def _ask_shadow(self, options: dict[str, Any]) -> None:
+        version = ModelVersion.objects.shadow()
+        if version is None:
+            raise CommandError(
+                "No version is the shadow: manage.py activate_priority_model NAME --shadow"
+            )
+        speaks = options["verbosity"] >= 1 and not options["json"]
+        answered, left = 0, shadow.waiting(version)
+        if speaks:
+            self.stdout.write(f"{version.name}: {left} tickets to answer")
+        try:
+            for size in shadow.batches():
+                answered += size
+                if speaks:
+                    self.stdout.write(f"  {answered} of {left}")
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. Run it again to resume.", returncode=130) from None
+        except Exception as error:
+            # Whatever a broken artefact raises, here is who should know.
+            raise CommandError(f"The shadow {version.name} fails: {error}") from error
+        if options["json"]:
+            self.stdout.write(json.dumps({"shadow": version.name, "answered": answered}))
+        if answered == 0 < left:
+            raise CommandError(
+                f"{version.name} was not asked: another process is at it, or workers have died of "
+                "it; the model version's admin page says so then."
+            )

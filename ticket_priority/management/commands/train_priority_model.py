@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,13 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import training_arguments, training_report
 from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
+from ticket_priority.deadline import deadline, interruptible
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import find_sources
 from ticket_priority.training import TrainingOutcome, configure, train_model
+from ticket_priority.training_runs import recorded
 
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 
@@ -31,20 +34,22 @@ class Command(BaseCommand):
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+        parser.add_argument(
+            "--timeout-minutes",
+            type=_minutes,
+            help="end the run, and what it has started, after so many minutes",
+        )
+        # The row that the schedule wrote for this run.
+        parser.add_argument("--run", type=int, help=SUPPRESS)
         run = parser.add_argument_group("training (defaults from TICKET_PRIORITY)")
         training_arguments.add_to(run)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        names = TrainingConfig.__dataclass_fields__
-        speaks = options["verbosity"] >= 1 and not options["json"]
         try:
-            outcome = train_model(
-                configure(options["preset"], **{name: options.get(name) for name in names}),
-                sources=find_sources(options["source"] or ()),
-                activate=options["activate"],
-                progress=self.stdout.write if speaks else silent,
-                show_progress_bar=speaks and sys.stdout.isatty(),
-            )
+            with recorded(options["run"]) as succeed:
+                outcome = self._train(options)
+                what = "activated" if outcome.activated else "not activated"
+                succeed(outcome.version, f"{outcome.version.name} was {what}: {outcome.reason}")
         except DatasetError as error:
             hint = "" if ModelVersion.objects.active() else _STARTER_HINT
             raise CommandError(f"{error}{hint}") from error
@@ -57,6 +62,25 @@ class Command(BaseCommand):
         elif options["verbosity"] >= 1:
             for line in _report(outcome):
                 self.stdout.write(line)
+
+    def _train(self, options: dict[str, Any]) -> TrainingOutcome:
+        names = TrainingConfig.__dataclass_fields__
+        speaks = options["verbosity"] >= 1 and not options["json"]
+        with interruptible(), deadline(options["timeout_minutes"]):
+            return train_model(
+                configure(options["preset"], **{name: options.get(name) for name in names}),
+                sources=find_sources(options["source"] or ()),
+                activate=options["activate"],
+                progress=self.stdout.write if speaks else silent,
+                show_progress_bar=speaks and sys.stdout.isatty(),
+            )
+
+
+def _minutes(value: str) -> float:
+    minutes = float(value)
+    if not 0 < minutes < math.inf:
+        raise ArgumentTypeError(f"{value} is no number of minutes above 0")
+    return minutes
 
 
 def _as_json(outcome: TrainingOutcome) -> dict[str, Any]:
