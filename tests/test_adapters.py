@@ -13,8 +13,9 @@ from django.db import transaction
 import ticket_priority
 from tests.uuid_host.adapters import CaseSource, case_reassessed
 from tests.uuid_host.models import Case, Event
-from ticket_priority import datasets, outbox
+from ticket_priority import outbox
 from ticket_priority.classification import classify_instances
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source, register
@@ -239,7 +240,7 @@ class TestATicketThatCannotBeRead:
 
 class TestLabelOf:
     def labels(self) -> dict[str, int]:
-        return {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
+        return {row.text: row.label for row in labelled_texts(get_source(Case))}
 
     def test_the_adapter_says_which_rows_and_which_label(
         self, attach: Attach, admin_user: User

@@ -12,7 +12,8 @@ from django.db import transaction
 import ticket_priority
 from tests.classifiers import InterruptedClassifier
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority import classification, datasets, outbox
+from ticket_priority import classification, outbox
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
@@ -75,7 +76,7 @@ def test_a_value_that_means_unset_is_written_over_and_is_no_label(
     with ticket_priority.muted():
         Case.objects.create(body="typo font", urgency=3)
         Case.objects.create(body="typo wish", urgency=5)
-    rows = list(datasets.labelled_texts(get_source(Case)))
+    rows = list(labelled_texts(get_source(Case)))
     assert [(row.text, row.label) for row in rows] == [("typo wish", Priority.LOW)]
 
 
@@ -105,7 +106,7 @@ def test_labels_are_what_the_hosts_people_set(
 ) -> None:
     Case.objects.bulk_create([Case(body=f"old {value}", urgency=value) for value in range(7)])
     attach(labelled=lambda cases: cases.exclude(urgency=5))
-    found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
+    found = {row.text: row.label for row in labelled_texts(get_source(Case))}
     assert found == {"old 1": 2, "old 2": 2, "old 3": 1, "old 4": 0}
 
 
@@ -115,7 +116,7 @@ def test_a_default_is_a_label_where_a_person_is_said_to_have_set_it(
     Case.objects.create(body="left as it was", urgency=3)
     Case.objects.create(body="triaged", urgency=3, owner=admin_user)
     attach(unset=(None, 3), labelled=lambda cases: cases.filter(owner__isnull=False))
-    found = {row.text: row.label for row in datasets.labelled_texts(get_source(Case))}
+    found = {row.text: row.label for row in labelled_texts(get_source(Case))}
     assert found == {"triaged": 1}
 
 
@@ -147,7 +148,7 @@ def test_an_override_to_the_hosts_default_stands_and_is_learnt(
     )
     classification.classify_instances([case])
     assert Case.objects.get().urgency == 3
-    rows = datasets.labelled_texts(get_source(Case))
+    rows = labelled_texts(get_source(Case))
     assert [row.label for row in rows] == [Priority.MEDIUM]
 
 

@@ -10,8 +10,9 @@ from django.test import Client
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.test_classification import OUTAGE, only_prediction
-from ticket_priority import audit, datasets, outbox
+from ticket_priority import audit, outbox
 from ticket_priority.classification import backfill, classify_instances
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.overrides import open_suggestions, standings
 from ticket_priority.priorities import Priority
@@ -50,7 +51,7 @@ def mode(request: pytest.FixtureRequest, configure: Configure) -> str:
 
 
 def labels() -> dict[str, tuple[int, str]]:
-    rows = datasets.labelled_texts(get_source(Ticket))
+    rows = labelled_texts(get_source(Ticket))
     return {row.text: (row.label, row.provenance) for row in rows}
 
 
@@ -249,7 +250,7 @@ class TestLabels:
         try:
             ticket = Ticket.objects.create(**OUTAGE, priority=1)
             dropped: Counter[str] = Counter()
-            assert list(datasets.labelled_texts(get_source(Ticket), dropped=dropped)) == []
+            assert list(labelled_texts(get_source(Ticket), dropped=dropped)) == []
             assert dropped == {"unset in the audit slice": 1}
             ticket_priority.override(ticket, Priority.MEDIUM)
             assert set(labels().values()) == {(1, "audit")}
@@ -261,7 +262,7 @@ class TestLabels:
     ) -> None:
         configure(LABEL_WEIGHTS={"audit": 2})
         ticket_priority.override(ticket_in_slice(), Priority.LOW)
-        (row,) = datasets.labelled_texts(get_source(Ticket))
+        (row,) = labelled_texts(get_source(Ticket))
         assert row.weight == 2
 
 

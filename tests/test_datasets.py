@@ -21,6 +21,7 @@ from ticket_priority import datasets, training_report
 from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import LabelledText
+from ticket_priority.labels import _created_at, labelled_texts, labels_of, labels_since
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
@@ -29,7 +30,7 @@ from ticket_priority.sources import TicketSource
 
 
 def labels() -> dict[str, int]:
-    rows = datasets.labelled_texts(get_source(Ticket))
+    rows = labelled_texts(get_source(Ticket))
     return {row.text: row.label for row in rows}
 
 
@@ -80,7 +81,7 @@ def test_what_a_stale_form_put_back_is_no_label_until_somebody_decides(
     Prediction.objects.update(reason=Prediction.Reason.STALE_FORM)
     Ticket.objects.filter(pk=ticket.pk).update(priority=1)
     dropped: Counter[str] = Counter()
-    assert list(datasets.labelled_texts(get_source(Ticket), dropped=dropped)) == []
+    assert list(labelled_texts(get_source(Ticket), dropped=dropped)) == []
     assert dropped == {"put back by a stale form": 1}
     ticket_priority.override(ticket, Priority.MEDIUM)
     assert labels() == {"outage": 1}
@@ -99,7 +100,7 @@ def test_the_last_override_counts() -> None:
 def test_empty_texts_are_left_out_and_counted() -> None:
     bulk((" \u200b", 0), ("text", 1))
     dropped: Counter[str] = Counter()
-    rows = list(datasets.labelled_texts(get_source(Ticket), dropped=dropped))
+    rows = list(labelled_texts(get_source(Ticket), dropped=dropped))
     assert [row.text for row in rows] == ["text"]
     assert dropped == {"empty text": 1}
 
@@ -134,7 +135,7 @@ def test_too_little_to_learn_from_is_said(rows: list[tuple[str, int]], message: 
 
 
 def provenances() -> dict[str, str]:
-    rows = datasets.labelled_texts(get_source(Ticket))
+    rows = labelled_texts(get_source(Ticket))
     return {row.text: row.provenance for row in rows}
 
 
@@ -166,11 +167,11 @@ def test_a_prediction_left_on_a_ticket_that_a_person_worked_on_is_a_label(
         Ticket.objects.create(subject=subject, status="solved" if "worked" in subject else "open")
     source = replace(get_source(Ticket), reviewed=lambda rows: rows.filter(status="solved"))
     dropped: Counter[str] = Counter()
-    (row,) = datasets.labelled_texts(source, dropped=dropped)
+    (row,) = labelled_texts(source, dropped=dropped)
     assert (row.text, row.label, row.provenance) == ("outage worked on", 2, "reviewed")
     assert dropped == {"unreviewed prediction": 1}
     strict = replace(source, labelled=lambda rows: rows.none())
-    assert [row.text for row in datasets.labelled_texts(strict)] == ["outage worked on"]
+    assert [row.text for row in labelled_texts(strict)] == ["outage worked on"]
 
 
 @pytest.mark.django_db
@@ -181,9 +182,9 @@ def test_a_predicted_default_is_a_label_only_once_it_was_reviewed(
     source = replace(get_source(Ticket), unset=(None, 2))
     Ticket.objects.create(subject="outage", status="solved")
     bulk(("default and never predicted", 2))
-    assert list(datasets.labelled_texts(source)) == []
+    assert list(labelled_texts(source)) == []
     reviewed = replace(source, reviewed=lambda rows: rows)
-    assert [row.text for row in datasets.labelled_texts(reviewed)] == ["outage"]
+    assert [row.text for row in labelled_texts(reviewed)] == ["outage"]
 
 
 @pytest.mark.django_db
@@ -191,7 +192,7 @@ def test_a_label_weighs_what_the_settings_say_of_its_provenance(settings: Any) -
     settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "LABEL_WEIGHTS": {"override": 3}}
     bulk(("imported", 0), ("overruled", 0))
     ticket_priority.override(Ticket.objects.get(description="overruled"), Priority.HIGH)
-    rows = datasets.labelled_texts(get_source(Ticket))
+    rows = labelled_texts(get_source(Ticket))
     assert {row.text: row.weight for row in rows} == {"imported": 1.0, "overruled": 3.0}
 
 
@@ -228,7 +229,7 @@ def test_texts_that_were_edited_since_are_counted_and_learnt_as_they_were(
 
     def learnt(source: TicketSource) -> tuple[set[str], Counter[str]]:
         counted: Counter[str] = Counter()
-        rows = datasets.labelled_texts(source, edited=counted)
+        rows = labelled_texts(source, edited=counted)
         return {row.text for row in rows}, counted
 
     today = {"outage one", "outage two\nand a remark that somebody added", "outage 3\nall new"}
@@ -264,7 +265,7 @@ def test_the_first_prediction_holds_the_first_text(active_model: ModelVersion) -
     classify_instances([ticket])
     ticket_priority.override(ticket, Priority.LOW)
     counted: Counter[str] = Counter()
-    list(datasets.labelled_texts(get_source(Ticket), edited=counted))
+    list(labelled_texts(get_source(Ticket), edited=counted))
     assert counted == {"known": 1, "since": 1}
 
 
@@ -272,10 +273,10 @@ def test_the_first_prediction_holds_the_first_text(active_model: ModelVersion) -
 def test_labels_of_named_tickets(active_model: ModelVersion) -> None:
     bulk(("a", 0), ("b", 2), ("c", None))
     tickets = {ticket.description: str(ticket.pk) for ticket in Ticket.objects.all()}
-    found = datasets.labels_of(get_source(Ticket), tickets.values())
+    found = labels_of(get_source(Ticket), tickets.values())
     assert found == {tickets["a"]: 0, tickets["b"]: 2}
-    assert datasets.labels_of(get_source(Ticket), [tickets["b"]]) == {tickets["b"]: 2}
-    assert datasets.labels_of(get_source(Ticket), []) == {}
+    assert labels_of(get_source(Ticket), [tickets["b"]]) == {tickets["b"]: 2}
+    assert labels_of(get_source(Ticket), []) == {}
 
 
 @pytest.mark.django_db
@@ -291,11 +292,11 @@ def test_labels_that_came_in_since(active_model: ModelVersion) -> None:
     ticket_priority.override(both, Priority.LOW)
     since = timezone.now() - timedelta(days=1)
     source = replace(get_source(Ticket), created_field="created_at")
-    assert datasets.labels_since(source, since) == 3
-    assert datasets.labels_since(source, None) == 4
-    assert datasets.labels_since(source, timezone.now()) == 0
+    assert labels_since(source, since) == 3
+    assert labels_since(source, None) == 4
+    assert labels_since(source, timezone.now()) == 0
     undated = replace(source, created_field=None)
-    assert datasets.labels_since(undated, since) == 2, "decisions alone have a date"
+    assert labels_since(undated, since) == 2, "decisions alone have a date"
 
 
 def words_of(name: str, count: int) -> str:
@@ -341,8 +342,8 @@ def test_a_time_of_creation_is_kept_in_one_form(settings: Any, value: Any, expec
     settings.TIME_ZONE = "Europe/Berlin"
     ticket = Ticket()
     ticket.created_at = value
-    assert datasets._created_at(ticket, "created_at") == expected
-    assert datasets._created_at(ticket, None) == ""
+    assert _created_at(ticket, "created_at") == expected
+    assert _created_at(ticket, None) == ""
 
 
 @pytest.mark.django_db

@@ -19,8 +19,9 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.test_classification import INVOICE, OUTAGE, TYPO
-from ticket_priority import classifiers, datasets, outbox, shadow, shadow_report, starter, tasks
+from ticket_priority import classifiers, outbox, shadow, shadow_report, starter, tasks
 from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction, ShadowPrediction
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
@@ -71,7 +72,7 @@ class TestAnswering:
         assert {row.model_version for row in Prediction.objects.all()} == {active_model}
         listed = admin_client.get("/api/predictions/").json()["results"]
         assert {row["model_version"] for row in listed} == {active_model.name}
-        assert list(datasets.labelled_texts(get_source(Ticket))) == []
+        assert list(labelled_texts(get_source(Ticket))) == []
 
     def test_a_save_costs_the_same_queries(self, active_model: ModelVersion) -> None:
         Ticket.objects.create(**OUTAGE)

@@ -13,6 +13,7 @@ from ticket_priority import artifacts, classifiers, datasets
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.interfaces import Classifier, ProgressCallback, silent
+from ticket_priority.labels import audited_labels
 from ticket_priority.models import ModelVersion, Prediction, content_type_of, plugin_database
 from ticket_priority.policy import METRICS_KEY, Certification, DecisionRule
 from ticket_priority.sources import TicketSource
@@ -152,7 +153,7 @@ def audit_agreement(
         said = _held_back_answers(version, source)
         keys = list(said)
         for start in range(0, len(keys), _AT_ONCE):
-            labels = datasets.audited_labels(source, keys[start : start + _AT_ONCE], using)
+            labels = audited_labels(source, keys[start : start + _AT_ONCE], using)
             rows += len(labels)
             agreeing += sum(said[key] == label for key, label in labels.items())
     return Agreement(rows, agreeing, *certification.interval(agreeing, rows)) if rows else None

@@ -13,11 +13,12 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.utils import timezone
 
-from ticket_priority import classifiers, datasets
+from ticket_priority import classifiers
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.decisions import Answer, answers_about, answers_of
 from ticket_priority.exceptions import SourceError
 from ticket_priority.interfaces import CLASS_NAMES, ProgressCallback, silent
+from ticket_priority.labels import labels_of
 from ticket_priority.metrics import Counts, report_counts
 from ticket_priority.models import ModelVersion, Prediction, plugin_database
 from ticket_priority.sources import TicketSource
@@ -159,7 +160,7 @@ def _replay_batch(
     using: str | None,
 ) -> None:
     applied = _first_applied(source, batch)
-    labels = datasets.labels_among(source, batch, using)
+    labels = labels_of(source, [str(ticket.pk) for ticket in batch], using)
     first, *others = loaded
     found = answers_about(source, first, batch)
     texts = [asked.text for asked in found]

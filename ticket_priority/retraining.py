@@ -19,9 +19,10 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ticket_priority import datasets, training_lock, training_runs
+from ticket_priority import training_lock, training_runs
 from ticket_priority.conf import Retraining, base_dir, get_settings
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.labels import labels_since
 from ticket_priority.models import ModelVersion, TrainingRun, plugin_database
 from ticket_priority.registry import find_sources
 
@@ -63,12 +64,12 @@ def retrain() -> str:
 def count_new_labels() -> tuple[int, ModelVersion | None]:
     """Count the labels that came in since the newest version was trained, and name the version.
 
-    Of each source, the tickets that `datasets.labels_since` counts. A starter is no such version;
+    Of each source, the tickets that `labels_since` counts. A starter is no such version;
     where there is none, all labels count. Raises SourceError where there is no source.
     """
     version = ModelVersion.objects.using(plugin_database()).newest_trained()
     since = None if version is None else version.created_at
-    return sum(datasets.labels_since(source, since) for source in find_sources()), version
+    return sum(labels_since(source, since) for source in find_sources()), version
 
 
 def _why_not_yet(plan: Retraining) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from django.db.models import QuerySet
 
-from ticket_priority.datasets import labels_of
 from ticket_priority.interfaces import CLASS_NAMES
+from ticket_priority.labels import labels_of
 from ticket_priority.models import ModelVersion, ShadowPrediction
 from ticket_priority.registry import all_sources
 from ticket_priority.shadow import agreement, waiting

@@ -27,7 +27,8 @@ from routes import (
 
 import ticket_priority
 from helpdesk.models import Queue, Ticket
-from ticket_priority import classification, datasets, outbox
+from ticket_priority import classification, outbox
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
@@ -41,7 +42,7 @@ Past = Callable[[Desk], Ticket]
 
 
 def labels() -> dict[int, int]:
-    return {int(row.pk): row.label for row in datasets.labelled_texts(get_source(Ticket))}
+    return {int(row.pk): row.label for row in labelled_texts(get_source(Ticket))}
 
 
 def escalate() -> None:
@@ -256,7 +257,7 @@ def test_labels_are_read_in_as_many_queries_however_many_tickets(desk: Desk) -> 
 
 
 def texts() -> list[str]:
-    return [row.text for row in datasets.labelled_texts(get_source(Ticket))]
+    return [row.text for row in labelled_texts(get_source(Ticket))]
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
@@ -274,7 +275,7 @@ def test_a_text_that_was_edited_is_learnt_as_the_ticket_was_opened(
     post_edit(ticket, desk.agent, description="All is well again.")
     settings.LANGUAGE_CODE = "en"
     counted: Counter[str] = Counter()
-    (row,) = datasets.labelled_texts(get_source(Ticket), edited=counted)
+    (row,) = labelled_texts(get_source(Ticket), edited=counted)
     assert row.text == before
     assert counted == {"known": 1, "since": 1, "restored": 1}
     ticket = Ticket.objects.get()
@@ -322,4 +323,4 @@ def test_without_one_of_its_fields_the_text_is_made_of_the_other(
     ticket = changed(desk, 1)
     post_edit(ticket, desk.agent, description="All is well again.")
     source = replace(get_source(Ticket), text_fields=("description",))
-    assert [row.text for row in datasets.labelled_texts(source)] == [TEXT]
+    assert [row.text for row in labelled_texts(source)] == [TEXT]

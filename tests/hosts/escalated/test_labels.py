@@ -15,7 +15,8 @@ from escalated.services.ticket_service import TicketService
 from journeys import OUTAGE, TYPO, by_service
 
 import ticket_priority
-from ticket_priority import Priority, datasets, muted, outbox
+from ticket_priority import Priority, muted, outbox
+from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.registry import get_source
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 def labels() -> dict[int, int]:
     """The class of each ticket that training would learn from."""
-    return {int(row.pk): row.label for row in datasets.labelled_texts(get_source(Ticket))}
+    return {int(row.pk): row.label for row in labelled_texts(get_source(Ticket))}
 
 
 def before_the_plugin(text: str = TYPO, **data: str) -> Ticket:
@@ -135,7 +136,7 @@ def test_a_subject_that_was_edited_is_learnt_as_the_ticket_was_created(
     TicketService().change_priority(ticket, agent, "high")
     TicketService().update(ticket, agent, {"subject": "Another subject"})
     counted: Counter[str] = Counter()
-    (row,) = datasets.labelled_texts(source, edited=counted)
+    (row,) = labelled_texts(source, edited=counted)
     assert row.text == before != source.text_of(ticket)
     assert counted == {"known": 1, "since": 1, "restored": 1}
     ticket = Ticket.unrestricted.get(pk=ticket.pk)
@@ -147,6 +148,6 @@ def test_a_former_description_is_kept_nowhere(model: ModelVersion, agent: User) 
     TicketService().change_priority(ticket, agent, "high")
     TicketService().update(ticket, agent, {"description": "All is well again."})
     counted: Counter[str] = Counter()
-    (row,) = datasets.labelled_texts(get_source(Ticket), edited=counted)
+    (row,) = labelled_texts(get_source(Ticket), edited=counted)
     assert row.text == get_source(Ticket).text_of(ticket)
     assert counted == {"known": 1, "since": 1}

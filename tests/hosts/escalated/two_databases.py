@@ -40,7 +40,8 @@ def tell_the_journeys() -> None:
     from journeys import OUTAGE, by_service, deadlines, log
     from toy_model import activate_toy
 
-    from ticket_priority import datasets, outbox
+    from ticket_priority import outbox
+    from ticket_priority.labels import labelled_texts
     from ticket_priority.models import Override, Prediction
     from ticket_priority.registry import get_source
 
@@ -67,10 +68,10 @@ def tell_the_journeys() -> None:
     assert [entry["predicted"] for entry in log(late, "priority_changed")] == [True]
 
     source = get_source(Ticket)
-    assert list(datasets.labelled_texts(source)) == []
+    assert list(labelled_texts(source)) == []
     TicketService().change_priority(ticket, agent, "low")
     assert Override.objects.get().user == agent
-    assert [(row.pk, row.label) for row in datasets.labelled_texts(source)] == [(str(ticket.pk), 0)]
+    assert [(row.pk, row.label) for row in labelled_texts(source)] == [(str(ticket.pk), 0)]
     assert source.visible_rows(agent).count() == 2
     assert list(source.unset_rows()) == []
 
