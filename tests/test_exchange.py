@@ -20,7 +20,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.test_training import spread_over_days
-from ticket_priority import artifacts, datasets, training
+from ticket_priority import artifacts, datasets, training_lock
 from ticket_priority.interfaces import TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
@@ -343,7 +343,7 @@ def test_an_import_waits_for_no_training(
 ) -> None:
     publish_toy(toy_run, artifact_root, "toy-1")
     with (
-        training._training_lock(artifact_root),
+        training_lock.hold(artifact_root),
         pytest.raises(CommandError, match="Another training run"),
     ):
         call("import_priority_model", elsewhere)
