@@ -68,7 +68,7 @@ class TestAnswering:
             expected.probabilities
         )
         assert [ticket.priority for ticket in Ticket.objects.order_by("pk")] == [2, 0]
-        assert classifiers.get_classifier() is serving
+        assert classifiers.get_classifier().classifier is serving.classifier
         assert {row.model_version for row in Prediction.objects.all()} == {active_model}
         listed = admin_client.get("/api/predictions/").json()["results"]
         assert {row["model_version"] for row in listed} == {active_model.name}

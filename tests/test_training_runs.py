@@ -44,7 +44,7 @@ def test_a_run_is_written_down_with_what_came_of_it(linear: Path) -> None:
     train()
     run, version = TrainingRun.objects.get(), ModelVersion.objects.get()
     assert (run.state, run.trigger, run.model_version) == (State.SUCCEEDED, "command", version)
-    assert run.message == f"{version.name} was activated: no version was active"
+    assert run.message.startswith(f"{version.name} was activated: no version was active;")
     assert (run.pid, run.host) == (os.getpid(), training_runs._host())
     assert run.finished_at is not None
     assert run.finished_at > run.started_at
