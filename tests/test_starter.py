@@ -34,6 +34,7 @@ MOST_HEAD_BYTES = 60_000
 LINEAR = "--starter=linear"
 NAME = f"starter-{artifacts.read(STARTER_DIRECTORY).metrics['starter']['release']}"
 
+BUILDS = pytest.mark.xdist_group("build_starter_model")  # minutes, so once for both
 BETTER_NAME = f"{NAME}-embedded"
 
 
@@ -137,6 +138,7 @@ class TestArtefact:
         for promise in ("This is a starter", "training on your own tickets", "demo_tickets"):
             assert promise in card
 
+    @BUILDS
     def test_the_command_builds_what_is_shipped(self, built: Path) -> None:
         rebuilt = load_file(built / "model" / "model.safetensors")
         shipped = load_file(STARTER_DIRECTORY / "model.safetensors")
@@ -211,6 +213,7 @@ class TestHead:
         ):
             assert promise in words
 
+    @BUILDS
     def test_the_command_builds_it_and_measures_it_as_it_is_served(self, built: Path) -> None:
         """The real encoder is read, exported and served: the figures are those of the card."""
         rebuilt = load_file(built / "head" / "head.safetensors")

@@ -163,8 +163,7 @@ def write_members(
         raise TrainingError(f"{directory} cannot be written: {error}") from error
     return {
         "precision": ", ".join(dict.fromkeys((words["precision"], found["precision"]))),
-        "reason": "the mean of the linear starter and the encoder, which "
-        f"is in {found['precision']}: {found['reason']}",
+        "reason": f"the mean of the linear starter and the encoder; {found['reason']}",
         "size_mb": round(words["size_mb"] + found["size_mb"], 1),
         "members": {linear_config.KIND: words, transformer_config.KIND: found},
     }
@@ -214,7 +213,7 @@ def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> d
         return serving
     difference = serving["int8"]["max_probability_difference"]
     if difference <= _MOST_INT8_DIFFERENCE:
-        return serving | {"reason": "the figures on its card are those of int8"}
+        return serving | {"reason": "int8, as the figures on its card were measured"}
     progress("int8 answers otherwise on this processor")
     return export(quantize=False) | {
         "reason": f"on this processor int8 is off by {difference:.2f} in a probability"

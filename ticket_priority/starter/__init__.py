@@ -39,9 +39,9 @@ def install(*, progress: ProgressCallback = silent) -> ModelVersion:
     """Publish the better starter where it can be made, else the linear one; return its version.
 
     `progress` hears what is done, and why it is the linear one. To make the better one takes about
-    a minute and 2 GB of OUTPUT_DIR meanwhile. What is there already is left as it is. Raises
-    ArtifactError with what to do when the files that came along were altered or ARTIFACT_ROOT
-    cannot be written.
+    a minute, 3 GB of memory, and 2 GB of disk meanwhile. What is there already is left as it is.
+    Raises ArtifactError with what to do when the files that came along were altered or
+    ARTIFACT_ROOT cannot be written.
     """
     head = artifacts.read(HEAD_DIRECTORY)
     known = _version_of(head)
