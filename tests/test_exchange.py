@@ -195,7 +195,7 @@ def test_an_import_is_not_compared_where_the_active_version_knew_the_test(
 def test_a_starter_knew_none_of_the_tickets_here(
     labelled_tickets: None, elsewhere: Path, artifact_root: Path, fresh_classifier: None
 ) -> None:
-    call("activate_priority_model", "--starter")
+    call("activate_priority_model", "--starter=linear")
     starter = ModelVersion.objects.active()
     assert starter is not None
     assert starter.dataset["split"]["by"] == "time", "unlike the tickets here"

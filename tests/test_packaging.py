@@ -32,6 +32,16 @@ def test_the_wheel_holds_the_plugin_alone(wheel: Path) -> None:
                 "model.safetensors",
             )
         ),
+        *(
+            f"ticket_priority/starter/head/{name}"
+            for name in (
+                "CARD.md",
+                "config.json",
+                "head.safetensors",
+                "manifest.json",
+                "metrics.json",
+            )
+        ),
         "ticket_priority/migrations/0001_initial.py",
         "ticket_priority/serving/onnx.py",
         "ticket_priority/ml/module.py",

@@ -106,6 +106,11 @@ def unpack() -> Path:
     return folder
 
 
+def digest() -> str:
+    """Return the SHA-256 of the packed file. Raises EncoderUnavailableError as `unpack` does."""
+    return hashlib.sha256(_packed_file().read_bytes()).hexdigest()
+
+
 def read_blob(data: bytes) -> Blob:
     """Parse the packed file. Raises EncoderUnavailableError when its format is not known."""
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from ticket_priority.ml.ladder import LINEAR, TRANSFORMER, Fitted, Ladder, valid
 
 Probabilities = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+Fold = tuple[Rows, Rows]
 
 _FOLDS: Final = 5
 
@@ -72,7 +74,7 @@ class _Fit:
         self.progress = progress
         self.loggers = reporting.loggers(config, run_dir)
         self.texts, self.labels, self.weights = linear.columns_of(rows)
-        self.folds = _folds(self.labels, [row.group for row in rows])
+        self.folds = folds_of(rows)
         self.trials = 0
 
     def ladder(self) -> Ladder:
@@ -100,7 +102,7 @@ class _Fit:
         )
         features, tested = encoder.features(self.rows), encoder.features(self.test)
 
-        def held_out(fitted: Rows, judged: Rows, strength: float) -> Probabilities:
+        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
             labels = [self.labels[place] for place in fitted]
             weights = None if self.weights is None else self.weights[fitted]
             head = frozen.fit_head(features[fitted], labels, weights, strength=strength)
@@ -124,7 +126,7 @@ class _Fit:
         ladder.add(TRANSFORMER, Fitted(transformer_config.KIND, answers, fitted, serving))
 
     def _add_linear(self, ladder: Ladder) -> None:
-        def held_out(fitted: Rows, judged: Rows, strength: float) -> Probabilities:
+        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
             chosen = [self.rows[place] for place in fitted]
             model = linear.train(chosen, strength=strength, weighted=True)
             return model.probabilities([self.texts[place] for place in judged])
@@ -141,15 +143,13 @@ class _Fit:
         self,
         name: str,
         strengths: Sequence[float],
-        held_out: Callable[[Rows, Rows, float], Probabilities],
+        held_out: Callable[..., Probabilities],
     ) -> tuple[float, Probabilities]:
         """Return the strength that does best on rows held out, and the answers for these."""
         sign = -1 if self.config.monitor == "val_loss" else 1
         found: list[tuple[float, float, Probabilities]] = []
         for strength in strengths:
-            answers = np.zeros((len(self.rows), len(CLASS_NAMES)))
-            for fitted, judged in self.folds:
-                answers[judged] = held_out(fitted, judged, strength)
+            answers = answers_held_out(self.folds, partial(held_out, strength=strength))
             temperature = fit_temperature(log_probabilities(answers), self.labels)
             figures = validation_figures(self.labels, answers, temperature)
             self._log({f"{name}_strength": strength, **figures})
@@ -164,9 +164,20 @@ class _Fit:
         self.trials += 1
 
 
-def _folds(labels: Sequence[int], groups: Sequence[str]) -> list[tuple[Rows, Rows]]:
-    """Return the places to fit to and those to judge, for each fold."""
+def folds_of(rows: Sequence[LabelledText]) -> list[Fold]:
+    """Return the places to fit to and those to judge, for each fold; near-copies are in one."""
+    labels, groups = [row.label for row in rows], [row.group for row in rows]
     smallest = min(Counter(labels).values())
     splitter = StratifiedGroupKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=0)
     named = [group or f"row {place}" for place, group in enumerate(groups)]
     return list(splitter.split(np.zeros(len(labels)), labels, named))
+
+
+def answers_held_out(
+    folds: Sequence[Fold], held_out: Callable[[Rows, Rows], Probabilities]
+) -> Probabilities:
+    """Return [rows, classes]: what `held_out(fitted, judged)` gives for each fold's judged rows."""
+    answers = np.zeros((sum(len(judged) for _, judged in folds), len(CLASS_NAMES)))
+    for fitted, judged in folds:
+        answers[judged] = held_out(fitted, judged)
+    return answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,10 @@ class FrozenEncoder:
 
     def with_head(self, regression: Pipeline) -> MeanPoolingClassifier:
         """Return the classifier that answers as a regression of `fit_head` does."""
-        weight, bias = _head_of(regression)
+        return self.with_weights(*head_of(regression))
+
+    def with_weights(self, weight: Features, bias: Features) -> MeanPoolingClassifier:
+        """Return the classifier with a head's weights [classes, hidden] and biases [classes]."""
         with torch.no_grad():
             self.model.head.weight.copy_(torch.from_numpy(weight))
             self.model.head.bias.copy_(torch.from_numpy(bias))
@@ -89,14 +92,14 @@ def fit_head(
 
 def probabilities(regression: Pipeline, features: Features) -> npt.NDArray[np.float64]:
     """Return [rows, classes]."""
-    weight, bias = _head_of(regression)
+    weight, bias = head_of(regression)
     scores = features @ weight.T + bias
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     answers: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return answers
 
 
-def _head_of(pipeline: Pipeline) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def head_of(pipeline: Pipeline) -> tuple[Features, Features]:
     """Return weights [classes, hidden] and biases [classes] of the features as they come."""
     scaler, regression = (step for _, step in pipeline.steps)
     coefficients, intercepts = regression.coef_, regression.intercept_

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import classifiers, starter
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.interfaces import silent
 from ticket_priority.models import ModelVersion
 
 _STARTER_REMARK: Final = (
@@ -23,6 +24,10 @@ _UNCERTIFIED_REMARK: Final = (
 )
 
 
+_BEST: Final = "best"
+_LINEAR: Final = "linear"
+
+
 class Command(BaseCommand):
     help = "Activate a model version; every process follows at its next classification."
 
@@ -33,9 +38,12 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--starter",
-            action="store_true",
+            nargs="?",
+            const=_BEST,
+            choices=(_BEST, _LINEAR),
             help="activate the starter model that came with this release, for the time before "
-            "there are labels to train on",
+            "there are labels to train on: the best that can be made here, or with "
+            "--starter=linear the small one",
         )
         parser.add_argument(
             "--shadow",
@@ -103,12 +111,15 @@ class Command(BaseCommand):
         if sum(map(bool, given)) > 1:
             raise CommandError("Name a model version, or pass --previous, or --starter: one of it.")
         if options["starter"]:
-            return self._starter()
+            return self._starter(options)
         return self._previous() if options["previous"] else self._named(options["name"])
 
-    def _starter(self) -> ModelVersion:
+    def _starter(self, options: dict[str, Any]) -> ModelVersion:
+        speaks = options["verbosity"] >= 1 and not options["json"]
         try:
-            return starter.install()
+            if options["starter"] == _LINEAR:
+                return starter.install_linear()
+            return starter.install(progress=self.stdout.write if speaks else silent)
         except TicketPriorityError as error:
             raise CommandError(f"The starter was not activated: {error}") from error
 
