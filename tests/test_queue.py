@@ -18,7 +18,7 @@ from django.conf import settings as project
 from tests.services import require
 
 # One after another: the hosts share a Redis database and the names of theirs on servers.
-pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("queue")]
+pytestmark = pytest.mark.sqlite
 
 
 class Host:

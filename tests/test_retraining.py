@@ -227,7 +227,6 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.sqlite
-@pytest.mark.xdist_group("retraining")
 class TestRealProcesses:
     def test_a_worker_begins_it_and_the_version_serves(self, host: RetrainingHost) -> None:
         """A real qcluster: its workers are forked daemons, and outlive nothing."""
