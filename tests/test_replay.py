@@ -146,7 +146,7 @@ def test_the_active_version_stands_beside_another(
 ) -> None:
     make(HIGH)
     make(LOW)
-    version = starter.install()
+    version = starter.install_linear()
     named, active = counted(version.name, "--since=2026-03-09")
     assert (named["model_version"], active["model_version"]) == (version.name, "toy-1")
     assert named["tickets"] == active["tickets"] == 2

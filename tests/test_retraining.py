@@ -60,7 +60,7 @@ class TestWhetherItIsDue:
         self, plan: Callable[..., None]
     ) -> None:
         old = Ticket.objects.create(subject="old", priority=Priority.LOW)
-        starter.install()
+        starter.install_linear()
         assert retraining.count_new_labels() == (1, None), "a starter was trained elsewhere"
         version = ModelVersion.objects.create(name="v1", kind="x", directory="v1", digest="0")
         assert retraining.count_new_labels() == (0, version)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def rival(active_model: ModelVersion) -> ModelVersion:
     """The starter, of another kind than the active version, and the shadow."""
-    version = starter.install()
+    version = starter.install_linear()
     version.start_shadow()
     return version
 
@@ -77,7 +77,7 @@ class TestAnswering:
     def test_a_save_costs_the_same_queries(self, active_model: ModelVersion) -> None:
         Ticket.objects.create(**OUTAGE)
         counts = []
-        for begin in (lambda: None, starter.install().start_shadow):
+        for begin in (lambda: None, starter.install_linear().start_shadow):
             begin()
             with CaptureQueriesContext(connection) as captured:
                 Ticket.objects.create(**OUTAGE)
@@ -308,7 +308,7 @@ class TestByHand:
     def test_it_says_what_is_wrong(self, active_model: ModelVersion, settings: Any) -> None:
         with pytest.raises(CommandError, match="No version is the shadow"):
             printed("classify_tickets", "--shadow")
-        rival = starter.install()
+        rival = starter.install_linear()
         rival.start_shadow()
         Ticket.objects.create(**OUTAGE)
         assert shadow._claim(rival)

@@ -34,7 +34,7 @@ MOST_HEAD_BYTES = 60_000
 LINEAR = "--starter=linear"
 NAME = f"starter-{artifacts.read(STARTER_DIRECTORY).metrics['starter']['release']}"
 
-BUILDS = pytest.mark.xdist_group("build_starter_model")  # minutes, so once for both
+BUILDS = pytest.mark.sqlite  # minutes, and the same on every database
 BETTER_NAME = f"{NAME}-embedded"
 
 
