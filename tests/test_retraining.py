@@ -301,6 +301,7 @@ class TestRealProcesses:
             "threads": 1,
             "precision": "32-true",
             "trainable_layers": 2,
+            "few_labels": 0,
         }
         host.configure(MODEL_NAME=str(encoder), TRAINING=endless)
         host.shell(RETRAIN)

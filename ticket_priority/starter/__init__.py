@@ -82,10 +82,11 @@ def _install_better(
         name = _free_name(f"{_base_name(head)}-{EMBEDDED}", lambda found: _is_made_of(found, head))
         if (root / name).exists():
             return _register(artifacts.read(root / name), EMBEDDED)
+    words = artifacts.read(STARTER_DIRECTORY)
     write = _load_writer(head)
     with _staging() as staged:
         progress("Making the better starter, which takes about a minute")
-        serving = write(HEAD_DIRECTORY, STARTER_DIRECTORY, staged, progress=progress)
+        serving = write(head.directory, words.directory, staged, progress=progress)
         _write_descriptions(head, serving, staged)
         progress("Publishing the artefact")
         published = artifacts.publish(staged, root, name)
@@ -98,7 +99,7 @@ def _install_better(
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """Give a folder for half a gigabyte that is gone afterwards; raises TrainingError."""
+    """Give a folder for what is large and gone afterwards; raises TrainingError."""
     output = get_settings().output_dir
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def _write_descriptions(head: Artifact, serving: dict[str, Any], staged: Path) -
     }
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     (staged / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
-    (staged / CARD).write_bytes((HEAD_DIRECTORY / CARD).read_bytes())
+    (staged / CARD).write_bytes((head.directory / CARD).read_bytes())
 
 
 def _version_of(head: Artifact) -> ModelVersion | None:
