@@ -46,7 +46,7 @@ migrations: setup
 
 unit: setup
 	@echo "== Tests on SQLite"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist load
 
 databases: setup
 	@echo "== Tests on PostgreSQL and MariaDB"

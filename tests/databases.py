@@ -33,7 +33,7 @@ def main() -> int:
             "HELPDESK_DATABASE_USER": user,
         }
         ignored = [f"--ignore={path}" for path in NOT_ABOUT_DATABASES]
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load"]
         command += [*ignored, "-m", "not sqlite"]
         failed |= subprocess.run(command, env=environment, check=False).returncode != 0
     return int(failed)

@@ -21,6 +21,12 @@ from tests.services import require
 pytestmark = pytest.mark.sqlite
 
 
+# Of each of the processes that run the tests side by side, one of its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+SERVER_DATABASE = f"ticket_priority_queue_test_{WORKER}"
+REDIS_DATABASE = 9 + int(WORKER.removeprefix("gw")) % 6
+
+
 class Host:
     """The demo host on a database of its own, driven through manage.py."""
 
@@ -35,7 +41,7 @@ class Host:
             "HELPDESK_DATABASE": "sqlite",
             "HELPDESK_DATABASE_NAME": str(folder / "host.sqlite3"),
             "HELPDESK_BROKER": broker,
-            "HELPDESK_REDIS_URL": "redis://127.0.0.1:6379/9",
+            "HELPDESK_REDIS_URL": f"redis://127.0.0.1:6379/{REDIS_DATABASE}",
             "HELPDESK_MODE": mode,
             "HELPDESK_ARTIFACT_ROOT": str(folder / "models"),
         }
@@ -89,7 +95,6 @@ class Host:
 
 
 SERVERS = {"postgresql": "postgres", "mariadb": "root"}
-SERVER_DATABASE = "ticket_priority_queue_test"
 
 
 @pytest.fixture(params=["sqlite orm", "sqlite redis", "postgresql orm", "mariadb redis"])
@@ -111,7 +116,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterat
     if broker == "redis":
         import redis
 
-        redis.Redis(db=9).flushdb()
+        redis.Redis(db=REDIS_DATABASE).flushdb()
 
 
 def run_on_server(database: str, statement: str) -> None:
