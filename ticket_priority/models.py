@@ -198,6 +198,8 @@ class Prediction(models.Model):
         STALE_FORM = "stale_form", _("a form opened before it put the old value back")
         UNCERTIFIED = "uncertified", _("below the certified precision")
         AUDIT = "audit", _("held back to check the model")
+        DEADLINE = "deadline", _("the model took too long")
+        OVERLOADED = "overloaded", _("the model is overloaded")
 
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
