@@ -199,8 +199,12 @@ class TestSaving:
         assert Prediction.objects.count() == 1
 
     def test_a_model_that_hangs_holds_up_no_save(
-        self, faulty_model: type[FaultyClassifier], hang: Callable[..., None]
+        self,
+        faulty_model: type[FaultyClassifier],
+        hang: Callable[..., None],
+        configure: Callable[..., None],
     ) -> None:
+        configure(BREAKER_FAILURES=100)
         faulty_model.fault = hang
         reasons = []
         for _ in range(THREADS + 3):
@@ -341,7 +345,7 @@ def test_saves_side_by_side_are_all_within_the_deadline(
     assert len(took) == Ticket.objects.filter(priority=None).count() == 12
     assert max(took) < SOON
     reasons = set(Prediction.objects.values_list("reason", flat=True))
-    assert reasons <= {Reason.DEADLINE, Reason.OVERLOADED}
+    assert reasons <= {Reason.DEADLINE, Reason.OVERLOADED, Reason.BREAKER_OPEN}
 
 
 def _answer_in_child(pool: Pool, answers: Any) -> None:

@@ -200,6 +200,7 @@ class Prediction(models.Model):
         AUDIT = "audit", _("held back to check the model")
         DEADLINE = "deadline", _("the model took too long")
         OVERLOADED = "overloaded", _("the model is overloaded")
+        BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
 
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False

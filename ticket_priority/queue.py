@@ -20,7 +20,12 @@ DRAIN_TASK: Final = "ticket_priority.tasks.drain_predictions"
 SWEEP_NAME: Final = "ticket_priority.sweep"
 
 _JUST_FAILED: Final = frozenset(
-    {Prediction.Reason.MODEL_ERROR, Prediction.Reason.DEADLINE, Prediction.Reason.OVERLOADED}
+    {
+        Prediction.Reason.MODEL_ERROR,
+        Prediction.Reason.DEADLINE,
+        Prediction.Reason.OVERLOADED,
+        Prediction.Reason.BREAKER_OPEN,
+    }
 )
 
 _left_behind = False
