@@ -1,7 +1,7 @@
 """Certificates: which answers are right often enough to be applied unseen.
 
-A threshold is looked for on the validation split and put to the test on the test split, neither
-of which the model was fitted to. Knows no Django. Needs numpy and scipy.
+A threshold is looked for on the validation split and put to the test on the test split, which
+the model was not fitted to. Knows no Django. Needs numpy and scipy.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def certify(
 ) -> Certification:
     """Find out which answers of a model reach the precisions in `targets`, by class name.
 
-    Neither split may hold a row that the model was fitted to.
+    `test` may hold no row that the model was fitted to. Of `validation` it may, as a model of few
+    labels does: the thresholds looked up there are then worse, and what is certified holds.
     """
     tried, tested = (Answers.of(classifier, rows, costs) for rows in (validation, test))
     certificates = tuple(

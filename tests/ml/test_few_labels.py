@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from tests.ml.conftest import FILLERS, toy_rows
 from ticket_priority.interfaces import LabelledText, TrainingConfig, TrainingResult
@@ -103,3 +104,32 @@ def test_a_head_of_two_classes_never_says_the_third(tiny_encoder: Path) -> None:
     assert answers[:, 1].max() < 1e-9
     expected = head.predict_proba(features)
     assert answers[:, [0, 2]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_several_processes_the_first_alone_fits(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    monkeypatch.setenv("TICKET_PRIORITY_RUN_DIR", str(tmp_path))
+    result = trainer.fit(TRAIN, VALIDATION, TEST, config)
+    assert result.metrics == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_without_words_are_left_to_the_encoder(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    wordless = [
+        LabelledText("abc"[number % 3] + " " + "xyz"[number % 2], number % 3)
+        for number in range(60)
+    ]
+    lines: list[str] = []
+    result = trainer.fit(
+        wordless,
+        wordless[:9],
+        TEST,
+        replace(config, output_dir=str(tmp_path)),
+        progress=lines.append,
+    )
+    assert result.metrics["training"]["chosen"] == "transformer"
+    assert any(line.startswith("There is no linear model: ") for line in lines)

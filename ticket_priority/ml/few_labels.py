@@ -134,8 +134,9 @@ class _Fit:
         try:
             strength, answers = self._best(LINEAR, linear.STRENGTHS, held_out)
             model = linear.train(self.rows, strength=strength, weighted=True)
-        except TrainingError:
-            # Texts without words: what reads letters may still learn from them.
+        except TrainingError as error:
+            # What reads letters may still learn from texts without words.
+            self.progress(f"There is no linear model: {error}")
             return
         ladder.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
 

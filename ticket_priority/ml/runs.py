@@ -18,13 +18,18 @@ from ticket_priority.ml.folders import new_directory
 _RUN_DIR_VARIABLE: Final = "TICKET_PRIORITY_RUN_DIR"
 
 
+def is_first_process() -> bool:
+    """Tell the process that writes from those that only train with it."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
 @contextmanager
 def run_directory(config: TrainingConfig) -> Iterator[Path]:
     """Make the folder of this run, one no other run has; processes it starts again share it.
 
     Raises TrainingError when the output folder cannot be written to.
     """
-    if getattr(rank_zero_only, "rank", 0):
+    if not is_first_process():
         # The first process started this program again and made the folder for it.
         yield Path(os.environ.get(_RUN_DIR_VARIABLE, config.output_dir))
         return

@@ -27,7 +27,7 @@ from ticket_priority.interfaces import (
 from ticket_priority.ml import baseline, few_labels, linear
 from ticket_priority.ml.folders import all_or_nothing
 from ticket_priority.ml.ladder import ENSEMBLE, LINEAR, TRANSFORMER, Fitted, Ladder, Rung, best_of
-from ticket_priority.ml.runs import read_checkpoint, run_directory
+from ticket_priority.ml.runs import is_first_process, read_checkpoint, run_directory
 from ticket_priority.ml.transformer_run import TransformerRun
 
 _ARTIFACT: Final = "artifact"
@@ -64,6 +64,8 @@ def fit(
     resumed = read_checkpoint(config) if config.resume_from else None
     with run_directory(config) as run_dir, _members_directory(run_dir) as members:
         if resumed is None and len(train) + len(validation) < config.few_labels:
+            if not is_first_process():
+                return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
             few = few_labels.fit(
                 [*train, *validation], test, config, run_dir, members, progress=progress
             )
@@ -86,7 +88,7 @@ def fit(
             return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
         if config.ensemble:
             progress("Fitting a linear model on the same split")
-            _add_linear(ladder, train, validation, test, config.monitor)
+            _add_linear(ladder, train, validation, test, config.monitor, progress)
         ladder.figures = runs[0] | {"seconds": round(sum(run["seconds"] for run in runs), 2)}
         return _publish(ladder, train, test, config, run_dir, best_checkpoint, progress)
 
@@ -149,11 +151,13 @@ def _add_linear(
     validation: Sequence[LabelledText],
     test: Sequence[LabelledText],
     monitor: str,
+    progress: ProgressCallback,
 ) -> None:
     try:
         model = linear.choose(train, validation, monitor).model
-    except TrainingError:
-        # Texts without a word that occurs twice: what reads letters may still learn from them.
+    except TrainingError as error:
+        # What reads letters may still learn from texts without words.
+        progress(f"There is no linear model: {error}")
         return
     ladder.add_linear(
         model,
