@@ -11,9 +11,10 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority.models import Prediction, TicketRowQuerySet, content_type_of
+from ticket_priority.models import Prediction
 from ticket_priority.overrides import open_suggestions, override, standings
 from ticket_priority.priorities import Priority
+from ticket_priority.ticket_rows import TicketRowQuerySet, content_type_of
 
 pytestmark = pytest.mark.django_db
 

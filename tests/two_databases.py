@@ -72,9 +72,10 @@ def outcomes() -> dict[str, Any]:
     import ticket_priority
     from tests.uuid_host.models import Case
     from ticket_priority.admin.listing import PredictionStateFilter, PriorityFilter
-    from ticket_priority.models import Override, Prediction, content_type_of
+    from ticket_priority.models import Override, Prediction
     from ticket_priority.overrides import override
     from ticket_priority.priorities import Priority
+    from ticket_priority.ticket_rows import content_type_of
 
     def change(case: Case, urgency: int) -> int:
         case.urgency = urgency

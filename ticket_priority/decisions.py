@@ -17,17 +17,12 @@ from django.utils import timezone
 from ticket_priority import audit
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
-from ticket_priority.models import (
-    Override,
-    Prediction,
-    ShadowPrediction,
-    content_type_of,
-    plugin_database,
-)
+from ticket_priority.models import Override, Prediction, ShadowPrediction, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.text import text_hash
+from ticket_priority.ticket_rows import content_type_of
 
 logger = logging.getLogger(__name__)
 

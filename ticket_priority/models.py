@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
 
 from django.conf import settings
-from django.contrib.contenttypes.models import ContentType
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import IntegrityError, connections, models, router, transaction
-from django.db.models.functions import Cast, Replace
+from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.exceptions import SourceError
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
 from ticket_priority.signals import model_version_activated
+from ticket_priority.ticket_rows import TicketRow, TicketRowQuerySet
 
 _Swapped = TypeVar("_Swapped")
 
@@ -146,44 +143,6 @@ class ModelVersion(models.Model):
         )
 
 
-class TicketRowQuerySet(models.QuerySet[Any]):
-    """Rows about a ticket, found by content type and primary key."""
-
-    def for_instance(self, instance: models.Model) -> Self:
-        return self.for_keys(type(instance), [instance.pk])
-
-    def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> Self:
-        return self.for_model(model).filter(object_id__in=[str(key) for key in keys])
-
-    def for_model(self, model: type[models.Model]) -> Self:
-        return self.filter(content_type=content_type_of(model))
-
-    def ticket_keys(self, model: type[models.Model]) -> Collection[Any] | models.QuerySet[Any]:
-        """Return the primary keys of a model's tickets among these rows, made for `pk__in`.
-
-        They are a subquery where the database can turn the text that is kept here into the key's
-        own type, and a list, read at once, where it cannot.
-        """
-        column = key_column(model)
-        rows = self.for_model(model).order_by()
-        if isinstance(column, models.CharField):
-            return rows.values("object_id")
-        key: models.Func
-        if isinstance(column, models.IntegerField):
-            key = Cast("object_id", models.BigIntegerField())
-        elif not isinstance(column, models.UUIDField):
-            texts = rows.values_list("object_id", flat=True).distinct()
-            return [column.to_python(text) for text in texts]
-        elif connections[self.db].features.has_native_uuid_field:
-            key = Cast("object_id", models.UUIDField())
-        else:
-            # The column holds 32 hexadecimal digits, `str(pk)` has dashes too.
-            key = Replace("object_id", models.Value("-"), models.Value(""))
-        # A database may cast before it filters, and another model's keys need not be castable.
-        ours = models.When(content_type=content_type_of(model), then=key)
-        return rows.values_list(models.Case(ours), flat=True)
-
-
 class PredictionQuerySet(TicketRowQuerySet):
     def newest(self) -> Self:
         """Keep the newest row of each ticket among these."""
@@ -231,7 +190,7 @@ class PredictionQuerySet(TicketRowQuerySet):
         )
 
 
-class Prediction(models.Model):
+class Prediction(TicketRow):
     """What a model version said of a ticket, or that it still has to say it (state pending)."""
 
     class State(models.TextChoices):
@@ -256,10 +215,6 @@ class Prediction(models.Model):
         UNCERTIFIED = "uncertified", _("below the certified precision")
         AUDIT = "audit", _("held back to check the model")
 
-    content_type = models.ForeignKey(
-        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
-    )
-    object_id = models.CharField(_("ticket"), max_length=64)
     # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
     model_version = models.ForeignKey(
         ModelVersion,
@@ -330,13 +285,9 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
         return self.annotate(served=models.Subquery(about.order_by("-pk").values("priority")[:1]))
 
 
-class ShadowPrediction(models.Model):
+class ShadowPrediction(TicketRow):
     """What the shadow said of a ticket, to no effect. `priority` is None where it failed."""
 
-    content_type = models.ForeignKey(
-        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
-    )
-    object_id = models.CharField(_("ticket"), max_length=64)
     model_version = models.ForeignKey(
         ModelVersion,
         on_delete=models.CASCADE,
@@ -371,13 +322,9 @@ class ShadowPrediction(models.Model):
         return "?" if self.priority is None else str(Priority(self.priority).label)
 
 
-class Override(models.Model):
+class Override(TicketRow):
     """A person's decision about a ticket's priority. From equal to to is a confirmation."""
 
-    content_type = models.ForeignKey(
-        ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
-    )
-    object_id = models.CharField(_("ticket"), max_length=64)
     prediction = models.ForeignKey(
         Prediction,
         on_delete=models.SET_NULL,
@@ -464,18 +411,3 @@ class TrainingRun(models.Model):
 def plugin_database() -> str:
     """Return the alias of the database that holds this plugin's rows."""
     return router.db_for_write(Prediction)
-
-
-def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
-    """Return the column that holds a model's key: its primary key's, or its parent's."""
-    column: models.Field[Any, Any] = model._meta.pk
-    while isinstance(column, models.ForeignKey):
-        column = column.target_field
-    return column
-
-
-def content_type_of(model: type[models.Model]) -> ContentType:
-    """Return the content type under which a ticket's rows are kept: its source's model's."""
-    with suppress(SourceError):
-        model = get_source(model).model
-    return ContentType.objects.get_for_model(model, for_concrete_model=True)

@@ -26,17 +26,12 @@ from ticket_priority.decisions import (
     supersede_pending,
     write_history,
 )
-from ticket_priority.models import (
-    Override,
-    Prediction,
-    TicketRowQuerySet,
-    content_type_of,
-    plugin_database,
-)
+from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.ticket_rows import TicketRowQuerySet, content_type_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.interfaces import Classifier, ProgressCallback, silent
 from ticket_priority.labels import audited_labels
-from ticket_priority.models import ModelVersion, Prediction, content_type_of, plugin_database
+from ticket_priority.models import ModelVersion, Prediction, plugin_database
 from ticket_priority.policy import METRICS_KEY, Certification, DecisionRule
 from ticket_priority.sources import TicketSource
+from ticket_priority.ticket_rows import content_type_of
 
 logger = logging.getLogger(__name__)
 

@@ -31,12 +31,12 @@ from ticket_priority.models import (
     Prediction,
     PredictionQuerySet,
     ShadowPrediction,
-    content_type_of,
     plugin_database,
 )
 from ticket_priority.registry import all_sources, get_source
 from ticket_priority.sources import TicketSource
 from ticket_priority.text import text_hash
+from ticket_priority.ticket_rows import content_type_of
 
 logger = logging.getLogger(__name__)
 

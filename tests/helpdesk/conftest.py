@@ -10,7 +10,8 @@ from django.test import Client
 import ticket_priority
 from helpdesk.access import AGENTS_GROUP
 from helpdesk.models import Queue, Ticket
-from ticket_priority.models import ModelVersion, Prediction, content_type_of
+from ticket_priority.models import ModelVersion, Prediction
+from ticket_priority.ticket_rows import content_type_of
 
 MakeTicket = Callable[..., Ticket]
 MakePrediction = Callable[..., Prediction]

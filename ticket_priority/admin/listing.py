@@ -17,10 +17,11 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority import audit
 from ticket_priority.badges import percent, priority_badge
-from ticket_priority.models import Override, Prediction, TicketRowQuerySet
+from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
+from ticket_priority.ticket_rows import TicketRowQuerySet
 
 UNSET: Final = "unset"
 NO_PREDICTION: Final = "none"

@@ -18,9 +18,10 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from ticket_priority.exceptions import SourceError
-from ticket_priority.models import Override, Prediction, content_type_of
+from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import find_source
+from ticket_priority.ticket_rows import content_type_of
 
 Rows = models.QuerySet[Any]
 
