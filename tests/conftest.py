@@ -99,7 +99,7 @@ def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
     """Attach the test host's Case through the settings, as a project does."""
     from tests.uuid_host.models import Case
     from ticket_priority import registry
-    from ticket_priority.checks import register_configured_sources
+    from ticket_priority.source_checks import register_configured_sources
 
     def attach(**options: Any) -> None:
         scale: dict[str, Any] = {

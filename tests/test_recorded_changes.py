@@ -18,10 +18,10 @@ import ticket_priority
 from tests.admin.pages import form_of
 from tests.uuid_host.models import Case
 from ticket_priority import outbox
-from ticket_priority.checks import MIDDLEWARE
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.overrides import open_suggestions
 from ticket_priority.priorities import Priority
+from ticket_priority.source_checks import MIDDLEWARE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.uuid_host.urls")]
 
