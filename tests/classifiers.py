@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, ClassVar
 
 from ticket_priority.interfaces import Classification
@@ -61,3 +62,32 @@ def known_text(chance: random.Random) -> str:
     """Return a text that is no near-copy of another."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     return " ".join("".join(chance.choices(letters, k=6)) for _ in range(8))
+
+
+class FaultyClassifier:
+    """Does what `fault` says with every batch; without one it answers "high"."""
+
+    fault: ClassVar[Callable[[Sequence[str]], Any] | None] = None
+    calls: ClassVar[int] = 0
+
+    def __init__(self, directory: Path, **options: object) -> None:
+        pass
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        type(self).calls += 1
+        fault = type(self).fault
+        answers = None if fault is None else fault(texts)
+        return [sure_answer() for _ in texts] if answers is None else answers
+
+
+class SlowToLoadClassifier(FaultyClassifier):
+    """Takes its time to load: until `may_load` is set."""
+
+    may_load: ClassVar[Event]
+
+    def __init__(self, directory: Path, **options: object) -> None:
+        self.may_load.wait(60)
+
+
+def sure_answer() -> Classification:
+    return Classification((0.1, 0.1, 0.8))

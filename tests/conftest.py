@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tests.classifiers import FaultyClassifier
     from ticket_priority.models import ModelVersion
 
 
@@ -134,3 +135,21 @@ def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:
         base_model="tiny",
         metrics=artifact.metrics,
     )
+
+
+@pytest.fixture
+def faulty_model(
+    active_model: ModelVersion, configure: Callable[..., None]
+) -> Iterator[type[FaultyClassifier]]:
+    """Serve by a loaded classifier that does what the test says, with a deadline of 100 ms."""
+    from tests.classifiers import FaultyClassifier
+    from ticket_priority import classifiers
+
+    configure(
+        CLASSIFIERS={"transformer": "tests.classifiers.FaultyClassifier"},
+        DEADLINE_MS=100,
+    )
+    classifiers.get_classifier()
+    FaultyClassifier.fault, FaultyClassifier.calls = None, 0
+    yield FaultyClassifier
+    FaultyClassifier.fault = None

@@ -133,6 +133,8 @@ def test_the_demo_is_clean() -> None:
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
         ({"API_PERMISSION_CLASSES": "rest_framework.permissions.AllowAny"}, "ticket_priority.E007"),
         ({"API_AUTHENTICATION_CLASSES": ["no.such.Class"]}, "ticket_priority.E007"),
+        ({"DEADLINE_MS": 0}, "ticket_priority.E060"),
+        ({"DEADLINE_MS": "300"}, "ticket_priority.E060"),
     ],
 )
 def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) -> None:
@@ -148,6 +150,8 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
         {"COSTS": None, "AUTO_APPLY": None, "AUDIT_SHARE": 0},
         {"AUTO_APPLY": {"high": 0.9}, "AUDIT_SHARE": 0.5},
         {"AUTO_APPLY": {}},
+        {"DEADLINE_MS": None},
+        {"DEADLINE_MS": 0.5},
         {
             "COSTS": {
                 "low": {"low": 0, "medium": 1, "high": 2},

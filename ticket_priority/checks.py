@@ -23,6 +23,7 @@ from ticket_priority.registry import all_sources
 def register_checks() -> None:
     checks.register(check_settings, "ticket_priority")
     checks.register(check_decisions, "ticket_priority")
+    checks.register(check_write_path, "ticket_priority")
     checks.register(check_certificates, "ticket_priority", checks.Tags.database)
     checks.register(check_api, "ticket_priority")
     checks.register(source_checks.check_sources, "ticket_priority")
@@ -104,8 +105,22 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     provenance, weight = item
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    return provenance in PROVENANCES and is_number and 0 < weight < math.inf
+    return provenance in PROVENANCES and _is_number_above_0(weight)
+
+
+def _is_number_above_0(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
+
+
+def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    deadline = conf.user_settings().get("DEADLINE_MS", 1)
+    if deadline is not None and not _is_number_above_0(deadline):
+        yield checks.Error(
+            f"{conf.SETTING}['DEADLINE_MS'] is {deadline!r}.",
+            hint="Give the milliseconds that a save may wait for the model, or None.",
+            id="ticket_priority.E060",
+        )
 
 
 def check_decisions(**kwargs: Any) -> Iterator[checks.CheckMessage]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from django.db import models, router, transaction
 from django.db.models.base import ModelState
@@ -16,7 +16,7 @@ from django.db.models.expressions import DatabaseDefault
 from django.utils import timezone
 
 from ticket_priority import audit
-from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers import get_classifier, get_classifier_within
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
     DRAFT,
@@ -35,7 +35,11 @@ from ticket_priority.decisions import (
     suggest_unless_applicable,
     supersede_pending,
 )
-from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.exceptions import (
+    ModelOverloadedError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+)
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.priorities import Priority
@@ -44,6 +48,11 @@ from ticket_priority.sources import TicketSource
 from ticket_priority.text import normalise
 
 logger = logging.getLogger(__name__)
+
+_WHY_UNANSWERED: Final = {
+    ModelTimeoutError: Reason.DEADLINE,
+    ModelOverloadedError: Reason.OVERLOADED,
+}
 
 
 def classify(texts: Sequence[str]) -> list[Classification]:
@@ -196,18 +205,28 @@ def _may_update(instance: models.Model) -> bool:
 
 def _classify_draft(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
     try:
-        classifier = get_classifier()
+        _ask_in_time(source, instance, draft)
     except ModelUnavailableError as error:
         logger.warning("A ticket of %s is saved without priority: %s", source.label, error)
-        draft.state, draft.reason = State.PENDING, Reason.NO_MODEL
-        return
+        draft.state = State.PENDING
+        draft.reason = _WHY_UNANSWERED.get(type(error), Reason.NO_MODEL)
+
+
+def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
+    """Have the model answer before the deadline; raises ModelUnavailableError where it cannot."""
+    limit = get_settings().deadline_ms
+    seconds = None if limit is None else limit / 1000
+    begun = time.monotonic()
+    classifier = get_classifier_within(seconds)
+    if seconds is not None:
+        seconds -= time.monotonic() - begun
     text = source.text_of(instance)
     if not text:
         fill_abstained(draft, classifier)
         return
     language = language_for(classifier, source, instance)
     started = time.perf_counter()
-    (classification,) = classifier.classify([text])
+    (classification,) = classifier.classify_within(seconds, [text])
     milliseconds = 1000 * (time.perf_counter() - started)
     fill(draft, text, classification, classifier, milliseconds, language=language)
     if suggest_unless_applicable(draft):

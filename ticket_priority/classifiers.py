@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,13 @@ from django.utils.module_loading import import_string
 
 from ticket_priority import artifacts
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import ArtifactError, ModelUnavailableError
+from ticket_priority.deadlines import Call, Pool
+from ticket_priority.exceptions import (
+    ArtifactError,
+    ModelAnswerError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+)
 from ticket_priority.interfaces import Classification, Classifier, ClassifierFactory
 from ticket_priority.models import ModelVersion
 from ticket_priority.policy import DecisionRule
@@ -36,15 +42,36 @@ _SHADOW: Final = "shadow"
 
 @dataclass(frozen=True, slots=True)
 class ActiveClassifier:
-    """A loaded model, the version it is, and the rule by which its answers are decided."""
+    """A loaded model, the version it is, and the rule by which its answers are decided.
+
+    The threads that are stuck in a model that hangs are that model's own.
+    """
 
     model_version: ModelVersion
     classifier: Classifier
     rule: DecisionRule = field(default_factory=DecisionRule)
+    pool: Pool = field(default_factory=Pool, compare=False, repr=False)
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify normalised texts, in their order; the chosen classes follow the rule."""
-        return [self.rule.choose(answer) for answer in self.classifier.classify(texts)]
+        """Classify normalised texts, in their order; the chosen classes follow the rule.
+
+        Raises what the model raises, and ModelAnswerError where it returns no answers.
+        """
+        answers = self.classifier.classify(texts)
+        if len(answers) != len(texts):
+            raise ModelAnswerError(f"{len(texts)} texts were given {len(answers)} answers.")
+        if not all(answer.is_sound for answer in answers):
+            raise ModelAnswerError("The probabilities of an answer are no probabilities.")
+        return [self.rule.choose(answer) for answer in answers]
+
+    def classify_within(self, seconds: float | None, texts: Sequence[str]) -> list[Classification]:
+        """Classify as `classify()` does, and wait so many seconds at most; None: for ever.
+
+        Raises ModelTimeoutError, or ModelOverloadedError without waiting.
+        """
+        if seconds is None:
+            return self.classify(texts)
+        return self.pool.call(partial(self.classify, texts), seconds)
 
     def applies(self, answer: Classification, language: str) -> bool:
         """Say whether an answer about a ticket of this language may apply itself."""
@@ -60,6 +87,12 @@ class _Slot:
         self.loaded: ActiveClassifier | None = None
         self.failed_pk: int | None = None
         self.failed_at = 0.0
+        self.loader = Pool(threads=1)
+        self.loading: Call[None] | None = None
+        self.news: _Attempt | None = None
+
+    def serves(self, version: ModelVersion) -> bool:
+        return self.loaded is not None and self.loaded.model_version.pk == version.pk
 
     def recently_failed(self, version: ModelVersion) -> bool:
         return self.failed_pk == version.pk and time.monotonic() - self.failed_at < RETRY_SECONDS
@@ -78,6 +111,32 @@ def get_classifier() -> ActiveClassifier:
     slot = _current_slot(_ACTIVE)
     version = _active_version()
     _follow(slot, version, _active_version)
+    return _serving(slot, version)
+
+
+def get_classifier_within(seconds: float | None) -> ActiveClassifier:
+    """Return what `get_classifier()` does, and wait for it to load so many seconds at most.
+
+    It goes on loading in the background, and meanwhile the one loaded before serves. None waits
+    for ever. Raises ModelTimeoutError too.
+    """
+    if seconds is None:
+        return get_classifier()
+    slot = _current_slot(_ACTIVE)
+    version = _active_version()
+    if not slot.serves(version) and not slot.recently_failed(version):
+        loading = _load_in_background(slot, version, seconds)
+        if slot.loaded is None:
+            if loading.is_overdue:
+                raise ModelTimeoutError(f"Model version {version.name} is still being loaded.")
+            loading.wait()
+    # What the background found out is written down here: it has no connection of its own.
+    news, slot.news = slot.news, None
+    _note(news)
+    return _serving(slot, version)
+
+
+def _serving(slot: _Slot, version: ModelVersion) -> ActiveClassifier:
     loaded = slot.loaded
     if loaded is None:
         raise ModelUnavailableError(
@@ -94,6 +153,19 @@ def _decided_by(loaded: ActiveClassifier, version: ModelVersion) -> ActiveClassi
     """
     known = version if loaded.model_version.pk == version.pk else loaded.model_version
     return replace(loaded, model_version=known, rule=rule_of(known))
+
+
+def _load_in_background(slot: _Slot, version: ModelVersion, seconds: float) -> Call[None]:
+    """Return the call that loads the model, begun now unless one is going on."""
+
+    def load_version() -> None:
+        with slot.lock:
+            slot.news = _load_into(slot, version) or slot.news
+
+    loading = slot.loading
+    if loading is None or loading.is_done:
+        loading = slot.loading = slot.loader.submit(load_version, seconds)
+    return loading
 
 
 def rule_of(version: ModelVersion) -> DecisionRule:
@@ -145,20 +217,15 @@ def release_shadow() -> None:
 
 def _follow(slot: _Slot, version: ModelVersion, newest: Callable[[], ModelVersion]) -> None:
     """Load a version into its slot, unless it is there, or failed a moment ago."""
-    loaded = slot.loaded
-    if loaded is not None and loaded.model_version.pk == version.pk:
+    if slot.serves(version) or slot.recently_failed(version):
         return
-    if slot.recently_failed(version):
-        return
-    if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if loaded is None else 0):
+    if slot.lock.acquire(timeout=LOAD_WAIT_SECONDS if slot.loaded is None else 0):
         try:
-            attempt = _load_into(slot, newest)
+            attempt = _load_into(slot, newest())
         finally:
             slot.lock.release()
-        if attempt is not None:
-            # Outside the lock.
-            note_error(attempt.version, attempt.error)
-    elif loaded is None:
+        _note(attempt)
+    elif slot.loaded is None:
         raise ModelUnavailableError("The model is still being loaded by another thread.")
 
 
@@ -239,13 +306,9 @@ class _Attempt:
     error: str
 
 
-def _load_into(slot: _Slot, newest: Callable[[], ModelVersion]) -> _Attempt | None:
-    """Load what is wanted by now, unless that was done or failed a moment ago."""
-    version = newest()
-    loaded = slot.loaded
-    if loaded is not None and loaded.model_version.pk == version.pk:
-        return None
-    if slot.recently_failed(version):
+def _load_into(slot: _Slot, version: ModelVersion) -> _Attempt | None:
+    """Load a version, unless that was done or failed a moment ago. Queries nothing."""
+    if slot.serves(version) or slot.recently_failed(version):
         return None
     try:
         slot.loaded = ActiveClassifier(version, load(version))
@@ -256,6 +319,11 @@ def _load_into(slot: _Slot, newest: Callable[[], ModelVersion]) -> _Attempt | No
         return _Attempt(version, str(error) or repr(error))
     slot.failed_pk = None
     return _Attempt(version, "")
+
+
+def _note(attempt: _Attempt | None) -> None:
+    if attempt is not None:
+        note_error(attempt.version, attempt.error)
 
 
 def note_error(version: ModelVersion, error: str) -> None:

@@ -61,6 +61,8 @@ class PluginSettings:
     `training` lays fields of TrainingConfig over what `preset` says; `label_weights` maps a label's
     provenance to its weight in training, 1 where it is left out.
     A new version may be worse than the active one by `gate_tolerance` of `gate_metric` at most.
+    `deadline_ms` is how long a ticket's save waits for a model, None for ever; after
+    `breaker_failures` errors or deadlines in a row it isn't asked for `breaker_seconds`.
     `costs` maps true class to chosen class to cost, None for the most probable class;
     `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
     all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
@@ -101,6 +103,7 @@ class PluginSettings:
     auto_apply: Mapping[str, float] | None = None
     audit_share: float = 0.0
     retrain: Mapping[str, Any] | None = None
+    deadline_ms: float | None = 300
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",

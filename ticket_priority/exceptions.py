@@ -15,6 +15,18 @@ class ModelUnavailableError(TicketPriorityError):
     """There is no model to answer: none was ever activated, or it cannot be loaded."""
 
 
+class ModelTimeoutError(ModelUnavailableError):
+    """The model did not answer, or was not loaded, within the deadline."""
+
+
+class ModelOverloadedError(ModelUnavailableError):
+    """Every thread that asks the model is stuck in an answer that is overdue."""
+
+
+class ModelAnswerError(TicketPriorityError):
+    """A classifier returned what is no answer: too few, too many, or no probabilities."""
+
+
 class SourceError(TicketPriorityError):
     """A ticket source is described wrongly, or a model has none."""
 

@@ -13,6 +13,9 @@ CLASS_NAMES: Final[tuple[str, str, str]] = ("low", "medium", "high")
 MAX_TOKENS: Final[int] = 512
 """The longest input, in tokens, that a model may be given."""
 
+SUM_TOLERANCE: Final[float] = 1e-3
+"""How far from 1 the sum of an answer's probabilities may be."""
+
 
 PROVENANCES: Final[dict[str, str]] = {
     "audit": "a person set the priority without having seen the prediction, which was held back",
@@ -58,6 +61,15 @@ class Classification:
         if self.chosen is not None:
             return self.chosen
         return max(range(len(self.probabilities)), key=lambda i: (self.probabilities[i], i))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the probabilities are some: one a class, none below 0, summing to 1."""
+        return (
+            len(self.probabilities) == len(CLASS_NAMES)
+            and all(0 <= probability <= 1 + SUM_TOLERANCE for probability in self.probabilities)
+            and abs(sum(self.probabilities) - 1) <= SUM_TOLERANCE
+        )
 
     @property
     def label(self) -> str:

@@ -214,6 +214,8 @@ class Prediction(TicketRow):
         STALE_FORM = "stale_form", _("a form opened before it put the old value back")
         UNCERTIFIED = "uncertified", _("below the certified precision")
         AUDIT = "audit", _("held back to check the model")
+        DEADLINE = "deadline", _("the model took too long")
+        OVERLOADED = "overloaded", _("the model is overloaded")
 
     # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
     model_version = models.ForeignKey(

@@ -11,6 +11,7 @@ from django.apps import apps
 from django.db import connections, router
 
 from ticket_priority.conf import get_settings
+from ticket_priority.models import Prediction
 from ticket_priority.outbox import drain
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,12 @@ SHADOW_TASK: Final = "ticket_priority.tasks.ask_shadow"
 SHADOW_NAME: Final = "ticket_priority.shadow"
 RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
 RETRAIN_NAME: Final = "ticket_priority.retrain"
+
+_JUST_FAILED: Final = frozenset(
+    {Prediction.Reason.MODEL_ERROR, Prediction.Reason.DEADLINE, Prediction.Reason.OVERLOADED}
+)
+
+_left_behind = False
 
 
 def is_installed() -> bool:
@@ -79,6 +86,24 @@ def nudge() -> None:
             drain()
     except Exception:
         logger.exception("No worker could be told of pending tickets; the sweep will find them")
+
+
+def wants_drain(prediction: Prediction) -> bool:
+    """Say whether the save of a new ticket calls for a drain.
+
+    Without a queue a drain runs in the request, so not right after the model has failed there: the
+    next ticket that it answers takes along what was left behind.
+    """
+    global _left_behind
+    if is_installed():
+        return prediction.is_nudge_worthy
+    if prediction.reason in _JUST_FAILED:
+        _left_behind = True
+        return False
+    if prediction.state != Prediction.State.PENDING and _left_behind:
+        _left_behind = False
+        return True
+    return prediction.is_nudge_worthy
 
 
 def ensure_schedules(using: str) -> None:

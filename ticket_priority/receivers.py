@@ -85,7 +85,7 @@ def after_save(
     together = using == plugin_database() and queue.shares_database(using)
     tell = queue.enqueue_drain if together else None
     prediction = record_after_insert(source, instance, using, tell=tell)
-    if prediction is not None and prediction.is_nudge_worthy and tell is None:
+    if prediction is not None and tell is None and queue.wants_drain(prediction):
         transaction.on_commit(queue.nudge, using=using, robust=True)
 
 

@@ -13,5 +13,6 @@ TICKET_PRIORITY = {
         "escalated.Ticket": {"adapter": "ticket_priority.adapters.escalated.EscalatedSource"},
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
+    "DEADLINE_MS": 60_000,
     "THREADS": 1,
 }

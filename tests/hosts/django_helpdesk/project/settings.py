@@ -102,4 +102,5 @@ TICKET_PRIORITY = {
         }
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
+    "DEADLINE_MS": 60_000,
 }

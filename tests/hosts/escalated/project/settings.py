@@ -106,6 +106,7 @@ TICKET_PRIORITY = {
         "escalated.Ticket": {"adapter": "ticket_priority.adapters.escalated.EscalatedSource"},
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
+    "DEADLINE_MS": 60_000,
     "OUTPUT_DIR": Path(tempfile.gettempdir()) / "ticket-priority-outputs",
     "THREADS": 1,
 }
