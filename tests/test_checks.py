@@ -135,6 +135,9 @@ def test_the_demo_is_clean() -> None:
         ({"API_AUTHENTICATION_CLASSES": ["no.such.Class"]}, "ticket_priority.E007"),
         ({"DEADLINE_MS": 0}, "ticket_priority.E060"),
         ({"DEADLINE_MS": "300"}, "ticket_priority.E060"),
+        ({"BREAKER_FAILURES": 0}, "ticket_priority.E061"),
+        ({"BREAKER_FAILURES": 1.5}, "ticket_priority.E061"),
+        ({"BREAKER_SECONDS": None}, "ticket_priority.E062"),
     ],
 )
 def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) -> None:

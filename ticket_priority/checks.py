@@ -121,6 +121,20 @@ def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="Give the milliseconds that a save may wait for the model, or None.",
             id="ticket_priority.E060",
         )
+    failures = conf.user_settings().get("BREAKER_FAILURES", 1)
+    if not isinstance(failures, int) or not _is_number_above_0(failures):
+        yield checks.Error(
+            f"{conf.SETTING}['BREAKER_FAILURES'] is {failures!r}.",
+            hint="Give the number of failures in a row after which the model is left alone.",
+            id="ticket_priority.E061",
+        )
+    seconds = conf.user_settings().get("BREAKER_SECONDS", 1)
+    if not _is_number_above_0(seconds):
+        yield checks.Error(
+            f"{conf.SETTING}['BREAKER_SECONDS'] is {seconds!r}.",
+            hint="Give the seconds for which a model that fails is left alone.",
+            id="ticket_priority.E062",
+        )
 
 
 def check_decisions(**kwargs: Any) -> Iterator[checks.CheckMessage]:

@@ -36,6 +36,7 @@ from ticket_priority.decisions import (
     supersede_pending,
 )
 from ticket_priority.exceptions import (
+    BreakerOpenError,
     ModelOverloadedError,
     ModelTimeoutError,
     ModelUnavailableError,
@@ -52,6 +53,7 @@ logger = logging.getLogger(__name__)
 _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
+    BreakerOpenError: Reason.BREAKER_OPEN,
 }
 
 
@@ -207,7 +209,9 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     try:
         _ask_in_time(source, instance, draft)
     except ModelUnavailableError as error:
-        logger.warning("A ticket of %s is saved without priority: %s", source.label, error)
+        # The breaker has said so once, for all the tickets to come.
+        level = logging.DEBUG if isinstance(error, BreakerOpenError) else logging.WARNING
+        logger.log(level, "A ticket of %s is saved without priority: %s", source.label, error)
         draft.state = State.PENDING
         draft.reason = _WHY_UNANSWERED.get(type(error), Reason.NO_MODEL)
 

@@ -16,8 +16,9 @@ from django.db import DatabaseError, router, transaction
 from django.utils.module_loading import import_string
 
 from ticket_priority import artifacts
+from ticket_priority.bounded_calls import Call, Pool
+from ticket_priority.breaker import Breaker, BreakerState
 from ticket_priority.conf import get_settings
-from ticket_priority.deadlines import Call, Pool
 from ticket_priority.exceptions import (
     ArtifactError,
     ModelAnswerError,
@@ -39,18 +40,22 @@ LOAD_WAIT_SECONDS: Final = 10.0
 _ACTIVE: Final = "active"
 _SHADOW: Final = "shadow"
 
+EVERYDAY_TEXT: Final = "The printer on the second floor is out of paper."
+"""What every model has an answer to."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActiveClassifier:
     """A loaded model, the version it is, and the rule by which its answers are decided.
 
-    The threads that are stuck in a model that hangs are that model's own.
+    The threads that are stuck in a model that hangs, and the breaker, are that model's own.
     """
 
     model_version: ModelVersion
     classifier: Classifier
     rule: DecisionRule = field(default_factory=DecisionRule)
     pool: Pool = field(default_factory=Pool, compare=False, repr=False)
+    breaker: Breaker = field(default_factory=Breaker, compare=False, repr=False)
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order; the chosen classes follow the rule.
@@ -67,11 +72,21 @@ class ActiveClassifier:
     def classify_within(self, seconds: float | None, texts: Sequence[str]) -> list[Classification]:
         """Classify as `classify()` does, and wait so many seconds at most; None: for ever.
 
-        Raises ModelTimeoutError, or ModelOverloadedError without waiting.
+        Raises ModelTimeoutError, or ModelOverloadedError or BreakerOpenError without waiting.
         """
-        if seconds is None:
-            return self.classify(texts)
-        return self.pool.call(partial(self.classify, texts), seconds)
+        with self.breaker.attempt():
+            if seconds is None:
+                return self.classify(texts)
+            return self.pool.call(partial(self.classify, texts), seconds)
+
+    def can_answer(self) -> bool:
+        """Say whether the model answers an everyday text; where not, no ticket is to blame."""
+        try:
+            self.classify([EVERYDAY_TEXT])
+        except Exception:
+            logger.exception("Model version %s fails at every text", self.model_version.name)
+            return False
+        return True
 
     def applies(self, answer: Classification, language: str) -> bool:
         """Say whether an answer about a ticket of this language may apply itself."""
@@ -235,6 +250,12 @@ def loaded_model_version() -> ModelVersion | None:
     return None if loaded is None else loaded.model_version
 
 
+def breaker_state() -> BreakerState:
+    """Return the state of the loaded model's circuit breaker in this process."""
+    loaded = _current_slot(_ACTIVE).loaded
+    return BreakerState.CLOSED if loaded is None else loaded.breaker.state()
+
+
 def reset() -> None:
     """Forget what this process has loaded."""
     _slots.clear()
@@ -311,7 +332,7 @@ def _load_into(slot: _Slot, version: ModelVersion) -> _Attempt | None:
     if slot.serves(version) or slot.recently_failed(version):
         return None
     try:
-        slot.loaded = ActiveClassifier(version, load(version))
+        slot.loaded = ActiveClassifier(version, load(version), breaker=Breaker(version.name))
     except Exception as error:
         # Whatever a broken artefact raises, the version before it must go on serving.
         logger.exception("Model version %s cannot be loaded", version.name)

@@ -104,6 +104,8 @@ class PluginSettings:
     audit_share: float = 0.0
     retrain: Mapping[str, Any] | None = None
     deadline_ms: float | None = 300
+    breaker_failures: int = 5
+    breaker_seconds: float = 30
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",

@@ -23,6 +23,14 @@ class ModelOverloadedError(ModelUnavailableError):
     """Every thread that asks the model is stuck in an answer that is overdue."""
 
 
+class BreakerOpenError(ModelUnavailableError):
+    """The model failed again and again, and is left alone for a while."""
+
+
+class ModelFailingError(ModelUnavailableError):
+    """The model fails at every text, so no ticket is to blame."""
+
+
 class ModelAnswerError(TicketPriorityError):
     """A classifier returned what is no answer: too few, too many, or no probabilities."""
 

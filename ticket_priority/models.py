@@ -216,6 +216,7 @@ class Prediction(TicketRow):
         AUDIT = "audit", _("held back to check the model")
         DEADLINE = "deadline", _("the model took too long")
         OVERLOADED = "overloaded", _("the model is overloaded")
+        BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
 
     # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
     model_version = models.ForeignKey(

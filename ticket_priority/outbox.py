@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
@@ -18,6 +18,7 @@ from django.utils import timezone
 from ticket_priority.classifiers import ActiveClassifier, get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.decisions import (
+    Answer,
     Reason,
     State,
     announce,
@@ -29,7 +30,7 @@ from ticket_priority.decisions import (
     stored_values,
     suggest_unless_applicable,
 )
-from ticket_priority.exceptions import ModelUnavailableError, SourceError
+from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
 from ticket_priority.models import (
     Override,
     Prediction,
@@ -56,13 +57,15 @@ def drain() -> int:
     while _pending_exists():
         try:
             classifier = get_classifier()
+            with classifier.breaker.attempt():
+                claimed = _claim(options.batch_size)
+                for was_decided in _decide_claimed(claimed, classifier):
+                    decided += was_decided
         except ModelUnavailableError as error:
             logger.warning("Pending tickets wait: %s", error)
             break
-        claimed = _claim(options.batch_size)
         if not claimed:
             break
-        decided += sum(_decide_claimed(claimed, classifier))
     return decided
 
 
@@ -150,6 +153,10 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
             if row.object_id not in tickets:
                 yield _close_without_ticket(row)
         answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
+        if _all_failed(asked.answer for asked in answers) and not classifier.can_answer():
+            _unclaim(claimed)
+            classifier.breaker.trip()
+            raise ModelFailingError("The model fails at every text.")
         for row, asked in zip(known, answers, strict=True):
             if isinstance(asked.answer, Exception):
                 _rows().filter(pk=row.pk, claim=row.claim).update(reason=Reason.MODEL_ERROR)
@@ -160,6 +167,19 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
                 answer, milliseconds = asked.answer
                 fill(row, asked.text, answer, classifier, milliseconds, language=asked.language)
             yield _settle(source, tickets[row.object_id], row, using)
+
+
+def _all_failed(answers: Iterable[Answer]) -> bool:
+    asked = [answer for answer in answers if answer is not None]
+    return bool(asked) and all(isinstance(answer, Exception) for answer in asked)
+
+
+def _unclaim(claimed: list[Prediction]) -> None:
+    """Give back what is still undecided of a claim, as though it had never been tried."""
+    rows = _rows().filter(
+        pk__in=[row.pk for row in claimed], claim=claimed[0].claim, state=State.PENDING
+    )
+    rows.update(claim="", claimed_at=None, attempts=models.F("attempts") - 1)
 
 
 def _settle(

@@ -25,7 +25,12 @@ RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
 RETRAIN_NAME: Final = "ticket_priority.retrain"
 
 _JUST_FAILED: Final = frozenset(
-    {Prediction.Reason.MODEL_ERROR, Prediction.Reason.DEADLINE, Prediction.Reason.OVERLOADED}
+    {
+        Prediction.Reason.MODEL_ERROR,
+        Prediction.Reason.DEADLINE,
+        Prediction.Reason.OVERLOADED,
+        Prediction.Reason.BREAKER_OPEN,
+    }
 )
 
 _left_behind = False

@@ -23,12 +23,17 @@ def health(**headers: str) -> tuple[int, dict[str, Any]]:
 def test_without_a_version_nothing_can_serve(db: None, fresh_classifier: None) -> None:
     assert health() == (
         503,
-        {"status": "unavailable", "model_loaded": False, "active_model": None},
+        {"status": "unavailable", "model_loaded": False, "active_model": None, "breaker": "closed"},
     )
 
 
 def test_a_published_version_is_ok_and_is_not_loaded_by_asking(active_model: ModelVersion) -> None:
-    found = {"status": "ok", "model_loaded": False, "active_model": active_model.name}
+    found = {
+        "status": "ok",
+        "model_loaded": False,
+        "active_model": active_model.name,
+        "breaker": "closed",
+    }
     assert health() == (200, found)
     assert health() == (200, found)
     assert classifiers.loaded_model_version() is None
@@ -38,7 +43,12 @@ def test_a_loaded_version_is_ok(active_model: ModelVersion) -> None:
     classifiers.get_classifier()
     assert health() == (
         200,
-        {"status": "ok", "model_loaded": True, "active_model": active_model.name},
+        {
+            "status": "ok",
+            "model_loaded": True,
+            "active_model": active_model.name,
+            "breaker": "closed",
+        },
     )
 
 
@@ -62,8 +72,14 @@ def test_an_older_version_that_goes_on_serving_is_degraded(active_model: ModelVe
     version("broken").activate()
     assert health() == (
         200,
-        {"status": "degraded", "model_loaded": True, "active_model": "broken"},
+        {"status": "degraded", "model_loaded": True, "active_model": "broken", "breaker": "closed"},
     )
+
+
+def test_a_model_that_is_left_alone_is_degraded(active_model: ModelVersion) -> None:
+    classifiers.get_classifier().breaker.trip()
+    code, body = health()
+    assert (code, body["status"], body["breaker"]) == (200, "degraded", "open")
 
 
 def test_a_lost_database_is_no_500(

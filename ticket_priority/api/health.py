@@ -8,7 +8,8 @@ from typing import Any, Final
 from django.db import Error
 
 from ticket_priority import __version__, queue
-from ticket_priority.classifiers import loaded_model_version
+from ticket_priority.breaker import BreakerState
+from ticket_priority.classifiers import breaker_state, loaded_model_version
 from ticket_priority.conf import get_settings
 from ticket_priority.interfaces import ArtifactFile
 from ticket_priority.models import ModelVersion
@@ -19,22 +20,29 @@ HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_e
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ok: the active model serves, or will at the next request. degraded: an older one serves."""
+    """ok: the active model serves, or will at the next request.
+
+    degraded: an older one serves, or this process leaves the model alone after it failed.
+    """
 
     status: str
     model_loaded: bool
     active_model: str | None
+    breaker: str = BreakerState.CLOSED
 
 
 def check_health() -> Health:
     """Look at this process's memory, one row and one file name. Never raises."""
     loaded = loaded_model_version()
+    breaker = breaker_state()
     try:
         active = ModelVersion.objects.active()
     except Error:
         active = None
     if active is None:
         return Health("unavailable", loaded is not None, None)
+    if loaded is not None and breaker != BreakerState.CLOSED:
+        return Health("degraded", True, active.name, breaker)
     if loaded is not None and loaded.pk == active.pk:
         return Health("ok", True, active.name)
     if not active.load_error and _is_published(active):

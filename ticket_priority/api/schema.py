@@ -52,13 +52,18 @@ OVERRIDE_EXAMPLES: Final = [
 HEALTH_EXAMPLES: Final = [
     OpenApiExample(
         "A model serves",
-        {"status": "ok", "model_loaded": True, "active_model": "20260301-120000"},
+        {
+            "status": "ok",
+            "model_loaded": True,
+            "active_model": "20260301-120000",
+            "breaker": "closed",
+        },
         response_only=True,
         status_codes=["200"],
     ),
     OpenApiExample(
         "No model was ever activated",
-        {"status": "unavailable", "model_loaded": False, "active_model": None},
+        {"status": "unavailable", "model_loaded": False, "active_model": None, "breaker": "closed"},
         response_only=True,
         status_codes=["503"],
     ),

@@ -251,6 +251,9 @@ class HealthSerializer(serializers.Serializer[Any]):
         help_text=_("Whether this process holds a model in memory.")
     )
     active_model = serializers.CharField(allow_null=True)
+    breaker = serializers.CharField(
+        help_text=_("closed; open while this process leaves a failing model alone; half_open.")
+    )
 
 
 @extend_schema_serializer(component_name="PriorityServiceError")

@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                     ("audit", "held back to check the model"),
                     ("deadline", "the model took too long"),
                     ("overloaded", "the model is overloaded"),
+                    ("breaker_open", "the model is left alone after failing"),
                 ],
                 max_length=20,
                 verbose_name="reason",

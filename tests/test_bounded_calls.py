@@ -16,7 +16,7 @@ from tests.classifiers import FaultyClassifier, SlowToLoadClassifier, sure_answe
 from tests.conftest import publish_toy
 from tests.test_classification import OUTAGE, TYPO, only_prediction
 from ticket_priority import classifiers, outbox, queue, receivers
-from ticket_priority.deadlines import THREADS, Pool
+from ticket_priority.bounded_calls import THREADS, Pool
 from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import ModelVersion, Prediction
@@ -110,7 +110,7 @@ class TestPool:
         assert not begun.is_set()
 
     def test_idle_threads_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ticket_priority.deadlines.IDLE_SECONDS", 0.01)
+        monkeypatch.setattr("ticket_priority.bounded_calls.IDLE_SECONDS", 0.01)
         pool, before = Pool(), threading.active_count()
         assert pool.call(lambda: 7, LONG) == 7
         until = time.monotonic() + SOON
@@ -124,17 +124,25 @@ class TestPool:
 def test_a_process_ends_though_a_call_hangs() -> None:
     script = """
 import time
-from ticket_priority import deadlines
-deadlines.EXIT_SECONDS = 0.2
+from ticket_priority import bounded_calls
+bounded_calls.EXIT_SECONDS = 0.2
 try:
-    deadlines.Pool().call(lambda: time.sleep(600), 0.01)
-except deadlines.ModelTimeoutError:
+    bounded_calls.Pool().call(lambda: time.sleep(600), 0.01)
+except bounded_calls.ModelTimeoutError:
     print("given up")
 """
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert ended.stdout.strip() == "given up"
+
+
+def error(texts: Any) -> None:
+    raise RuntimeError("broken")
+
+
+def out_of_memory(texts: Any) -> None:
+    raise MemoryError
 
 
 FAULTS: dict[str, Callable[..., Any]] = {
@@ -145,15 +153,9 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "two classes": lambda texts: [Classification((0.5, 0.5)) for _ in texts],
     "negative": lambda texts: [Classification((-1.0, 1.0, 1.0)) for _ in texts],
     "nothing": lambda texts: [None for _ in texts],
+    "error": error,
+    "out of memory": out_of_memory,
 }
-
-
-def out_of_memory(texts: Any) -> None:
-    raise MemoryError
-
-
-def error(texts: Any) -> None:
-    raise RuntimeError("broken")
 
 
 @pytest.mark.django_db
@@ -199,8 +201,12 @@ class TestSaving:
         assert Prediction.objects.count() == 1
 
     def test_a_model_that_hangs_holds_up_no_save(
-        self, faulty_model: type[FaultyClassifier], hang: Callable[..., None]
+        self,
+        faulty_model: type[FaultyClassifier],
+        hang: Callable[..., None],
+        configure: Callable[..., None],
     ) -> None:
+        configure(BREAKER_FAILURES=100)
         faulty_model.fault = hang
         reasons = []
         for _ in range(THREADS + 3):
@@ -227,7 +233,7 @@ class TestSaving:
         classifiers.get_classifier()
         assert save(**OUTAGE)[0].priority == Priority.HIGH
 
-    @pytest.mark.parametrize("fault", [*FAULTS.values(), error, out_of_memory], ids=str)
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
     def test_a_ticket_saves_whatever_the_model_returns_or_raises(
         self,
         faulty_model: type[FaultyClassifier],
@@ -341,7 +347,7 @@ def test_saves_side_by_side_are_all_within_the_deadline(
     assert len(took) == Ticket.objects.filter(priority=None).count() == 12
     assert max(took) < SOON
     reasons = set(Prediction.objects.values_list("reason", flat=True))
-    assert reasons <= {Reason.DEADLINE, Reason.OVERLOADED}
+    assert reasons <= {Reason.DEADLINE, Reason.OVERLOADED, Reason.BREAKER_OPEN}
 
 
 def _answer_in_child(pool: Pool, answers: Any) -> None:
