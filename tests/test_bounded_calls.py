@@ -351,7 +351,7 @@ def test_saves_side_by_side_are_all_within_the_deadline(
 
 
 def _answer_in_child(pool: Pool, answers: Any) -> None:
-    own = classifiers._current_slot().loader
+    own = classifiers._current_slot(classifiers._ACTIVE).loader
     answers.put((own is not pool, own.call(lambda: 7, LONG)))
 
 
@@ -359,7 +359,7 @@ def _answer_in_child(pool: Pool, answers: Any) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own(hang: Callable[..., None]) -> None:
     classifiers.reset()
-    pool = classifiers._current_slot().loader
+    pool = classifiers._current_slot(classifiers._ACTIVE).loader
     with pytest.raises(ModelTimeoutError):
         pool.call(hang, 0.01)
     context = multiprocessing.get_context("fork")
