@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ticket_priority.classification import classify
-    from ticket_priority.classifiers import get_classifier
+    from ticket_priority.classifiers import get_classifier, preload
     from ticket_priority.overrides import override
     from ticket_priority.priorities import Priority
     from ticket_priority.receivers import muted
@@ -22,6 +22,7 @@ __all__ = [
     "get_classifier",
     "muted",
     "override",
+    "preload",
     "register",
 ]
 
@@ -31,6 +32,7 @@ _ROOMS = {
     "get_classifier": "classifiers",
     "muted": "receivers",
     "override": "overrides",
+    "preload": "classifiers",
     "register": "registry",
 }
 

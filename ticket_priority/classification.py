@@ -40,6 +40,7 @@ from ticket_priority.exceptions import (
     ModelOverloadedError,
     ModelTimeoutError,
     ModelUnavailableError,
+    SwitchedOffError,
 )
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
@@ -54,6 +55,7 @@ _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
     BreakerOpenError: Reason.BREAKER_OPEN,
+    SwitchedOffError: Reason.DISABLED,
 }
 
 
@@ -209,8 +211,9 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     try:
         _ask_in_time(source, instance, draft)
     except ModelUnavailableError as error:
-        # The breaker has said so once, for all the tickets to come.
-        level = logging.DEBUG if isinstance(error, BreakerOpenError) else logging.WARNING
+        # Who opened the breaker or the switch has said so, for all the tickets to come.
+        told = isinstance(error, BreakerOpenError | SwitchedOffError)
+        level = logging.DEBUG if told else logging.WARNING
         logger.log(level, "A ticket of %s is saved without priority: %s", source.label, error)
         draft.state = State.PENDING
         draft.reason = _WHY_UNANSWERED.get(type(error), Reason.NO_MODEL)

@@ -24,9 +24,10 @@ from ticket_priority.exceptions import (
     ModelAnswerError,
     ModelTimeoutError,
     ModelUnavailableError,
+    SwitchedOffError,
 )
 from ticket_priority.interfaces import Classification, Classifier, ClassifierFactory
-from ticket_priority.models import ModelVersion
+from ticket_priority.models import ModelVersion, SwitchChange
 from ticket_priority.policy import DecisionRule
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ LOAD_WAIT_SECONDS: Final = 10.0
 
 _ACTIVE: Final = "active"
 _SHADOW: Final = "shadow"
+
+_IS_SWITCHED_ON: Final = "is_switched_on"
 
 EVERYDAY_TEXT: Final = "The printer on the second floor is out of paper."
 """What every model has an answer to."""
@@ -121,12 +124,26 @@ def get_classifier() -> ActiveClassifier:
     """Return the classifier of the active model version, loading it at most once a process.
 
     While a new version loads, or when it cannot be loaded, the one loaded before goes on serving.
-    Raises ModelUnavailableError when there is none, or no rule by which to decide.
+    Raises ModelUnavailableError when there is none, or no rule by which to decide, and
+    SwitchedOffError.
     """
     slot = _current_slot(_ACTIVE)
-    version = _active_version()
+    version = _wanted_version()
     _follow(slot, version, _active_version)
     return _serving(slot, version)
+
+
+def preload() -> bool:
+    """Load the active model where a process starts; return whether one is loaded. Never raises.
+
+    Call it after the fork: threads do not survive one.
+    """
+    try:
+        get_classifier()
+    except (ModelUnavailableError, DatabaseError) as error:
+        logger.warning("No model is loaded as this process starts: %s", error)
+        return False
+    return True
 
 
 def get_classifier_within(seconds: float | None) -> ActiveClassifier:
@@ -138,7 +155,7 @@ def get_classifier_within(seconds: float | None) -> ActiveClassifier:
     if seconds is None:
         return get_classifier()
     slot = _current_slot(_ACTIVE)
-    version = _active_version()
+    version = _wanted_version()
     if not slot.serves(version) and not slot.recently_failed(version):
         loading = _load_in_background(slot, version, seconds)
         if slot.loaded is None:
@@ -308,8 +325,19 @@ def _current_slot(role: str) -> _Slot:
     return _slots.setdefault(role, _Slot())
 
 
+def _wanted_version() -> ModelVersion:
+    """Return the active version; raises SwitchedOffError. Both are one query."""
+    version = _active_version()
+    if getattr(version, _IS_SWITCHED_ON) is False:
+        raise SwitchedOffError(
+            "Classification is switched off: `manage.py switch_priority on` switches it on."
+        )
+    return version
+
+
 def _active_version() -> ModelVersion:
-    version = ModelVersion.objects.active()
+    versions = ModelVersion.objects.annotate(**{_IS_SWITCHED_ON: SwitchChange.newest("is_on")})
+    version: ModelVersion | None = versions.filter(is_active=True).first()
     if version is None:
         raise ModelUnavailableError(
             "No model version is active: run `manage.py train_priority_model`, or "

@@ -15,6 +15,10 @@ class ModelUnavailableError(TicketPriorityError):
     """There is no model to answer: none was ever activated, or it cannot be loaded."""
 
 
+class SwitchedOffError(ModelUnavailableError):
+    """Classification is switched off, for every process."""
+
+
 class ModelTimeoutError(ModelUnavailableError):
     """The model did not answer, or was not loaded, within the deadline."""
 

@@ -16,6 +16,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models, router
 from django.utils import timezone
 
+from ticket_priority import switch
 from ticket_priority.classifiers import (
     ActiveClassifier,
     get_shadow_classifier,
@@ -46,7 +47,7 @@ SLICE_SECONDS: Final = 20.0
 
 def is_wanted() -> bool:
     """Say whether a version is the shadow; where none is, this process forgets the last one."""
-    if get_settings().enabled and ModelVersion.objects.filter(is_shadow=True).exists():
+    if switch.is_on() and ModelVersion.objects.filter(is_shadow=True).exists():
         return True
     release_shadow()
     return False
@@ -77,7 +78,7 @@ def batches(*, seconds: float | None = None) -> Iterator[int]:
     of it. Raises ModelUnavailableError, or what the shadow raises about every ticket of a batch.
     """
     version = ModelVersion.objects.using(plugin_database()).shadow()
-    if version is None or not get_settings().enabled or not _claim(version):
+    if version is None or not switch.is_on() or not _claim(version):
         return
     try:
         yield from _answer_batches(version, seconds)

@@ -10,7 +10,8 @@ from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
 from ticket_priority import classifiers
-from ticket_priority.models import ModelVersion, ModelVersionQuerySet
+from ticket_priority.models import ModelVersion
+from ticket_priority.models.versions import ModelVersionQuerySet
 
 URL = "/api/health/"
 

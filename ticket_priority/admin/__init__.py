@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ticket_priority.admin.records import OverrideAdmin, PredictionAdmin
 from ticket_priority.admin.runs import TrainingRunAdmin
+from ticket_priority.admin.switching import SwitchChangeAdmin
 from ticket_priority.admin.tickets import OverrideAdminMixin
 from ticket_priority.admin.versions import ModelVersionAdmin
 
@@ -12,5 +13,6 @@ __all__ = [
     "OverrideAdmin",
     "OverrideAdminMixin",
     "PredictionAdmin",
+    "SwitchChangeAdmin",
     "TrainingRunAdmin",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.db import Error
 
-from ticket_priority import __version__, queue
+from ticket_priority import __version__, queue, switch
 from ticket_priority.breaker import BreakerState
 from ticket_priority.classifiers import breaker_state, loaded_model_version
 from ticket_priority.conf import get_settings
@@ -56,7 +56,7 @@ def describe_service() -> dict[str, Any]:
     active = ModelVersion.objects.active()
     return {
         "version": __version__,
-        "enabled": options.enabled,
+        "enabled": switch.is_on(),
         "mode": options.mode,
         "queue": queue.is_installed(),
         "max_texts": options.api_max_texts,

@@ -1,146 +1,21 @@
-"""The registry of model versions, the predictions they made, and what people made of them."""
+"""What was predicted for a ticket, and what people made of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import IntegrityError, models, router, transaction
+from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.signals import model_version_activated
 from ticket_priority.ticket_rows import TicketRow, TicketRowQuerySet
-
-_Swapped = TypeVar("_Swapped")
-
-
-class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
-    def active(self) -> ModelVersion | None:
-        """Return the version that serves, or None."""
-        return self.filter(is_active=True).first()
-
-    def shadow(self) -> ModelVersion | None:
-        """Return the version that answers beside the active one, to no effect, or None."""
-        return self.filter(is_shadow=True).first()
-
-    def newest_trained(self) -> ModelVersion | None:
-        """Return the newest version that was trained on tickets of this project, or None."""
-        return next(
-            (one for one in self.order_by("-created_at", "-pk") if not one.is_starter), None
-        )
-
-
-class ModelVersion(models.Model):
-    """A published artefact with its figures. At most one is active, and at most one the shadow."""
-
-    name = models.CharField(_("name"), max_length=100, unique=True)
-    kind = models.CharField(_("kind"), max_length=50)
-    directory = models.CharField(
-        _("directory"), max_length=500, help_text=_("Relative to ARTIFACT_ROOT.")
-    )
-    digest = models.CharField(_("manifest SHA-256"), max_length=64)
-    base_model = models.CharField(_("base model"), max_length=300, blank=True)
-    metrics = models.JSONField(_("metrics"), default=dict)
-    config = models.JSONField(_("training configuration"), default=dict)
-    dataset = models.JSONField(_("training data"), default=dict)
-    run_directory = models.CharField(_("run directory"), max_length=500, blank=True)
-    # True or NULL: a unique column allows many NULLs on every database, so at most one is True.
-    is_active = models.BooleanField(
-        _("active"), null=True, unique=True, default=None, editable=False
-    )
-    activated_at = models.DateTimeField(_("activated at"), null=True, blank=True, editable=False)
-    is_shadow = models.BooleanField(
-        _("shadow"), null=True, unique=True, default=None, editable=False
-    )
-    shadow_since = models.DateTimeField(_("shadow since"), null=True, blank=True, editable=False)
-    shadow_claimed_at = models.DateTimeField(null=True, blank=True, editable=False)
-    shadow_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
-    load_error = models.TextField(_("load error"), blank=True, editable=False)
-    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
-
-    objects = ModelVersionQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["-created_at", "-pk"]
-        verbose_name = _("model version")
-        verbose_name_plural = _("model versions")
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def is_starter(self) -> bool:
-        """Whether it came with the package, trained on tickets that are nobody's here."""
-        return isinstance(self.metrics, dict) and "starter" in self.metrics
-
-    def activate(self) -> None:
-        """Make this the serving version; every process follows at its next classification."""
-        previous = self._swap(self._swap_active)
-        announcement = partial(
-            model_version_activated.send_robust,
-            sender=type(self),
-            model_version=self,
-            previous=previous,
-        )
-        transaction.on_commit(announcement, using=router.db_for_write(type(self)), robust=True)
-
-    def start_shadow(self) -> None:
-        """Make this the shadow, in the place of another; raises ValueError for the active one.
-
-        One that is the shadow already goes on, and is tried again where workers died of it.
-        """
-        if type(self).objects.filter(pk=self.pk, is_active=True).exists():
-            raise ValueError(f"{self.name} is active.")
-        self._swap(self._swap_shadow)
-
-    def stop_shadow(self) -> None:
-        """Let this be the shadow no longer; what it answered stays."""
-        self.is_shadow = None
-        self.save(update_fields=["is_shadow"])
-
-    @staticmethod
-    def _swap(swap: Callable[[], _Swapped]) -> _Swapped:
-        using = router.db_for_write(ModelVersion)
-        for _attempt in range(2):
-            with suppress(IntegrityError), transaction.atomic(using=using):
-                return swap()
-        # Somebody else chose a version between our two updates, twice.
-        with transaction.atomic(using=using):
-            return swap()
-
-    def _swap_active(self) -> ModelVersion | None:
-        manager = type(self).objects
-        previous = manager.select_for_update().filter(is_active=True).first()
-        manager.filter(is_active=True).exclude(pk=self.pk).update(is_active=None)
-        self.is_active, self.activated_at, self.load_error = True, timezone.now(), ""
-        self.is_shadow = None
-        self.save(update_fields=["is_active", "activated_at", "load_error", "is_shadow"])
-        return previous if previous is not None and previous.pk != self.pk else None
-
-    def _swap_shadow(self) -> None:
-        shadows = type(self).objects.filter(is_shadow=True)
-        if not shadows.filter(pk=self.pk).exists():
-            self.shadow_since = timezone.now()
-        shadows.exclude(pk=self.pk).update(is_shadow=None)
-        self.is_shadow = True
-        self.shadow_claimed_at, self.shadow_attempts, self.load_error = None, 0, ""
-        self.save(
-            update_fields=[
-                "is_shadow",
-                "shadow_since",
-                "shadow_claimed_at",
-                "shadow_attempts",
-                "load_error",
-            ]
-        )
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -365,50 +240,6 @@ class Override(TicketRow):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
-
-
-class TrainingRun(models.Model):
-    """A run of `train_priority_model`, or the reason why a scheduled one was not begun."""
-
-    class Trigger(models.TextChoices):
-        COMMAND = "command", _("command")
-        SCHEDULE = "schedule", _("schedule")
-
-    class State(models.TextChoices):
-        RUNNING = "running", _("running")
-        SUCCEEDED = "succeeded", _("succeeded")
-        REFUSED = "refused", _("refused")
-        FAILED = "failed", _("failed")
-        INTERRUPTED = "interrupted", _("interrupted")
-
-    trigger = models.CharField(_("trigger"), max_length=10, choices=Trigger.choices)
-    state = models.CharField(
-        _("state"), max_length=12, choices=State.choices, default=State.RUNNING
-    )
-    message = models.TextField(_("message"), blank=True)
-    # Without a constraint: a row about a run must be no reason why its version cannot be stored.
-    model_version = models.ForeignKey(
-        ModelVersion,
-        on_delete=models.SET_NULL,
-        db_constraint=False,
-        null=True,
-        blank=True,
-        related_name="training_runs",
-        verbose_name=_("model version"),
-    )
-    host = models.CharField(_("machine"), max_length=255, blank=True)
-    pid = models.PositiveIntegerField(_("process"), null=True, blank=True)
-    log = models.CharField(_("log file"), max_length=500, blank=True)
-    started_at = models.DateTimeField(_("started at"), default=timezone.now, editable=False)
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True, editable=False)
-
-    class Meta:
-        ordering = ["-started_at", "-pk"]
-        verbose_name = _("training run")
-        verbose_name_plural = _("training runs")
-
-    def __str__(self) -> str:
-        return f"{self.started_at:%Y-%m-%d %H:%M} ({self.get_state_display()})"
 
 
 def plugin_database() -> str:

@@ -1,0 +1,25 @@
+"""The plugin's tables."""
+
+from __future__ import annotations
+
+from ticket_priority.models.predictions import (
+    Override,
+    Prediction,
+    PredictionQuerySet,
+    ShadowPrediction,
+    plugin_database,
+)
+from ticket_priority.models.runs import TrainingRun
+from ticket_priority.models.switching import SwitchChange
+from ticket_priority.models.versions import ModelVersion
+
+__all__ = [
+    "ModelVersion",
+    "Override",
+    "Prediction",
+    "PredictionQuerySet",
+    "ShadowPrediction",
+    "SwitchChange",
+    "TrainingRun",
+    "plugin_database",
+]

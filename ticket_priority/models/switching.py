@@ -1,0 +1,47 @@
+"""The switch: rows that say when classification was switched off and on, by whom and why."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+
+class SwitchChange(models.Model):
+    """Somebody switched classification off or on; the newest row says which it is.
+
+    Rows are only ever added, so that they say what was known when.
+    """
+
+    is_on = models.BooleanField(_("on"))
+    reason = models.TextField(_("reason"), blank=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("switch")
+        verbose_name_plural = _("switch")
+
+    def __str__(self) -> str:
+        return gettext("switched on") if self.is_on else gettext("switched off")
+
+    @classmethod
+    def is_on_now(cls) -> bool:
+        """Say whether it is on: as it was last switched, and on where it never was."""
+        newest = cls.objects.values_list("is_on", flat=True).first()
+        return newest is None or newest
+
+    @classmethod
+    def newest(cls, field: str) -> models.Subquery:
+        """Return a column of the newest row, to annotate; NULL where it was never switched."""
+        return models.Subquery(cls.objects.values(field)[:1])
