@@ -249,6 +249,14 @@ def savepoint(using: str) -> AbstractContextManager[Any]:
 
 
 def forget(instance: models.Model) -> None:
-    """Delete what is stored about a ticket that is being deleted."""
-    for rows in (Override.objects, Prediction.objects, ShadowPrediction.objects):
-        rows.using(plugin_database()).for_instance(instance).delete()
+    """Delete what is stored about a ticket that is being deleted. Never raises."""
+    using = plugin_database()
+    try:
+        with savepoint(using):
+            for rows in (Override.objects, Prediction.objects, ShadowPrediction.objects):
+                rows.using(using).for_instance(instance).delete()
+    except Exception:
+        logger.exception(
+            "Rows about a deleted %s were left; `manage.py erase_priority_data --gone` erases them",
+            type(instance)._meta.label,
+        )

@@ -1,0 +1,91 @@
+"""Erase what is kept about tickets that are gone, about given tickets, or about a person."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections import Counter
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from ticket_priority import erasure
+from ticket_priority.exceptions import SourceError
+from ticket_priority.registry import find_source, find_sources
+
+
+class Command(BaseCommand):
+    help = (
+        "Erase predictions and decisions about tickets that are gone, about given tickets, or a "
+        "person's name and words from their decisions. What a model has learnt stays in it: train "
+        "again."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--gone", action="store_true", help="about tickets that were deleted past Django"
+        )
+        parser.add_argument(
+            "--ticket",
+            action="append",
+            default=[],
+            metavar="app_label.Model:PK",
+            help="about this ticket, which itself stays; may be repeated",
+        )
+        parser.add_argument(
+            "--user", metavar="NAME", help="the user whose name and reasons are to go"
+        )
+        parser.add_argument(
+            "--database",
+            action="append",
+            choices=tuple(connections),
+            help="with --gone: where tickets may be, all of it; default: where they are written",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="count, but erase nothing")
+        parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not (options["gone"] or options["ticket"] or options["user"]):
+            raise CommandError("Say what to erase: --gone, --ticket or --user.")
+        dry_run = options["dry_run"]
+        erased: Counter[str] = Counter()
+        try:
+            tickets = [_ticket(given) for given in options["ticket"]]
+            user = _user(options["user"]) if options["user"] else None
+            for model, key in tickets:
+                erased += erasure.about_tickets(model, [key], dry_run=dry_run)
+            if options["gone"]:
+                erased += erasure.about_gone_tickets(
+                    find_sources(), databases=options["database"] or (), dry_run=dry_run
+                )
+        except SourceError as error:
+            raise CommandError(str(error)) from error
+        if user is not None:
+            erased += erasure.about_person(user, dry_run=dry_run)
+        if options["json"]:
+            self.stdout.write(json.dumps(erased, indent=2))
+        elif options["verbosity"] >= 1:
+            counts = ", ".join(f"{number} {name}" for name, number in erased.items()) or "nothing"
+            self.stdout.write(f"{'Would be erased' if dry_run else 'Erased'}: {counts}")
+
+
+def _ticket(given: str) -> tuple[Any, Any]:
+    label, _colon, key = given.partition(":")
+    if not key:
+        raise CommandError(f"{given!r} is no app_label.Model:PK")
+    model = find_source(label).model
+    try:
+        return model, model._meta.pk.to_python(key)
+    except ValidationError as error:
+        raise CommandError(f"{key!r} cannot be a key of {label}.") from error
+
+
+def _user(name: str) -> Any:
+    users = get_user_model()._default_manager
+    try:
+        return users.get_by_natural_key(name)
+    except users.model.DoesNotExist as error:
+        raise CommandError(f"There is no user {name!r}.") from error
