@@ -48,6 +48,7 @@ from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
 from ticket_priority.sources import TicketSource
 from ticket_priority.text import normalise
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         draft = Prediction(mode=mode, value_before=_storable(value))
         with savepoint(using):
             _classify_draft(source, instance, draft)
-    except Exception:
+    except Exception as error:
         # Whatever goes wrong in a model, the ticket must be saved.
-        logger.exception("A ticket of %s is saved without priority", source.label)
+        logger.error("A ticket of %s is saved without priority: %s", source.label, trace_of(error))
         draft = Prediction(
             mode=mode,
             value_before=_storable(value),

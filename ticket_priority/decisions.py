@@ -23,6 +23,7 @@ from ticket_priority.signals import priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.text import text_hash
 from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def answers_about(
             read.append((source.text_of(ticket), language_for(classifier, source, ticket)))
         except Exception as error:
             # One ticket that an adapter cannot read must not keep the others waiting.
-            logger.exception("A %s cannot be read", source.label)
+            logger.error("A %s cannot be read: %s", source.label, trace_of(error))
             read.append(("", ""))
             errors[place] = error
     answers = answers_of(classifier, [text for text, _language in read])
@@ -76,8 +77,12 @@ def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answe
     started = time.perf_counter()
     try:
         results = classifier.classify([texts[index] for index in filled])
-    except Exception:
-        logger.exception("A batch of %d tickets failed; trying them one by one", len(filled))
+    except Exception as error:
+        logger.error(
+            "A batch of %d tickets failed, trying them one by one: %s",
+            len(filled),
+            trace_of(error),
+        )
         for index in filled:
             answers[index] = _answer_alone(classifier, texts[index])
         return answers

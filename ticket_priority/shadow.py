@@ -38,6 +38,7 @@ from ticket_priority.registry import all_sources, get_source
 from ticket_priority.sources import TicketSource
 from ticket_priority.text import text_hash
 from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def catch_up() -> int:
             answered += size
     except ModelUnavailableError as error:
         logger.warning("The shadow is left alone for now: %s", error)
-    except Exception:
-        logger.exception("The shadow failed")
+    except Exception as error:
+        logger.error("The shadow failed: %s", trace_of(error))
     return answered
 
 
@@ -85,7 +86,7 @@ def batches(*, seconds: float | None = None) -> Iterator[int]:
     except ModelUnavailableError:
         raise
     except Exception as error:
-        note_error(version, str(error) or repr(error))
+        note_error(version, f"It fails at every ticket with {type(error).__name__}; see the log.")
         raise
     finally:
         _row(version).update(shadow_claimed_at=None, shadow_attempts=0)
@@ -229,8 +230,8 @@ def _text_of(source: TicketSource, ticket: models.Model, wanted_hash: str) -> st
         if text_hash(text) == wanted_hash:
             return text
         original = source.text_at_creation(ticket)
-    except Exception:
-        logger.exception("A %s cannot be read", source.label)
+    except Exception as error:
+        logger.error("A %s cannot be read: %s", source.label, trace_of(error))
         return ""
     return original if text_hash(original) == wanted_hash else text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +14,7 @@ from rest_framework.exceptions import APIException
 
 from ticket_priority.classifiers import RETRY_SECONDS
 from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,5 @@ def model_at_work() -> Iterator[None]:
     except (APIException, Error):
         raise
     except Exception as error:
-        # A model's error may quote its input, so its message stays out of the log.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("The model failed with %s\n%s", type(error).__name__, frames)
+        logger.error("The model failed with %s", trace_of(error))
         raise ServiceUnavailable from None

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+import ticket_priority
+from helpdesk.models import Ticket
+from tests.classifiers import FaultyClassifier
+from ticket_priority import outbox, shadow, starter
+from ticket_priority.classification import classify_instances
+from ticket_priority.models import ModelVersion
+from ticket_priority.traces import trace_of
+
+SECRET = {"subject": "my password", "description": "it is swordfish"}
+
+
+def quote(texts: Any) -> None:
+    try:
+        {}[texts[0]]
+    except KeyError as error:
+        raise ValueError(f"cannot read {texts}") from error
+
+
+def caught(function: Callable[[], Any]) -> BaseException:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        function()
+    return caught.value
+
+
+def test_types_and_frames_without_a_message() -> None:
+    secret = ["swordfish"]
+    trace = trace_of(caught(lambda: quote(secret)))
+    assert "swordfish" not in trace
+    assert "ValueError" in trace
+    assert "after KeyError" in trace
+    assert trace.count("in quote") == 2
+
+
+def test_a_loop_of_causes_ends() -> None:
+    error = ValueError()
+    error.__cause__ = KeyError()
+    error.__cause__.__cause__ = error
+    assert trace_of(error) == "ValueError\nafter KeyError"
+
+
+def test_what_the_database_says_of_itself_is_told() -> None:
+    assert trace_of(OperationalError("no such table: tickets")) == (
+        "OperationalError: no such table: tickets"
+    )
+
+
+def test_no_road_logs_a_word_of_a_ticket(
+    faulty_model: type[FaultyClassifier],
+    configure: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ModelVersion.objects.get(is_active=True)
+    starter.install_linear().start_shadow()
+    with caplog.at_level(logging.DEBUG):
+        with ticket_priority.muted():
+            old = Ticket.objects.create(**SECRET)
+        Ticket.objects.create(**SECRET)
+        outbox.drain()
+        faulty_model.fault = quote
+        configure(
+            CLASSIFIERS={
+                "transformer": "tests.classifiers.FaultyClassifier",
+                "linear": "tests.classifiers.FaultyClassifier",
+            }
+        )
+        shadow.catch_up()
+        ticket = Ticket.objects.create(**SECRET)
+        outbox.drain()
+        classify_instances([old])
+    assert ticket.priority is None
+    logged = [record.getMessage() for record in caplog.records]
+    assert sum("ValueError" in line for line in logged) >= 4
+    assert "swordfish" not in caplog.text
+    assert "swordfish" not in ModelVersion.objects.get(is_shadow=True).load_error
