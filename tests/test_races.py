@@ -206,14 +206,17 @@ def test_workers_and_a_change_of_models_decide_each_ticket_once(
         decided.append(outbox.drain())
 
     def work_off_all() -> None:
-        beside(*[work_off] * 3)
-        finished.set()
+        try:
+            beside(*[work_off] * 3)
+        finally:
+            finished.set()
 
     def activate_in_turn() -> None:
         turn = 0
         while not finished.wait(0.02):
             turn += 1
             ModelVersion.objects.get(pk=versions[turn % 2].pk).activate()
+        assert turn > 1
 
     beside(work_off_all, activate_in_turn)
     assert sum(decided) == RACES

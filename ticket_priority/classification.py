@@ -18,6 +18,7 @@ from django.utils import timezone
 from ticket_priority import audit
 from ticket_priority.classifiers import get_classifier, get_classifier_within
 from ticket_priority.conf import get_settings
+from ticket_priority.contention import again
 from ticket_priority.decisions import (
     DRAFT,
     Reason,
@@ -339,15 +340,22 @@ def _store(
     using: str,
 ) -> Prediction:
     prediction.decided_at = timezone.now()
-    with transaction.atomic(using=using):
-        if prediction.state == State.PENDING:
-            if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
-                prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
-            elif suggest_unless_applicable(prediction):
-                _apply(source, ticket, prediction, using)
-        if prediction.state != State.FAILED:
-            supersede_pending(source, ticket, Reason.REPLACED)
-        save_about(source, ticket, prediction)
+    said = prediction.state, prediction.reason
+
+    def store() -> None:
+        prediction.state, prediction.reason = said
+        with transaction.atomic(using=using):
+            if prediction.state == State.PENDING:
+                if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
+                    prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
+                elif suggest_unless_applicable(prediction):
+                    _apply(source, ticket, prediction, using)
+            if prediction.state != State.FAILED:
+                supersede_pending(source, ticket, Reason.REPLACED)
+            # Last, so that what is done again has no key yet.
+            save_about(source, ticket, prediction)
+
+    again(store, using=using)
     announce(ticket, prediction)
     return prediction
 

@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers import ActiveClassifier, get_classifier
 from ticket_priority.conf import get_settings
+from ticket_priority.contention import again
 from ticket_priority.decisions import (
     Answer,
     Reason,
@@ -97,7 +99,7 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
             and source.is_unset(source.clean(row.value_before))
         ]
     rows_again = Prediction.objects.using(predictions.db).filter(pk__in=ready, state=State.FAILED)
-    again = rows_again.update(
+    renewed = rows_again.update(
         state=State.PENDING,
         reason=Reason.QUEUED,
         attempts=0,
@@ -105,7 +107,7 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
         claimed_at=None,
         decided_at=None,
     )
-    return again, sum(map(len, by_type.values())) - again
+    return renewed, sum(map(len, by_type.values())) - renewed
 
 
 def _pending_exists() -> bool:
@@ -122,20 +124,28 @@ def _give_up_on_poison() -> None:
 
 
 def _claim(size: int) -> list[Prediction]:
-    options = get_settings()
     token = uuid.uuid4().hex
+    again(partial(_mark_claimed, token, size), using=plugin_database())
+    return list(_rows().filter(claim=token, state=State.PENDING).order_by("pk"))
+
+
+def _mark_claimed(token: str, size: int) -> None:
     rows, using = _rows(), plugin_database()
+    seconds = get_settings().claim_seconds
     with transaction.atomic(using=using):
-        candidates = rows.claimable(claim_seconds=options.claim_seconds)
+        chosen, candidates = rows, rows.claimable(claim_seconds=seconds)
         if connections[using].features.has_select_for_update_skip_locked:
             candidates = candidates.select_for_update(skip_locked=True)
+        else:
+            # Nothing is locked, so another worker may have been quicker.
+            chosen = rows.claimable(claim_seconds=seconds)
         waiting = candidates.values_list("pk", flat=True)
         # What was tried before may be what killed a worker: it must not take a batch with it.
         keys = list(waiting.filter(attempts=0)[:size]) or list(waiting[:1])
-        rows.claimable(claim_seconds=options.claim_seconds).filter(pk__in=keys).order_by().update(
+        # By key alone where that will do: to search for more is to lock more.
+        chosen.filter(pk__in=keys).order_by().update(
             claim=token, claimed_at=timezone.now(), attempts=models.F("attempts") + 1
         )
-    return list(rows.filter(claim=token, state=State.PENDING).order_by("pk"))
 
 
 def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
@@ -188,7 +198,8 @@ def _settle(
     """Apply a claimed, classified prediction, once and only if nobody else decided."""
     claim, prediction.claim, prediction.decided_at = prediction.claim, "", timezone.now()
     applies = prediction.state == State.PENDING and suggest_unless_applicable(prediction)
-    try:
+
+    def settle() -> None:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
             if applies:
                 written = source.compare_and_set(
@@ -204,6 +215,9 @@ def _settle(
                 raise _Overtaken
             if prediction.state == State.APPLIED:
                 applied_to(source, instance, prediction, using)
+
+    try:
+        again(settle, using=using)
     except _Overtaken:
         return False
     announce(instance, prediction)
