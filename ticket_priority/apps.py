@@ -13,10 +13,17 @@ class TicketPriorityConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from ticket_priority import checks, receivers, registry, source_checks
+        from ticket_priority import (
+            checks,
+            deployment_checks,
+            receivers,
+            registry,
+            source_checks,
+        )
         from ticket_priority.signals import model_version_activated
 
         checks.register_checks()
+        deployment_checks.register_checks()
         source_checks.register_configured_sources()
         registry.subscribe(receivers.connect)
         post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
