@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,31 @@ class TestFolders:
         assert found() == set()
         folder.chmod(0o775)
         assert found(deploy=True) == set()
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("token", ["", 5, b"secret"])
+    def test_a_token_that_is_none(self, configure: Callable[..., None], token: Any) -> None:
+        configure(METRICS_TOKEN=token)
+        assert found() == {"E080"}
+
+    def test_a_missing_package(
+        self, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "prometheus_client", None)
+        assert found() == set()
+        configure(METRICS=True, METRICS_TOKEN="open")
+        assert found() == {"W081"}
+
+    def test_a_folder_that_is_not_there(
+        self, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "shared"))
+        assert found() == set()
+        configure(METRICS=True)
+        assert found() == {"W082"}
+        (tmp_path / "shared").mkdir()
+        assert found() == set()
 
 
 def _filled(value: Any, folder: Path) -> Any:

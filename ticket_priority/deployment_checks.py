@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ticket_priority import conf, queue
 def register_checks() -> None:
     checks.register(check_workers, "ticket_priority")
     checks.register(check_served_folders, "ticket_priority")
+    checks.register(check_metrics, "ticket_priority")
     checks.register(check_deployed_workers, "ticket_priority", deploy=True)
     checks.register(check_writable_folders, "ticket_priority", deploy=True)
 
@@ -95,6 +97,34 @@ def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
                 hint=f"chmod o-w {folder}",
                 id="ticket_priority.W077",
             )
+
+
+def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = conf.user_settings()
+    token = given.get("METRICS_TOKEN")
+    if token is not None and not (isinstance(token, str) and token):
+        yield checks.Error(
+            f"{conf.SETTING}['METRICS_TOKEN'] is no text, or an empty one.",
+            hint="Give what the scraper sends as `Authorization: Bearer ...`, or None.",
+            id="ticket_priority.E080",
+        )
+    if not given.get("METRICS"):
+        return
+    if find_spec("prometheus_client") is None:
+        yield checks.Warning(
+            f"{conf.SETTING}['METRICS'] needs prometheus_client, which is not installed, so "
+            "nothing is counted.",
+            hint='pip install "django-ticket-priority[prometheus]"',
+            id="ticket_priority.W081",
+        )
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
+        yield checks.Warning(
+            f"PROMETHEUS_MULTIPROC_DIR is {folder}, which is no folder to write in, so nothing is "
+            "counted.",
+            hint="Make it, empty, before the processes start.",
+            id="ticket_priority.W082",
+        )
 
 
 def _folders() -> list[tuple[str, Path]]:

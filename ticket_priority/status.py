@@ -38,8 +38,11 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Seconds. From the first two on the age of the oldest pending ticket is a finding, and for so
-    long after the newest a ticket that was given up is one; 0: never.
+    """Seconds from which on, or within which, something is a finding; 0: never.
+
+    `max_age` and `critical_age` of the oldest pending ticket; tickets that wait as the model fails
+    are told of while the newest is younger than `max_age`, and those that were given up while the
+    last is younger than `failed_within`.
     """
 
     max_age: float = 300
