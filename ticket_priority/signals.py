@@ -25,6 +25,6 @@ model_version_activated = Signal()
 breaker_changed = Signal()
 """A model is left alone in this process, tried again, or asked as before.
 
-Sent at once, by the save or the worker that met it. Arguments: `version` (its name), `state` (a
-BreakerState).
+Sent at once, by the save or the worker that met it, so receivers must be quick and query nothing.
+Arguments: `version` (its name), `state` (a BreakerState).
 """
