@@ -19,6 +19,7 @@ from ticket_priority.breaker import Breaker, BreakerState
 from ticket_priority.exceptions import BreakerOpenError
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
+from ticket_priority.signals import breaker_changed
 
 State, Reason = Prediction.State, Prediction.Reason
 
@@ -49,6 +50,26 @@ class TestBreaker:
         said = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert len(said) == 1
         assert "v1" in said[0].getMessage()
+
+    def test_whoever_listens_hears_of_each_change_and_may_ask_back(self, configure: Any) -> None:
+        configure(BREAKER_FAILURES=1, BREAKER_SECONDS=0.001)
+        breaker, heard = Breaker("v1"), []
+
+        def hear(**news: Any) -> None:
+            assert breaker.state() in BreakerState
+            heard.append((news["version"], news["state"]))
+
+        breaker_changed.connect(hear)
+        try:
+            with breaker.attempt():
+                pass
+            fail(breaker)
+            threading.Event().wait(0.01)
+            with breaker.attempt():
+                pass
+        finally:
+            breaker_changed.disconnect(hear)
+        assert heard == [("v1", "open"), ("v1", "half_open"), ("v1", "closed")]
 
     def test_an_error_of_the_database_is_not_the_models(self) -> None:
         breaker = Breaker()

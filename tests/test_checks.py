@@ -15,7 +15,7 @@ from django.db import OperationalError, models
 from django.test.utils import isolate_apps
 
 from helpdesk.models import Ticket
-from ticket_priority import checks, registry, source_checks
+from ticket_priority import checks, deployment_checks, registry, source_checks
 from ticket_priority.registry import get_source, register
 from ticket_priority.source_checks import MIDDLEWARE, register_configured_sources
 from ticket_priority.sources import TicketSource
@@ -351,7 +351,9 @@ def test_an_adapter_whose_check_fails_is_named(checked: Checked) -> None:
 
 
 def test_every_check_is_explained() -> None:
-    rooms = "".join(Path(str(room.__file__)).read_text() for room in (checks, source_checks))
+    rooms = "".join(
+        Path(str(room.__file__)).read_text() for room in (checks, deployment_checks, source_checks)
+    )
     known = set(re.findall(r'id="ticket_priority\.([EW]\d{3})"', rooms))
     page = (Path(django_settings.BASE_DIR) / "docs" / "settings.md").read_text()
     explained = re.findall(r"^\| `([EW]\d{3})` \|", page, re.MULTILINE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -10,7 +11,7 @@ import pytest
 from django.db import connection
 
 from tests.conftest import publish_toy
-from ticket_priority import classifiers
+from ticket_priority import classifiers, starter
 from ticket_priority.classifiers import get_classifier, loaded_model_version
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion
@@ -137,6 +138,40 @@ def test_a_forked_child_has_a_model_of_its_own(
     assert forgot
     assert label == "high"
     assert loaded_model_version() == active_model
+
+
+def _tell_what_is_logged(told: Any) -> None:
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("ticket_priority").addHandler(handler)
+    for _ in range(2):
+        loaded_model_version()
+    told.put(messages)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_child_says_once_that_its_parent_had_loaded_a_model(
+    db: None, artifact_root: Path, fresh_classifier: None, is_loaded: bool
+) -> None:
+    version = starter.install_linear()
+    version.activate()
+    if is_loaded:
+        get_classifier()
+    else:
+        loaded_model_version()
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    child = context.Process(target=_tell_what_is_logged, args=(told,))
+    child.start()
+    try:
+        messages = told.get(timeout=30)
+    finally:
+        child.join(timeout=10)
+        child.kill()
+    assert len(messages) == int(is_loaded)
+    assert all(version.name in message and "preload()" in message for message in messages)
 
 
 def test_at_most_one_version_is_active(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -220,5 +221,36 @@ def test_the_sweep_has_the_shadow_asked(host: Host, toy_run: Any) -> None:
         wait_for(lambda: host.shell(STATES), "[2] ['applied']", seconds=90)
         wait_for(lambda: host.shell(SHADOWED), "[(2, 'toy-2')]", seconds=120)
         assert host.shell(SERVED_BY) == "[('applied', 'toy')]"
+    finally:
+        stop(worker)
+
+
+@pytest.mark.parametrize(("broker", "without"), [("orm", "unknown"), ("redis", "absent")])
+def test_the_status_says_whether_a_worker_runs_where_that_can_be_seen(
+    tmp_path: Path, broker: str, without: str
+) -> None:
+    if broker == "redis":
+        require(broker)
+    host = Host(tmp_path, broker)
+    host.manage("migrate", "--verbosity=0")
+    host.manage("activate_priority_model", "--starter=linear", "--verbosity=0")
+
+    def told() -> tuple[int, str]:
+        result = subprocess.run(
+            [sys.executable, "manage.py", "priority_status", "--json"],
+            env=host.environment,
+            cwd=project.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return result.returncode, json.loads(result.stdout)["queue"]["workers"]
+
+    assert told() == (int(without == "absent"), without)
+    worker = host.start_worker()
+    try:
+        wait_for(lambda: told()[1], "unknown" if broker == "orm" else "alive")
+        assert told()[0] == 0
     finally:
         stop(worker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
@@ -13,13 +15,25 @@ class TicketPriorityConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from ticket_priority import checks, receivers, registry, source_checks
+        from ticket_priority import (
+            checks,
+            deployment_checks,
+            receivers,
+            registry,
+            source_checks,
+        )
+        from ticket_priority.conf import user_settings
         from ticket_priority.signals import model_version_activated
 
         checks.register_checks()
+        deployment_checks.register_checks()
         source_checks.register_configured_sources()
         registry.subscribe(receivers.connect)
         post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
         model_version_activated.connect(
             receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"
         )
+        if user_settings().get("METRICS") and find_spec("prometheus_client") is not None:
+            from ticket_priority import prometheus
+
+            prometheus.connect()

@@ -173,6 +173,11 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
     )
 
 
+def is_published(directory: Path) -> bool:
+    """Say whether an artefact was published there, without verifying it."""
+    return (directory / ArtifactFile.MANIFEST).is_file()
+
+
 def sweep(root: Path) -> None:
     """Delete what publishing left behind when its process was killed. Hold the training lock."""
     for path in root.glob(".*-*"):

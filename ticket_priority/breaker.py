@@ -13,6 +13,7 @@ from django.db import Error
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import BreakerOpenError
+from ticket_priority.signals import breaker_changed
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +69,13 @@ class Breaker:
 
     def trip(self) -> None:
         """Open it at once: the model is known to fail."""
-        with self._lock:
+        with self._changing():
             if self._state != BreakerState.OPEN:
                 self._open("it fails at every text")
 
     def _begin(self) -> float | None:
         """Return when the one try of an open breaker began; None while it is closed."""
-        with self._lock:
+        with self._changing():
             if self._state == BreakerState.CLOSED:
                 return None
             # A try that never came back must not be the last.
@@ -85,7 +86,7 @@ class Breaker:
             return self._changed_at
 
     def _fail(self, trying: float | None) -> None:
-        with self._lock:
+        with self._changing():
             if trying is None and self._state == BreakerState.CLOSED:
                 self._failures += 1
                 if self._failures >= get_settings().breaker_failures:
@@ -94,7 +95,7 @@ class Breaker:
                 self._open("it failed again")
 
     def _succeed(self, trying: float | None) -> None:
-        with self._lock:
+        with self._changing():
             if trying is None and self._state == BreakerState.CLOSED:
                 self._failures = 0
             elif self._is_current(trying):
@@ -103,9 +104,19 @@ class Breaker:
                 logger.warning("Model version %s answers again", self._name)
 
     def _give_back(self, trying: float | None) -> None:
-        with self._lock:
+        with self._changing():
             if self._is_current(trying):
                 self._state, self._changed_at = BreakerState.OPEN, float("-inf")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock; tell of a change of state once it is free, as receivers may want it."""
+        with self._lock:
+            before = self._state
+            yield
+            after = self._state
+        if after != before:
+            breaker_changed.send_robust(sender=type(self), version=self._name, state=after)
 
     def _is_current(self, trying: float | None) -> bool:
         return self._state == BreakerState.HALF_OPEN and trying == self._changed_at

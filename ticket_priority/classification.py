@@ -24,6 +24,7 @@ from ticket_priority.decisions import (
     Reason,
     State,
     announce,
+    announce_new,
     answers_about,
     applied_to,
     bears,
@@ -131,8 +132,7 @@ def record_after_insert(
         return None
     if prediction.state == State.APPLIED:
         applied_to(source, instance, prediction, using, at_creation=True)
-    if prediction.state in (State.APPLIED, State.SUGGESTED):
-        announce(instance, prediction)
+    announce_new(instance, prediction)
     return prediction
 
 

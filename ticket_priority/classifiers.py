@@ -43,6 +43,11 @@ _SHADOW: Final = "shadow"
 
 _IS_SWITCHED_ON: Final = "is_switched_on"
 
+_FORKED: Final = (
+    "The parent of this process had loaded %s, which cannot be used here and stays in memory: load "
+    "it after the fork, with ticket_priority.preload() in gunicorn's post_worker_init"
+)
+
 EVERYDAY_TEXT: Final = "The printer on the second floor is out of paper."
 """What every model has an answer to."""
 
@@ -322,6 +327,8 @@ def _current_slot(role: str) -> _Slot:
     if slot is not None:
         # Kept, never used: to destroy a session whose threads a fork left behind is to hang.
         _inherited.append(slot)
+        if slot.loaded is not None:
+            logger.warning(_FORKED, slot.loaded.model_version.name)
         _slots[role] = _Slot()
     return _slots.setdefault(role, _Slot())
 

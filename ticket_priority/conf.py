@@ -70,6 +70,7 @@ class PluginSettings:
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
+    With `metrics` each process counts for Prometheus; `metrics_token` opens the page it scrapes.
     """
 
     enabled: bool = True
@@ -113,6 +114,8 @@ class PluginSettings:
     )
     api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
     api_throttle_rate: str | None = "120/min"
+    metrics: bool = False
+    metrics_token: str | None = None
 
     @property
     def retraining(self) -> Retraining | None:

@@ -19,7 +19,7 @@ from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import Override, Prediction, ShadowPrediction, plugin_database
 from ticket_priority.priorities import Priority
-from ticket_priority.signals import priority_predicted
+from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.text import text_hash
 from ticket_priority.ticket_rows import content_type_of
@@ -209,6 +209,16 @@ def announce(instance: models.Model, prediction: Prediction) -> None:
     send_after_commit(
         priority_predicted, sender=type(instance), instance=instance, prediction=prediction
     )
+
+
+def announce_new(instance: models.Model, prediction: Prediction) -> None:
+    """Tell receivers of a new ticket's prediction, or that the ticket has none to show yet."""
+    if prediction.state in (State.APPLIED, State.SUGGESTED):
+        announce(instance, prediction)
+    elif priority_missing.has_listeners(type(instance)):
+        send_after_commit(
+            priority_missing, sender=type(instance), instance=instance, prediction=prediction
+        )
 
 
 def send_after_commit(signal: Signal, **named: Any) -> None:

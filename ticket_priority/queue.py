@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
 from django.apps import apps
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import connections, router
 
 from ticket_priority.conf import get_settings
@@ -33,7 +39,89 @@ _JUST_FAILED: Final = frozenset(
     }
 )
 
+_SEEN_BY_FEW: Final = (DummyCache, LocMemCache, FileBasedCache)
+"""Caches in which a worker may leave a sign of life that another process or machine misses."""
+
 _left_behind = False
+
+
+class Workers(StrEnum):
+    """alive: a cluster gave a sign of life in the last seconds. absent: none did.
+
+    unknown: whatever they do, this process could not see it.
+    """
+
+    ALIVE = "alive"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What django-q2 makes of `Q_CLUSTER`. Seconds, kilobytes and counts; None or 0: no limit.
+
+    `repeats` says whether the broker hands a task out again that nobody acknowledged.
+    """
+
+    timeout: float | None
+    retry: float
+    repeats: bool
+    max_attempts: int
+    acknowledges_failures: bool
+    recycle: int | None
+    max_rss: int | None
+    is_sync: bool
+    tasks_ahead: float
+
+
+def worker_settings() -> WorkerSettings | None:
+    """Return django-q2's settings, or None where it is not installed."""
+    if not is_installed():
+        return None
+    from django_q.conf import Conf
+
+    return WorkerSettings(
+        timeout=Conf.TIMEOUT,
+        retry=Conf.RETRY,
+        # Where none is named the broker is Redis, which takes a task off the list for good.
+        repeats=bool(Conf.BROKER_CLASS or Conf.IRON_MQ or Conf.SQS or Conf.ORM or Conf.MONGO),
+        max_attempts=Conf.MAX_ATTEMPTS,
+        acknowledges_failures=bool(Conf.ACK_FAILURES),
+        recycle=Conf.RECYCLE,
+        max_rss=Conf.MAX_RSS,
+        is_sync=bool(Conf.SYNC),
+        tasks_ahead=Conf.QUEUE_LIMIT / int(Conf.WORKERS) + 2,
+    )
+
+
+def workers() -> Workers:
+    """Say whether a cluster runs, as far as its broker can tell. Raises what the broker raises.
+
+    django-q2 leaves its signs of life in Redis where that is the broker, else in the cache.
+    """
+    if not is_installed():
+        return Workers.UNKNOWN
+    from django_q.brokers import Broker
+    from django_q.status import Stat
+
+    broker = _broker_of(os.getpid())
+    if Stat.get_all(broker):
+        return Workers.ALIVE
+    tells_by_cache = type(broker).get_stats is Broker.get_stats
+    if tells_by_cache and (broker.cache is None or isinstance(broker.cache, _SEEN_BY_FEW)):
+        return Workers.UNKNOWN
+    return Workers.ABSENT
+
+
+def next_sweep() -> datetime | None:
+    """Return when pending predictions are swept up next; None: the schedule is not there."""
+    if not is_installed():
+        return None
+    from django_q.models import Schedule
+
+    runs = Schedule.objects.filter(name=SWEEP_NAME).values_list("next_run", flat=True)
+    found: datetime | None = runs.first()
+    return found
 
 
 def is_installed() -> bool:

@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from django.db import Error
 
-from ticket_priority import __version__, queue, switch
+from ticket_priority import __version__, artifacts, queue, switch
 from ticket_priority.breaker import BreakerState
 from ticket_priority.classifiers import breaker_state, loaded_model_version
 from ticket_priority.conf import get_settings
-from ticket_priority.interfaces import ArtifactFile
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import all_sources
 
@@ -81,5 +80,4 @@ def _describe(version: ModelVersion) -> dict[str, Any]:
 
 
 def _is_published(version: ModelVersion) -> bool:
-    directory = get_settings().artifact_root / version.directory
-    return (directory / ArtifactFile.MANIFEST).is_file()
+    return artifacts.is_published(get_settings().artifact_root / version.directory)

@@ -85,7 +85,13 @@ def _database() -> dict[str, Any]:
 
 DATABASES = {"default": _database()}
 
-Q_CLUSTER = {"name": "helpdesk", "orm": "default", "timeout": 60, "retry": 120}
+Q_CLUSTER = {
+    "name": "helpdesk",
+    "orm": "default",
+    "timeout": 60,
+    "retry": 120,
+    "max_attempts": 3,
+}
 
 HELPDESK_TEAMS_MODEL = "auth.User"
 HELPDESK_TEAMS_MIGRATION_DEPENDENCIES: list[tuple[str, str]] = []

@@ -1,0 +1,73 @@
+"""What each process counts of what it does itself, told by signals."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+from ticket_priority.breaker import BreakerState
+from ticket_priority.classifiers import breaker_state
+from ticket_priority.models import Override, Prediction
+from ticket_priority.priorities import Priority
+from ticket_priority.prometheus.collector import DatabaseCollector
+from ticket_priority.signals import (
+    breaker_changed,
+    priority_missing,
+    priority_overridden,
+    priority_predicted,
+)
+
+PREDICTIONS: Final = Counter(
+    "ticket_priority_predictions",
+    "Predictions that came to a state; pending: a ticket was saved without an answer.",
+    ("state", "reason", "mode", "priority"),
+)
+LATENCY: Final = Histogram(
+    "ticket_priority_latency_seconds",
+    "How long the model took for a ticket; in a batch, its share.",
+    ("mode",),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10),
+)
+OVERRIDES: Final = Counter(
+    "ticket_priority_overrides",
+    "Decisions of people; the same on both sides confirms.",
+    ("from_priority", "to_priority"),
+)
+BREAKER_OPEN: Final = Gauge(
+    "ticket_priority_breaker_open",
+    "Processes that leave the model alone, as it failed again and again.",
+    multiprocess_mode="livesum",
+)
+DATABASE: Final = DatabaseCollector()
+
+
+def connect() -> None:
+    """Begin to count; a second call changes nothing."""
+    uid = "ticket_priority.prometheus"
+    priority_predicted.connect(count_prediction, dispatch_uid=uid)
+    priority_missing.connect(count_prediction, dispatch_uid=uid)
+    priority_overridden.connect(count_override, dispatch_uid=uid)
+    breaker_changed.connect(note_breaker, dispatch_uid=uid)
+    REGISTRY.register(DATABASE)
+
+
+def count_prediction(*, prediction: Prediction, **kwargs: Any) -> None:
+    priority = _name(prediction.priority)
+    PREDICTIONS.labels(prediction.state, prediction.reason, prediction.mode, priority).inc()
+    if prediction.latency_ms is not None:
+        LATENCY.labels(prediction.mode).observe(prediction.latency_ms / 1000)
+        # Another version may serve since the breaker last changed, with a breaker of its own.
+        note_breaker()
+
+
+def count_override(*, override: Override, **kwargs: Any) -> None:
+    OVERRIDES.labels(_name(override.from_priority), _name(override.to_priority)).inc()
+
+
+def note_breaker(**kwargs: Any) -> None:
+    BREAKER_OPEN.set(breaker_state() != BreakerState.CLOSED)
+
+
+def _name(priority: int | None) -> str:
+    return "none" if priority is None else Priority(priority).slug
