@@ -10,8 +10,6 @@ HELPDESK_DATABASE_NAME, _USER, _PASSWORD, _HOST, _PORT
 HELPDESK_BROKER          orm (default) or redis, with HELPDESK_REDIS_URL
 HELPDESK_MODEL_NAME      the base model to train; default: embedded
 HELPDESK_MODE            sync (default), async or suggest
-HELPDESK_ARTIFACT_ROOT   where model versions lie; default: var/models
-HELPDESK_OUTPUT_DIR      where training runs are written; default: outputs
 HELPDESK_ARTIFACT_ROOT   where published models lie; default: var/models
 HELPDESK_OUTPUT_DIR      where training runs write; default: outputs
 HELPDESK_TIME_ZONE       UTC by default

@@ -14,10 +14,10 @@ import ticket_priority
 from tests.uuid_host.adapters import CaseSource, case_reassessed
 from tests.uuid_host.models import Case, Event
 from ticket_priority import outbox
-from ticket_priority.classification import classify_instances
 from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 from ticket_priority.registry import get_source, register
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,7 @@ from django.db import transaction
 import ticket_priority
 from tests.classifiers import InterruptedClassifier
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority import classification, outbox
+from ticket_priority import outbox, reclassification
 from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.priorities import Priority
@@ -86,7 +86,7 @@ def test_backfill_pages_through_uuid_keys(
     settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 3}
     attach()
     Case.objects.bulk_create([Case(body=OUTAGE) for _ in range(8)])
-    assert [size for _, size in classification.backfill(get_source(Case))] == [3, 3, 2]
+    assert [size for _, size in reclassification.backfill(get_source(Case))] == [3, 3, 2]
     assert Case.objects.filter(urgency=2).count() == 8
 
 
@@ -129,7 +129,7 @@ def test_a_person_may_use_a_value_that_no_class_is_written_as(
     Case.objects.filter(pk=foreign.pk).update(urgency=9)
     for case in (graver, foreign):
         case.refresh_from_db()
-    classification.classify_instances([graver, foreign])
+    reclassification.classify_instances([graver, foreign])
     assert sorted(Case.objects.values_list("urgency", flat=True)) == [1, 9]
 
 
@@ -146,7 +146,7 @@ def test_an_override_to_the_hosts_default_stands_and_is_learnt(
     InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
         Case.objects.get(), Priority.MEDIUM
     )
-    classification.classify_instances([case])
+    reclassification.classify_instances([case])
     assert Case.objects.get().urgency == 3
     rows = labelled_texts(get_source(Case))
     assert [row.label for row in rows] == [Priority.MEDIUM]
@@ -175,5 +175,5 @@ def test_backfill_leaves_alone_what_a_person_set_to_the_default(
     with ticket_priority.muted():
         case = Case.objects.create(body=OUTAGE, urgency=3)
     ticket_priority.override(case, Priority.MEDIUM, user=admin_user)
-    assert [counts["skipped"] for counts, _ in classification.backfill(get_source(Case))] == [1]
+    assert [counts["skipped"] for counts, _ in reclassification.backfill(get_source(Case))] == [1]
     assert not Prediction.objects.exists()

@@ -11,12 +11,12 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.test_classification import OUTAGE, only_prediction
 from ticket_priority import audit, outbox
-from ticket_priority.classification import backfill, classify_instances
 from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.overrides import open_suggestions, standings
 from ticket_priority.priorities import Priority
 from ticket_priority.recertification import audit_agreement
+from ticket_priority.reclassification import backfill, classify_instances
 from ticket_priority.registry import get_source, register
 from ticket_priority.signals import priority_predicted
 

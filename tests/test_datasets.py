@@ -18,13 +18,13 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from ticket_priority import datasets, training_report
-from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import LabelledText
 from ticket_priority.labels import _created_at, labelled_texts, labels_of, labels_since
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.outbox import drain
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 from ticket_priority.registry import get_source
 from ticket_priority.sources import TicketSource
 

@@ -13,7 +13,6 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.test_classification import INVOICE, OUTAGE, TYPO, only_prediction
 from ticket_priority import outbox
-from ticket_priority.classification import classify_instances
 from ticket_priority.classifiers import _warn_uncertified, get_classifier
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.interfaces import CLASS_NAMES, Classification
@@ -29,6 +28,7 @@ from ticket_priority.policy import (
     read_targets,
 )
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 
 State, Reason = Prediction.State, Prediction.Reason
 

@@ -20,10 +20,10 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.classifiers import KnownClassifier
 from ticket_priority import classifiers, outbox
-from ticket_priority.classification import classify_instances
 from ticket_priority.interfaces import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 from ticket_priority.signals import priority_predicted
 
 pytestmark = pytest.mark.django_db(transaction=True)

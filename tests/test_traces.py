@@ -11,8 +11,8 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.classifiers import FaultyClassifier
 from ticket_priority import outbox, shadow, starter
-from ticket_priority.classification import classify_instances
 from ticket_priority.models import ModelVersion
+from ticket_priority.reclassification import classify_instances
 from ticket_priority.traces import trace_of
 
 SECRET = {"subject": "my password", "description": "it is swordfish"}

@@ -122,7 +122,8 @@ class TrainingConfig:
 
     `learning_rate` is that of the top layer, and each layer below has `layer_decay` times the
     rate of the one above. `trainable_layers` is None to train everything, or how many of the top
-    layers train beside the head. `attention_dropout` is None for the base model's own.
+    layers train beside the head. `attention_dropout` and `hidden_dropout` are None for the base
+    model's own.
     `class_weight` "balanced" lets each class count alike in the loss. `ordinal_smoothing` is the
     share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside the
     cross-entropy, of the expected squared distance to the true class. `seeds` transformers are
@@ -145,6 +146,7 @@ class TrainingConfig:
     trainable_layers: int | None = None
     layer_decay: float = 1.0
     attention_dropout: float | None = None
+    hidden_dropout: float | None = None
     class_weight: str | None = None
     ordinal_smoothing: float = 0.0
     ordinal_loss: float = 0.0
@@ -191,10 +193,12 @@ class TrainingConfig:
             "trainable_layers must be None (all) or at least 0 (the head alone)",
         )
         _require(0 < self.layer_decay <= 1, "layer_decay must be above 0 and at most 1")
-        _require(
-            self.attention_dropout is None or 0 <= self.attention_dropout < 1,
-            "attention_dropout must be None (the base model's own) or at least 0 and below 1",
-        )
+        for name in ("attention_dropout", "hidden_dropout"):
+            value = getattr(self, name)
+            _require(
+                value is None or 0 <= value < 1,
+                f"{name} must be None (the base model's own) or at least 0 and below 1",
+            )
         _require(self.class_weight in (None, "balanced"), "class_weight must be None or 'balanced'")
         _require(
             0 <= self.ordinal_smoothing < 1, "ordinal_smoothing must be at least 0 and below 1"

@@ -14,12 +14,12 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent
-from ticket_priority.classification import classify_instances
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import Prediction
 from ticket_priority.overrides import open_suggestions, override
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 
 VIA: Final = "admin"
 

@@ -29,7 +29,6 @@ from ticket_priority.admin.listing import (
     PriorityFilter,
 )
 from ticket_priority.admin.panel import TicketPanel
-from ticket_priority.classification import classify_instances
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.overrides import (
     open_suggestions,
@@ -39,6 +38,7 @@ from ticket_priority.overrides import (
     tell_host,
 )
 from ticket_priority.priorities import Priority
+from ticket_priority.reclassification import classify_instances
 from ticket_priority.registry import get_source
 from ticket_priority.sources import PriorityChange, TicketSource
 

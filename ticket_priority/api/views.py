@@ -20,7 +20,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ticket_priority import audit, classification
+from ticket_priority import audit, classification, reclassification
 from ticket_priority.api import schema, scoping, serializers
 from ticket_priority.api.base import PluginView
 from ticket_priority.api.errors import model_at_work, model_required
@@ -262,7 +262,7 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
-            (prediction,) = classification.classify_instances([ticket])
+            (prediction,) = reclassification.classify_instances([ticket])
         if prediction.reason == Prediction.Reason.AUDIT:
             prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)

@@ -23,9 +23,10 @@ class TicketDataModule(LightningDataModule):
 
     `prefix` is put before every text, which is cut at `max_length` tokens. A batch holds
     `input_ids` and `attention_mask` [batch, seq] and `labels` [batch], all int64, padded to its
-    longest text; a batch has at most `batch_size` rows on each device. Where the rows of a split
-    differ in weight, it holds their `weights` [batch] too, float32 with a mean of 1 over the
-    split; `balanced` multiplies those of the training split so that each class counts alike.
+    longest text; a batch has at most `batch_size` rows on each device. Its `rows` [batch] number
+    the texts through all the splits. Where the rows of a split differ in weight, it holds their
+    `weights` [batch] too, float32 with a mean of 1 over the split; `balanced` multiplies those of
+    the training split so that each class counts alike.
     Training batches hold texts of similar length and are drawn anew each epoch from `seed` and the
     epoch; the other loaders go by length, shortest first.
     """
@@ -70,12 +71,14 @@ class TicketDataModule(LightningDataModule):
     def dataset(self, split: str) -> TokenisedTexts:
         """Return "train", "validation" or "test" as token ids; tokenises at the first call."""
         if split not in self._tokenised:
+            before = list(self._rows).index(split)
             self._tokenised[split] = TokenisedTexts(
                 self._rows[split],
                 self.tokenizer,
                 self.prefix,
                 self.max_length,
                 balanced=self.balanced and split == "train",
+                first_row=sum(len(rows) for rows in list(self._rows.values())[:before]),
             )
         return self._tokenised[split]
 
@@ -112,7 +115,9 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
         max_length: int,
         *,
         balanced: bool = False,
+        first_row: int = 0,
     ) -> None:
+        self.first_row = first_row
         self.labels = np.empty(len(rows), dtype=np.int64)
         weights = np.ones(len(rows), dtype=np.float32)
         self.ids: list[np.ndarray[Any, np.dtype[np.int32]]] = []
@@ -153,6 +158,7 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
             "labels": torch.from_numpy(self.labels[list(rows)]),
+            "rows": torch.tensor(list(rows)) + self.first_row,
         }
         if self.weights is not None:
             batch["weights"] = torch.from_numpy(self.weights[list(rows)])

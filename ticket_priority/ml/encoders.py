@@ -32,6 +32,16 @@ from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
 from ticket_priority.ml import hub
 from ticket_priority.presets import EMBEDDED
 
+_ATTENTION_DROPOUT: Final = ("attention_probs_dropout_prob", "attention_dropout")
+_HIDDEN_DROPOUT: Final = (
+    "hidden_dropout_prob",
+    "dropout",
+    "seq_classif_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
+)
+
 NATIVE: Final = "native"
 MEAN: Final = "mean"
 
@@ -131,13 +141,17 @@ def load_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
 
 
 def build_model(
-    encoder: Encoder, num_classes: int, *, attention_dropout: float | None = None
+    encoder: Encoder,
+    num_classes: int,
+    *,
+    attention_dropout: float | None = None,
+    hidden_dropout: float | None = None,
 ) -> nn.Module:
     """Build a classifier on the base model's pretrained weights, in float32, in train mode.
 
-    The head is new; `attention_dropout` replaces the base model's own. The model takes `input_ids`
-    and `attention_mask` [batch, seq] and optional `labels` [batch], and returns a
-    SequenceClassifierOutput with logits [batch, `num_classes`].
+    The head is new; `attention_dropout` and `hidden_dropout` replace the base model's own. The
+    model takes `input_ids` and `attention_mask` [batch, seq] and optional `labels` [batch], and
+    returns a SequenceClassifierOutput with logits [batch, `num_classes`].
     Raises EncoderUnavailableError when the weights cannot be read.
     """
     options: dict[str, Any] = {
@@ -151,8 +165,8 @@ def build_model(
             config = AutoConfig.from_pretrained(
                 encoder.location, local_files_only=True, trust_remote_code=False
             )
-            if attention_dropout is not None:
-                _set_attention_dropout(config, attention_dropout)
+            _set_dropout(config, _ATTENTION_DROPOUT, attention_dropout)
+            _set_dropout(config, _HIDDEN_DROPOUT, hidden_dropout)
             if encoder.pooling == MEAN:
                 base = AutoModel.from_pretrained(
                     encoder.location,
@@ -205,6 +219,11 @@ def _from_config(
     return cast(PreTrainedModel, factory.from_config(config, **options))
 
 
+def width(model: nn.Module) -> int:
+    """Return how many numbers the encoder has for a token."""
+    return int(cast(PreTrainedModel, _base(model)).config.hidden_size)
+
+
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters above the encoder's layers: classifier, projection, pooler."""
     base = _base(model)
@@ -230,6 +249,16 @@ def freeze(model: nn.Module, trainable_layers: int | None) -> None:
         parameter.requires_grad_(True)
     for layer in layers[max(0, len(layers) - trainable_layers) :]:
         layer.requires_grad_(True)
+
+
+def frozen_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer layers below the lowest one that trains, from the bottom up."""
+    frozen: list[nn.Module] = []
+    for layer in _layers(model):
+        if any(parameter.requires_grad for parameter in layer.parameters()):
+            break
+        frozen.append(layer)
+    return frozen
 
 
 def silence_frozen(model: nn.Module) -> None:
@@ -280,10 +309,12 @@ def _without_load_report() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _set_attention_dropout(config: PreTrainedConfig, probability: float) -> None:
-    """Set it under the name that this family of models gives it; some have none."""
-    for name in ("attention_probs_dropout_prob", "attention_dropout"):
-        if hasattr(config, name):
+def _set_dropout(
+    config: PreTrainedConfig, names: tuple[str, ...], probability: float | None
+) -> None:
+    """Set it under the names that this family of models gives it, some give it none."""
+    for name in names:
+        if probability is not None and hasattr(config, name):
             setattr(config, name, probability)
 
 

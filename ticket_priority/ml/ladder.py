@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,9 @@ from ticket_priority.transformer_config import TransformerConfig
 LINEAR: Final = "tfidf_logreg"
 TRANSFORMER: Final = "transformer"
 ENSEMBLE: Final = "ensemble"
+
+LINEAR_SHARES: Final = (0.5, 0.4, 0.3, 0.2, 0.1)
+"""How much a linear model may weigh beside transformers; the validation split chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +97,18 @@ class Ladder:
 
     def rungs(self) -> list[Rung]:
         """Return every rung, the simplest first."""
-        by_kind = {
-            kind: [name for name, one in self.fitted.items() if one.kind == kind]
+        linear, transformers = (
+            [name for name, one in self.fitted.items() if one.kind == kind]
             for kind in (linear_config.KIND, transformer_config.KIND)
-        }
+        )
         found = [
-            self._rung(name, [members])
-            for name, kind in ((LINEAR, linear_config.KIND), (TRANSFORMER, transformer_config.KIND))
-            if (members := by_kind[kind])
+            self._rung(name, {member: 1 / len(members) for member in members})
+            for name, members in ((LINEAR, linear), (TRANSFORMER, transformers))
+            if members
         ]
-        if all(by_kind.values()):
-            found.append(self._rung(ENSEMBLE, list(by_kind.values())))
+        if linear and transformers:
+            # The one that is calibrated best: which share wins by a few rows more is chance.
+            found.append(best_of(list(self._mixtures(linear, transformers)), "val_loss"))
         return found
 
     def report(self, rung: Rung) -> dict[str, Any]:
@@ -142,12 +146,15 @@ class Ladder:
         temperature = config.temperature * rung.config.temperature
         replace(config, temperature=temperature).write(directory)
 
-    def _rung(self, name: str, groups: Sequence[Sequence[str]]) -> Rung:
-        """Weigh each group of members alike, and each member within its group."""
+    def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Rung]:
+        for share in LINEAR_SHARES:
+            weights = {member: share / len(linear) for member in linear}
+            weights |= {member: (1 - share) / len(transformers) for member in transformers}
+            yield self._rung(ENSEMBLE, weights)
+
+    def _rung(self, name: str, weights: Mapping[str, float]) -> Rung:
         members = tuple(
-            Member(member, self.fitted[member].kind, 1 / len(groups) / len(group))
-            for group in groups
-            for member in group
+            Member(member, self.fitted[member].kind, weight) for member, weight in weights.items()
         )
         mean = EnsembleConfig(members).combine([self.fitted[m.folder].validation for m in members])
         temperature = fit_temperature(log_probabilities(mean), self.validation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 
 from lightning.pytorch import LightningModule
@@ -15,6 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.ml import encoders, losses
+from ticket_priority.ml.layer_memory import LayerMemory
 
 VALIDATION_METRICS: Final = "validation_metrics"
 """The checkpoint key under which the validation metrics of its epoch are kept."""
@@ -30,13 +32,16 @@ class TicketClassificationModule(LightningModule):
     `{"name": "cosine", "warmup_ratio": 0.1}` (or `"warmup_steps": 100`): linear warm-up, then
     cosine decay to zero over the run's optimiser steps. `trainable_layers` is None to train
     everything, or how many of the top layers train beside the head; each layer's rate is
-    `layer_decay` times that of the layer above. `attention_dropout` is None for the base model's
-    own. `ordinal_smoothing` and `ordinal_loss` are those of `losses.ordinal_loss`.
+    `layer_decay` times that of the layer above. `attention_dropout` and `hidden_dropout` are None
+    for the base model's own. `ordinal_smoothing` and `ordinal_loss` are those of
+    `losses.ordinal_loss`.
 
     `encoder_config` and `pooling` describe the architecture. Left out, the base model is resolved
     and its pretrained weights are read; they are then kept as hyperparameters, so that
     `load_from_checkpoint(path, local_files_only=True)` builds the architecture from the
     checkpoint alone, with no network, no base-model files and no pretrained weights to overwrite.
+
+    `memory` may be set to keep what the frozen layers make of each row; batches then need `rows`.
 
     Raises ValueError on a bad `lr_scheduler_config`, EncoderUnavailableError when the base model
     cannot be had, TrainingError when its layers are asked for and cannot be found.
@@ -54,6 +59,7 @@ class TicketClassificationModule(LightningModule):
         trainable_layers: int | None = None,
         layer_decay: float = 1.0,
         attention_dropout: float | None = None,
+        hidden_dropout: float | None = None,
         ordinal_smoothing: float = 0.0,
         ordinal_loss: float = 0.0,
         local_files_only: bool = False,
@@ -68,7 +74,10 @@ class TicketClassificationModule(LightningModule):
             encoder = encoders.resolve(model_name, local_files_only=local_files_only)
             pooling = encoder.pooling
             self.model = encoders.build_model(
-                encoder, num_classes, attention_dropout=attention_dropout
+                encoder,
+                num_classes,
+                attention_dropout=attention_dropout,
+                hidden_dropout=hidden_dropout,
             )
             encoder_config = _plain(self.model.config)
         else:
@@ -88,6 +97,7 @@ class TicketClassificationModule(LightningModule):
                 "trainable_layers": trainable_layers,
                 "layer_decay": layer_decay,
                 "attention_dropout": attention_dropout,
+                "hidden_dropout": hidden_dropout,
                 "ordinal_smoothing": ordinal_smoothing,
                 "ordinal_loss": ordinal_loss,
                 "local_files_only": local_files_only,
@@ -95,6 +105,7 @@ class TicketClassificationModule(LightningModule):
                 "pooling": pooling,
             }
         )
+        self.memory: LayerMemory | None = None
         # torchmetrics averages accuracy over classes by default; plain accuracy is "micro".
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -118,7 +129,7 @@ class TicketClassificationModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of the batch, each row's part multiplied by its weight if any."""
-        logits = self(batch["input_ids"], batch["attention_mask"]).logits.float()
+        logits = self._logits(batch)
         parts = losses.ordinal_loss(
             logits,
             batch["labels"],
@@ -154,8 +165,7 @@ class TicketClassificationModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return probabilities [batch, num_classes] in float32."""
-        logits = self(batch["input_ids"], batch["attention_mask"]).logits
-        return nn.functional.softmax(logits.float(), dim=-1)
+        return nn.functional.softmax(self._logits(batch), dim=-1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; head and layers have their own rates, and biases and norms do not decay."""
@@ -180,9 +190,12 @@ class TicketClassificationModule(LightningModule):
             if name.startswith("val_")
         }
 
-    def _score(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        output = self(batch["input_ids"], batch["attention_mask"], batch["labels"])
-        return output.loss, output.logits.float()
+    def _logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return [batch, num_classes] in float32."""
+        with nullcontext() if self.memory is None else self.memory.about(batch):
+            output = self(batch["input_ids"], batch["attention_mask"])
+        logits: Tensor = output.logits.float()
+        return logits
 
     def _evaluate(
         self,
@@ -191,7 +204,8 @@ class TicketClassificationModule(LightningModule):
         accuracy: MulticlassAccuracy,
         macro_f1: MulticlassF1Score,
     ) -> None:
-        loss, logits = self._score(batch)
+        logits = self._logits(batch)
+        loss = nn.functional.cross_entropy(logits, batch["labels"])
         size = len(batch["labels"])
         accuracy.update(logits, batch["labels"])
         macro_f1.update(logits, batch["labels"])

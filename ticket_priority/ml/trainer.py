@@ -72,9 +72,10 @@ def fit(
             return _publish(few, train, test, config, run_dir, None, progress)
         ladder = Ladder(members, validation, test)
         runs: list[dict[str, Any]] = []
-        best_checkpoint = None
+        best_checkpoint = memory = None
         for name, one, folder in _transformers(config, run_dir):
-            run = TransformerRun(one, folder, progress, show_progress_bar, resumed)
+            run = TransformerRun(one, folder, progress, show_progress_bar, resumed, memory)
+            memory = run.memory
             fitted = run.train(train, validation, test)
             if fitted is None:
                 continue

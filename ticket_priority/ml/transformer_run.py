@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from ticket_priority.ml import encoders, hardware, reporting
 from ticket_priority.ml.calibration import cross_entropy, log_probabilities
 from ticket_priority.ml.data import LengthBucketSampler, TicketDataModule
 from ticket_priority.ml.export import write_artifact
+from ticket_priority.ml.layer_memory import LayerMemory
 from ticket_priority.ml.module import VALIDATION_METRICS, TicketClassificationModule
 from ticket_priority.ml.runs import load_checkpoint
 
@@ -62,7 +63,8 @@ class FittedTransformer:
 class TransformerRun:
     """The steps of one run, which share the configuration and the run's folder.
 
-    `resumed` is the checkpoint to go on from, as `runs.read_checkpoint` gives it.
+    `resumed` is the checkpoint to go on from, as `runs.read_checkpoint` gives it. `memory` may be
+    shared by runs that differ in nothing but the seed.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class TransformerRun:
         progress: ProgressCallback,
         show_progress_bar: bool,
         resumed: dict[str, Any] | None = None,
+        memory: LayerMemory | None = None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
@@ -80,6 +83,9 @@ class TransformerRun:
         self.show_progress_bar = show_progress_bar
         self.resumed = resumed
         self.precision = hardware.precision(config)
+        self.memory = memory or LayerMemory(
+            torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
+        )
 
     def train(
         self,
@@ -148,15 +154,16 @@ class TransformerRun:
             f"Training on {len(train)} texts, validating on {len(validation)}, in {self.precision}"
         )
         started = time.monotonic()
-        with self._attention(module):
-            self._train(trainer, module, data)
-        seconds = time.monotonic() - started
-        if not trainer.is_global_zero:
-            return None
-        best = self._best(trainer)
-        module.load_state_dict(best["state_dict"])
-        device = trainer.strategy.root_device
-        found = {name: _probabilities(module, data, name, device) for name in _JUDGED}
+        with self._remembering(module, data):
+            with self._attention(module):
+                self._train(trainer, module, data)
+            seconds = time.monotonic() - started
+            if not trainer.is_global_zero:
+                return None
+            best = self._best(trainer)
+            module.load_state_dict(best["state_dict"])
+            device = trainer.strategy.root_device
+            found = {name: _probabilities(module, data, name, device) for name in _JUDGED}
         self._log_test(trainer, test, found["test"])
         return FittedTransformer(
             model=module.model.eval(),
@@ -196,6 +203,7 @@ class TransformerRun:
             trainable_layers=config.trainable_layers,
             layer_decay=config.layer_decay,
             attention_dropout=config.attention_dropout,
+            hidden_dropout=config.hidden_dropout,
             ordinal_smoothing=config.ordinal_smoothing,
             ordinal_loss=config.ordinal_loss,
             local_files_only=config.local_files_only,
@@ -301,6 +309,26 @@ class TransformerRun:
             # Measured: torch's fused attention goes back through bf16 at a third of the speed.
             return encoders.attention(module.model, "eager")
         return nullcontext()
+
+    @contextmanager
+    def _remembering(
+        self, module: TicketClassificationModule, data: TicketDataModule
+    ) -> Iterator[None]:
+        """Keep what the frozen layers make of the texts, on one CPU, where memory allows."""
+        alone = hardware.on_cpu(self.config) and hardware.device_count(self.config) == 1
+        if self.config.trainable_layers is None or not alone:
+            yield
+            return
+        lengths = [data.dataset(split).lengths for split in ("train", *_JUDGED)]
+        if not self.memory.fits(lengths, encoders.width(module.model)):
+            yield
+            return
+        module.memory = self.memory
+        try:
+            with self.memory.attached(module.model):
+                yield
+        finally:
+            module.memory = None
 
     def _best(self, trainer: Trainer) -> dict[str, Any]:
         """Return the best checkpoint of this run and of the one it resumes, `path` added."""

@@ -27,7 +27,7 @@ from routes import (
 
 import ticket_priority
 from helpdesk.models import Queue, Ticket
-from ticket_priority import classification, outbox
+from ticket_priority import outbox, reclassification
 from ticket_priority.labels import labelled_texts
 from ticket_priority.models import Prediction
 from ticket_priority.priorities import Priority
@@ -236,7 +236,7 @@ def test_the_backfill_takes_defaults_and_leaves_what_was_set(desk: Desk) -> None
         default = open_by_public_form(desk, TEXT)
         chosen = changed(desk, 3, opened_with=1)
         left = open_by_public_form(desk, TEXT, 5)
-    assert [size for _, size in classification.backfill(get_source(Ticket))] == [1]
+    assert [size for _, size in reclassification.backfill(get_source(Ticket))] == [1]
     found = {ticket.pk: ticket.priority for ticket in Ticket.objects.all()}
     assert found == {default.pk: 2, chosen.pk: 3, left.pk: 5}
     told = default.followup_set.last()

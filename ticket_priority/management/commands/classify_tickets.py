@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from ticket_priority import shadow
-from ticket_priority.classification import backfill
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.models import ModelVersion
+from ticket_priority.reclassification import backfill
 from ticket_priority.registry import find_sources
 
 
