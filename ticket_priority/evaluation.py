@@ -64,7 +64,7 @@ def evaluate(
         )
     progress(f"Classifying {len(held_out.rows)} test tickets")
     figures = held_out.score(classifier).figures(held_out.majority)
-    progress("Classifying them again, rewritten")
+    progress("Classifying some of them again, rewritten")
     moved = held_out.rewrite(classifier)
     caution = ""
     if may_know_test(version, held_out.split_by):

@@ -206,8 +206,7 @@ def _register(
     name = artifact.directory.name
     held_out = HeldOut() if here is None else HeldOut.of(here)
     try:
-        progress("Scoring the new version as it is served")
-        scored, moved, error = _score_served(artifact, held_out)
+        scored, moved, error = _score_served(artifact, held_out, progress)
         metrics = certify_candidate(artifact, here, fields["dataset"], progress)
         if scored is not None:
             metrics["served"] = scored.figures(held_out.majority)
@@ -245,17 +244,20 @@ def _free_name(root: Path) -> str:
 
 
 def _score_served(
-    artifact: artifacts.Artifact, held_out: HeldOut
+    artifact: artifacts.Artifact, held_out: HeldOut, progress: ProgressCallback
 ) -> tuple[Scored | None, dict[str, Any], str]:
     """Score a published artefact as it is served, on rows as they are and rewritten.
 
     Or return the error that it met. What cannot be served is found also where there is no row to
     score it on.
     """
+    progress("Scoring the new version as it is served")
     try:
         classifier = classifiers.build(artifact.kind, artifact.directory)
         if held_out.rows:
-            return held_out.score(classifier), held_out.rewrite(classifier), ""
+            scored = held_out.score(classifier)
+            progress("Scoring it on rewritten tickets, for a minute or so")
+            return scored, held_out.rewrite(classifier), ""
         classifier.classify(["A ticket."])
     except Exception as error:
         logger.exception("The new version cannot be served")
