@@ -18,20 +18,27 @@ from ticket_priority.sources import TicketSource
 class Evaluation:
     """A version's figures as it is served, with those of the most frequent class under `majority`.
 
+    `moved` says how far its answers move where tickets are only written in another manner,
     `caution` says why the figures may flatter it; empty where nothing is known to.
     """
 
     version: ModelVersion
     dataset: dict[str, Any]
     figures: dict[str, Any]
+    moved: dict[str, Any]
     caution: str
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures as a version's metrics hold them."""
+        return {"served": self.figures, "invariance": self.moved}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
         return {
             "model_version": self.version.name,
             "dataset": self.dataset,
-            "served": self.figures,
+            **self.metrics,
             "caution": self.caution,
         }
 
@@ -57,10 +64,12 @@ def evaluate(
         )
     progress(f"Classifying {len(held_out.rows)} test tickets")
     figures = held_out.score(classifier).figures(held_out.majority)
+    progress("Classifying some of them again, rewritten")
+    moved = held_out.rewrite(classifier)
     caution = ""
     if may_know_test(version, held_out.split_by):
         caution = (
             f"{version.name} was trained on tickets that were split {way_of_split(version)}, so "
             "it may have been trained on part of this test, which flatters it"
         )
-    return Evaluation(version, dataset.summary(), figures, caution)
+    return Evaluation(version, dataset.summary(), figures, moved, caution)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ticket_priority import classifiers
+from ticket_priority import classifiers, invariance
 from ticket_priority.conf import get_settings
 from ticket_priority.datasets import Dataset, split_of
 from ticket_priority.interfaces import Classifier, LabelledText
@@ -40,6 +40,10 @@ class HeldOut:
     def score(self, classifier: Classifier) -> Scored:
         """Let a classifier answer the rows, and choose as answers are chosen today."""
         return score(classifier, self.rows, self.costs)
+
+    def rewrite(self, classifier: Classifier) -> dict[str, Any]:
+        """Measure how far its answers move where rows are only written in another manner."""
+        return invariance.measure(classifier, self.rows, self.costs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,11 +206,11 @@ def _register(
     name = artifact.directory.name
     held_out = HeldOut() if here is None else HeldOut.of(here)
     try:
-        progress("Scoring the new version as it is served")
-        scored, error = _score_served(artifact, held_out)
+        scored, moved, error = _score_served(artifact, held_out, progress)
         metrics = certify_candidate(artifact, here, fields["dataset"], progress)
         if scored is not None:
             metrics["served"] = scored.figures(held_out.majority)
+            metrics["invariance"] = moved
         if error:
             decision = Decision(False, f"the new version cannot be served: {error}")
         else:
@@ -243,20 +243,26 @@ def _free_name(root: Path) -> str:
     return name
 
 
-def _score_served(artifact: artifacts.Artifact, held_out: HeldOut) -> tuple[Scored | None, str]:
-    """Score a published artefact as it is served; or return the error that it met.
+def _score_served(
+    artifact: artifacts.Artifact, held_out: HeldOut, progress: ProgressCallback
+) -> tuple[Scored | None, dict[str, Any], str]:
+    """Score a published artefact as it is served, on rows as they are and rewritten.
 
-    What cannot be served is found also where there is no row to score it on.
+    Or return the error that it met. What cannot be served is found also where there is no row to
+    score it on.
     """
+    progress("Scoring the new version as it is served")
     try:
         classifier = classifiers.build(artifact.kind, artifact.directory)
         if held_out.rows:
-            return held_out.score(classifier), ""
+            scored = held_out.score(classifier)
+            progress("Scoring it on rewritten tickets, for a minute or so")
+            return scored, held_out.rewrite(classifier), ""
         classifier.classify(["A ticket."])
     except Exception as error:
         logger.exception("The new version cannot be served")
-        return None, str(error) or repr(error)
-    return None, ""
+        return None, {}, str(error) or repr(error)
+    return None, {}, ""
 
 
 def _load_trainer() -> Trainer:

@@ -18,6 +18,7 @@ _FIGURES: Final = {
     "weighted_kappa": "weighted kappa",
     "calibration_error": "calibration error",
 }
+_MOVES: Final = {"kept": "same answer", "raised": "graver", "shift": "moved by"}
 _LANGUAGE_FIGURES: Final = ("accuracy", "macro_f1", "calibration_error")
 _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file says"}
 
@@ -25,10 +26,17 @@ _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file s
 def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield tables of the model beside the baselines, with 95% intervals, and of its languages.
 
+    A last one says how far its answers move where tickets are only written in another manner.
+
     `metrics` is `TrainingResult.metrics` or `ModelVersion.metrics`. Where the model was scored as
     it is served, that is what is shown: in a table of its own where the test was another one, as
     after an import. What lacks figures is left out; of an artefact from elsewhere that may be all.
     """
+    yield from _quality(metrics)
+    yield from _invariance(_mapping(metrics.get("invariance")))
+
+
+def _quality(metrics: Mapping[str, Any]) -> Iterator[str]:
     served, trained = metrics.get("served"), metrics.get("model")
     rivals = {title: metrics.get(name) for name, title in _RIVALS.items()}
     if _has_figures(served) and _has_figures(trained) and not is_same_test(served, trained):
@@ -157,6 +165,23 @@ def _languages(model: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name or 'unknown':<16.16}" + "".join(
             f"{cell:>19}" for cell in (str(figures["n"]), *cells)
         )
+
+
+def _invariance(figures: Mapping[str, Any]) -> Iterator[str]:
+    moves = {
+        name.replace("_", " "): _mapping(found)
+        for name, found in _mapping(figures.get("by_perturbation")).items()
+    }
+    moves["all together"] = _mapping(figures.get("overall"))
+    shown = {name: found for name, found in moves.items() if _are_numbers(found, *_MOVES)}
+    if not shown or not _are_numbers(figures, "n"):
+        return
+    yield f"{'rewritten':<20}" + "".join(f"{title:>15}" for title in _MOVES.values())
+    for name, found in shown.items():
+        shares = "".join(f"{found[key]:>15.1%}" for key in ("kept", "raised"))
+        yield f"{name:<20.20}{shares}{found['shift']:>15.3f}"
+    yield f'({figures["n"]} test tickets, each rewritten; "moved by" is in classes, 0 to 2)'
+    yield ""
 
 
 def _has_figures(figures: Any) -> TypeGuard[Mapping[str, Any]]:

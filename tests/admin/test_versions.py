@@ -12,8 +12,9 @@ from tests.admin.conftest import METRICS, MakePrediction, MakeTicket
 from tests.admin.pages import forms_of, messages_of
 from tests.conftest import publish_toy
 from ticket_priority import classifiers
-from ticket_priority.admin.figures import Figures
+from ticket_priority.admin.figures import REWRITTEN, Figures
 from ticket_priority.interfaces import ArtifactFile
+from ticket_priority.invariance import PERTURBATIONS
 from ticket_priority.metrics import report
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
@@ -106,6 +107,30 @@ class TestPage:
         assert f"{low:.3f} – {high:.3f}".replace(".", ",") in german
         assert "Dieses Modell, wie es läuft" in german
 
+    def test_how_far_rewriting_moves_the_answers_is_shown(
+        self, admin_client: Client, version: ModelVersion
+    ) -> None:
+        moved = {"kept": 0.93, "raised": 0.04, "shift": 0.1234}
+        figures = {"n": 84, "overall": moved, "by_perturbation": {"plea": moved}}
+        version.metrics = {**METRICS, "invariance": figures}
+        version.save()
+        page = admin_client.get(page_of(version)).text
+        for text in (
+            "A plea for priority",
+            "All together",
+            "93%",
+            "4%",
+            "0.123",
+            "Test tickets: 84",
+        ):
+            assert text in page, text
+        assert "Written in HTML" not in page, "it was not measured"
+        german = admin_client.get(page_of(version), HTTP_ACCEPT_LANGUAGE="de").text
+        assert "Bitte um Vorrang" in german
+
+    def test_every_rewriting_has_a_title(self) -> None:
+        assert [name for name, _title in REWRITTEN] == [*PERTURBATIONS, "overall"]
+
     def test_an_imported_version_is_beside_the_majority_of_the_tickets_here(
         self, admin_client: Client, version: ModelVersion
     ) -> None:
@@ -131,6 +156,8 @@ class TestPage:
             {"model": None, "serving": "int8", "training": 3},
             {"model": {"accuracy": "good", "confusion_matrix": [[1, 2], [3, 4]]}},
             {"model": {"confusion_matrix": [[0, 0, 0], ["x", None, 1], [0, 0, 1]]}},
+            {"invariance": 3},
+            {"invariance": {"n": "x", "overall": {"kept": None}, "by_perturbation": {"html": 1}}},
             {"served": 3, "model": {"intervals": [1], "by_language": "en"}},
             {"served": {"intervals": {"accuracy": [0.1, "x"]}, "by_language": {"en": 1}}},
             {"model": {"per_class": {"low": 1, "high": {"f1": None}}}, "serving": {"int8": {}}},

@@ -25,6 +25,19 @@ MEASURED: Final = (
     ("weighted_kappa", _("Weighted kappa")),
     ("calibration_error", _("Calibration error")),
 )
+REWRITTEN: Final = (
+    ("shouting", _("Capital letters only")),
+    ("exclamation_marks", _("!!! after each sentence")),
+    ("urgent_first", _("“URGENT!!!” before it")),
+    ("urgent_last", _("“very urgent!!!” after it")),
+    ("keywords", _("Words of outages pasted")),
+    ("plea", _("A plea for priority")),
+    ("greeting", _("Greeting and signature")),
+    ("whitespace", _("Blanks and line breaks")),
+    ("html", _("Written in HTML")),
+    ("typos", _("Typing mistakes")),
+    ("overall", _("All together")),
+)
 _OWN: Final = ("served", "model")
 _SHADES: Final = 10
 
@@ -57,6 +70,16 @@ class LanguageScore:
     accuracy: float | None
     macro_f1: float | None
     calibration_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How far answers move where tickets are rewritten: shares of tickets, and classes."""
+
+    label: Any
+    kept: float | None
+    raised: float | None
+    shift: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +178,21 @@ class Figures:
     def confusion(self) -> list[tuple[Priority, list[Cell], int]]:
         """Rows by true class, cells by predicted class, and the row's sum; [] if not square."""
         return table_of(self._of(self._own).get("confusion_matrix"))
+
+    @property
+    def rewritten(self) -> list[Moves]:
+        """One line for each manner of rewriting that was measured, and one for all."""
+        figures = self._of("invariance")
+        measured = {**_mapping(figures.get("by_perturbation")), "overall": figures.get("overall")}
+        return [
+            Moves(label, *(_number(line.get(key)) for key in ("kept", "raised", "shift")))
+            for name, label in REWRITTEN
+            if (line := _mapping(measured.get(name)))
+        ]
+
+    @property
+    def rewritten_rows(self) -> int | None:
+        return _count(self._of("invariance").get("n"))
 
     @property
     def serving(self) -> Mapping[str, Any]:

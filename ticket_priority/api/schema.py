@@ -68,6 +68,9 @@ HEALTH_EXAMPLES: Final = [
         status_codes=["503"],
     ),
 ]
+PREDICTION_ID: Final = OpenApiParameter(
+    "id", {"type": "integer", "minimum": 0}, OpenApiParameter.PATH
+)
 TICKET_PARAMETERS: Final = [
     OpenApiParameter(
         "source",

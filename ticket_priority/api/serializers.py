@@ -16,7 +16,7 @@ from ticket_priority.priorities import Priority
 from ticket_priority.text import MAX_CHARACTERS, normalise
 
 MAX_TEXT_LENGTH: Final = 4 * MAX_CHARACTERS
-"""As much of a text as is ever read, in characters."""
+"""As much prose as is ever read, in characters."""
 
 MAX_REASON_LENGTH: Final = 2000
 

@@ -124,7 +124,7 @@ class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
     get=extend_schema(
         operation_id="ticket_priority_prediction",
         tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
+        parameters=[schema.PREDICTION_ID, schema.retry_after(429)],
         responses=schema.answers({200: serializers.PredictionSerializer}, 404),
     )
 )

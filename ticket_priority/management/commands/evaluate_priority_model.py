@@ -108,7 +108,7 @@ class Command(BaseCommand):
 def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     version = evaluation.version
     yield from training_report.data_lines(evaluation.dataset)
-    yield from training_report.lines({"served": evaluation.figures})
+    yield from training_report.lines(evaluation.metrics)
     yield f"Model version  {version.name}{' (active)' if version.is_active else ''}"
     if evaluation.caution:
         yield f"Note: {evaluation.caution}."
