@@ -22,7 +22,6 @@ _FINE_TUNING: Final[Mapping[str, Any]] = {
     "layer_decay": 0.9,
     "attention_dropout": 0.0,
     "hidden_dropout": 0.0,
-    "seeds": 2,
     "class_weight": "balanced",
     "ordinal_loss": 0.5,
     "patience": None,
