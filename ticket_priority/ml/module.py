@@ -169,7 +169,9 @@ class TicketClassificationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; head and layers have their own rates, and biases and norms do not decay."""
-        optimizer = AdamW(self._parameter_groups(), lr=self.hparams["learning_rate"])
+        # On a CPU it takes a tenth of the time; on a GPU it would forbid clipping in fp16.
+        fused = self.device.type == "cpu"
+        optimizer = AdamW(self._parameter_groups(), lr=self.hparams["learning_rate"], fused=fused)
         schedule = self.hparams["lr_scheduler_config"]
         if schedule is None:
             return optimizer
