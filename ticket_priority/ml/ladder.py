@@ -73,9 +73,14 @@ class Ladder:
     """Fitted models, and the rungs they make."""
 
     def __init__(
-        self, directory: Path, validation: Sequence[LabelledText], test: Sequence[LabelledText]
+        self,
+        directory: Path,
+        validation: Sequence[LabelledText],
+        test: Sequence[LabelledText],
+        linear_shares: Sequence[float] = LINEAR_SHARES,
     ) -> None:
         """Take the folder below which the models' files lie, and the splits to judge on."""
+        self.linear_shares = linear_shares
         self.directory = directory
         self.validation = [row.label for row in validation]
         self.test = test
@@ -147,7 +152,7 @@ class Ladder:
         replace(config, temperature=temperature).write(directory)
 
     def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Rung]:
-        for share in LINEAR_SHARES:
+        for share in self.linear_shares:
             weights = {member: share / len(linear) for member in linear}
             weights |= {member: (1 - share) / len(transformers) for member in transformers}
             yield self._rung(ENSEMBLE, weights)

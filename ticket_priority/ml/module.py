@@ -172,6 +172,9 @@ class TicketClassificationModule(LightningModule):
         # On a CPU it takes a tenth of the time; on a GPU it would forbid clipping in fp16.
         fused = self.device.type == "cpu"
         optimizer = AdamW(self._parameter_groups(), lr=self.hparams["learning_rate"], fused=fused)
+        if fused:
+            # Lightning clips no gradients beside it, as it may unscale them: here nothing scales.
+            optimizer._step_supports_amp_scaling = False
         schedule = self.hparams["lr_scheduler_config"]
         if schedule is None:
             return optimizer
