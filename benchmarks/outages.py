@@ -5,10 +5,12 @@
 
 Two gunicorns serve the demo helpdesk from one database: one with the plugin, one without. Each
 client opens tickets on the two in turn, through the form, as a browser does. Meanwhile, every few
-seconds, the model of the plugin's host raises, hangs, or one of its workers is killed (SIGKILL).
-Then the model answers again, and the pending tickets are waited for. Exits 1 when a ticket is
-lost, an answer is an error, a ticket stays pending or is decided twice, or the save's 99th
-percentile is more than twice that of the host without the plugin.
+seconds, the model of the plugin's host raises, hangs, or has the worker killed that it runs in
+(SIGKILL, as a kernel does that is out of memory; not in the mode sync, where that would be the web
+process). Then it answers again, and the pending tickets are waited for. Exits 1 when a ticket is
+lost, an answer is an error, a ticket stays pending or is decided twice, or the 99th percentile is
+more than twice that of the host without the plugin (in the mode sync: above it by more than the
+deadline and half of that again).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ FAULTS: Final = ("raise", "hang", "kill")
 FAULT_SECONDS: Final = (1.0, 3.0)
 HANG_SECONDS: Final = 60.0
 MOST_RATIO: Final = 2.0
+MOST_WAIT_MS: Final = 450.0
 RECOVERY_SECONDS: Final = 600.0
 
 
@@ -58,6 +61,9 @@ class UnreliableClassifier:
         fault = Path(os.environ["OUTAGES_FAULT"])
         if (now := fault.read_text()) == "raise":
             raise RuntimeError("the model fails")
+        if now == "kill":
+            fault.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
         if now == "hang":
             ends = time.monotonic() + HANG_SECONDS
             while time.monotonic() < ends and fault.read_text() == "hang":
@@ -192,22 +198,6 @@ class Host:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def kill_a_worker(self) -> bool:
-        """Kill the process of a worker that classifies, where there is one."""
-        import psutil
-
-        clusters = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if "qcluster" in (process.info["cmdline"] or [])
-        ]
-        # The cluster has guards that bring its workers back; its youngest children work.
-        leaves = [process for process in clusters if not process.children()]
-        if not leaves:
-            return False
-        random.choice(leaves).kill()  # noqa: S311
-        return True
-
 
 class Clients:
     """People who open tickets on both hosts in turn, and how long each save took."""
@@ -285,7 +275,8 @@ def _run(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     clients = Clients(options.tickets, options.clients)
     done = threading.Event()
     faults: Counter[str] = Counter()
-    trouble = threading.Thread(target=_make_trouble, args=(host, done, faults))
+    kinds = FAULTS if options.mode == "async" else FAULTS[:-1]
+    trouble = threading.Thread(target=_make_trouble, args=(host, done, faults, kinds))
     trouble.start()
     started = time.monotonic()
     clients.open_tickets()
@@ -315,14 +306,13 @@ def _run(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _make_trouble(host: Host, done: threading.Event, faults: Counter[str]) -> None:
+def _make_trouble(
+    host: Host, done: threading.Event, faults: Counter[str], kinds: Sequence[str]
+) -> None:
     turn = 0
     while not done.wait(random.uniform(*FAULT_SECONDS)):  # noqa: S311
-        fault = FAULTS[turn % len(FAULTS)]
+        fault = kinds[turn % len(kinds)]
         turn += 1
-        if fault == "kill":
-            faults[fault] += host.kill_a_worker()
-            continue
         faults[fault] += 1
         host.say(fault)
         done.wait(random.uniform(*FAULT_SECONDS))  # noqa: S311
@@ -371,14 +361,20 @@ def _report(figures: dict[str, Any], file: Path | None) -> int:
         "each has its priority": figures["with_priority"] == tickets,
         "none is decided twice": figures["decided_twice"] == 0
         and figures["states"] == {"applied": tickets},
-        f"the 99th percentile is at most {MOST_RATIO:g} times the plain host's": figures[
-            "p99_ratio"
-        ]
-        <= MOST_RATIO,
+        **_speed_target(figures),
     }
     for target, is_met in targets.items():
         print(f"{'PASS' if is_met else 'FAIL'}  {target}")
     return 0 if all(targets.values()) else 1
+
+
+def _speed_target(figures: dict[str, Any]) -> dict[str, bool]:
+    plugin, plain = (figures["milliseconds"][name]["p99"] for name in ("plugin", "plain"))
+    if figures["mode"] == "async":
+        says = f"the 99th percentile is at most {MOST_RATIO:g} times the plain host's"
+        return {says: plugin <= MOST_RATIO * plain}
+    says = f"the 99th percentile is at most {MOST_WAIT_MS:g} ms above the plain host's"
+    return {says: plugin <= plain + MOST_WAIT_MS}
 
 
 def _found(pattern: str, page: str) -> str:
