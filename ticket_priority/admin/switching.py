@@ -14,6 +14,7 @@ from django.http import (
     HttpResponseRedirect,
 )
 from django.urls import URLPattern, path, reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority import queue, switch
@@ -41,6 +42,7 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         context = {
+            "title": capfirst(self.opts.verbose_name),
             "is_on": switch.is_on(),
             "is_enabled": get_settings().enabled,
             "may_switch": self.has_switch_permission(request),
