@@ -29,7 +29,7 @@ from ticket_priority.signals import priority_predicted
 pytestmark = pytest.mark.django_db(transaction=True)
 
 State = Prediction.State
-RACES = int(os.environ.get("TICKET_PRIORITY_RACES", "150"))
+RACES = int(os.environ.get("TICKET_PRIORITY_RACES", "100"))
 LONGEST_PAUSE = 0.004
 
 
