@@ -38,6 +38,7 @@ from urllib.parse import urlencode
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.services import run_on_server  # noqa: E402
 from ticket_priority.interfaces import Classification  # noqa: E402
 
 USERS: Final = {"sqlite": "", "postgresql": "postgres", "mariadb": "root"}
@@ -142,13 +143,13 @@ class Host:
         if not USERS[self.kind]:
             yield
             return
-        _on_server(self.kind, f"DROP DATABASE IF EXISTS {DATABASE_NAME}")
-        _on_server(self.kind, f"CREATE DATABASE {DATABASE_NAME}")
+        run_on_server(self.kind, f"DROP DATABASE IF EXISTS {DATABASE_NAME}")
+        run_on_server(self.kind, f"CREATE DATABASE {DATABASE_NAME}")
         try:
             yield
         finally:
             forced = " WITH (FORCE)" if self.kind == "postgresql" else ""
-            _on_server(self.kind, f"DROP DATABASE {DATABASE_NAME}{forced}")
+            run_on_server(self.kind, f"DROP DATABASE {DATABASE_NAME}{forced}")
 
     def prepare(self) -> None:
         self.manage("migrate", "--verbosity=0")
@@ -392,19 +393,6 @@ def _wait_for_port(port: int) -> None:
             return
         time.sleep(0.2)
     raise SystemExit(f"Nothing listens on port {port}.")
-
-
-def _on_server(kind: str, statement: str) -> None:
-    if kind == "postgresql":
-        import psycopg
-
-        with psycopg.connect("host=127.0.0.1 user=postgres", autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
-        return
-    import pymysql
-
-    with pymysql.connect(host="127.0.0.1", user="root") as connection, connection.cursor() as rows:
-        rows.execute(statement)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,20 @@ def require_chromium() -> str:
     return CHROMIUM
 
 
+def run_on_server(database: str, statement: str) -> None:
+    """Run a statement on PostgreSQL or MariaDB as its administrator, outside any database."""
+    if database == "postgresql":
+        import psycopg
+
+        with psycopg.connect("host=127.0.0.1 user=postgres", autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+        return
+    import pymysql
+
+    with pymysql.connect(host="127.0.0.1", user="root") as connection, connection.cursor() as rows:
+        rows.execute(statement)
+
+
 def _absent(reason: str) -> NoReturn:
     if IN_CI:
         pytest.fail(reason)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from django.conf import settings as project
 
-from tests.services import require
+from tests.services import require, run_on_server
 
 # One after another: the hosts share a Redis database and the names of theirs on servers.
 pytestmark = pytest.mark.sqlite
@@ -118,19 +118,6 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterat
         import redis
 
         redis.Redis(db=REDIS_DATABASE).flushdb()
-
-
-def run_on_server(database: str, statement: str) -> None:
-    if database == "postgresql":
-        import psycopg
-
-        with psycopg.connect("host=127.0.0.1 user=postgres", autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
-        return
-    import pymysql
-
-    with pymysql.connect(host="127.0.0.1", user="root") as connection, connection.cursor() as rows:
-        rows.execute(statement)
 
 
 OPEN_TICKET = (

@@ -150,6 +150,7 @@ class TestCommand:
             run("on")
         assert not switch.is_on()
 
+    @pytest.mark.django_db(transaction=True)
     def test_switching_on_tells_a_worker(self, active_model: ModelVersion) -> None:
         from django_q.models import OrmQ
 

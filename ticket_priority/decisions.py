@@ -17,7 +17,7 @@ from django.utils import timezone
 from ticket_priority import audit
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.interfaces import Classification
-from ticket_priority.models import Override, Prediction, ShadowPrediction, plugin_database
+from ticket_priority.models import ABOUT_TICKETS, Prediction, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -268,8 +268,8 @@ def forget(instance: models.Model) -> None:
     using = plugin_database()
     try:
         with savepoint(using):
-            for rows in (Override.objects, Prediction.objects, ShadowPrediction.objects):
-                rows.using(using).for_instance(instance).delete()
+            for table in ABOUT_TICKETS:
+                table.objects.using(using).for_instance(instance).delete()
     except Exception:
         logger.exception(
             "Rows about a deleted %s were left; `manage.py erase_priority_data --gone` erases them",

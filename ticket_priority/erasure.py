@@ -13,6 +13,7 @@ from typing import Any, Final
 from django.db import models, router, transaction
 
 from ticket_priority.models import (
+    ABOUT_TICKETS,
     Override,
     Prediction,
     ShadowPrediction,
@@ -21,8 +22,6 @@ from ticket_priority.models import (
 )
 from ticket_priority.sources import TicketSource
 from ticket_priority.ticket_rows import TicketRowQuerySet
-
-_ABOUT_TICKETS: Final = (Override, Prediction, ShadowPrediction)
 
 _Table = type[Override] | type[Prediction] | type[ShadowPrediction]
 
@@ -38,7 +37,7 @@ def about_tickets(
     """
     erased: Counter[str] = Counter()
     with transaction.atomic(using=plugin_database()):
-        for table in _ABOUT_TICKETS:
+        for table in ABOUT_TICKETS:
             erased[table.__name__] += _erase(_rows(table, model).for_keys(model, keys), dry_run)
     return erased
 
@@ -53,7 +52,7 @@ def about_gone_tickets(
     erased: Counter[str] = Counter()
     for source in sources:
         where = databases or (router.db_for_write(source.model),)
-        for table in _ABOUT_TICKETS:
+        for table in ABOUT_TICKETS:
             rows = _rows(table, source.model)
             for keys in _pages_of_keys(rows):
                 left = set(keys)

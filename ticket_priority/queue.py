@@ -14,10 +14,10 @@ from django.apps import apps
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import connections, router
+from django.db import connections, router, transaction
 
 from ticket_priority.conf import get_settings
-from ticket_priority.models import Prediction
+from ticket_priority.models import Prediction, plugin_database
 from ticket_priority.outbox import drain
 
 logger = logging.getLogger(__name__)
@@ -179,6 +179,14 @@ def nudge() -> None:
             drain()
     except Exception:
         logger.exception("No worker could be told of pending tickets; the sweep will find them")
+
+
+def wake_workers() -> bool:
+    """Have what waits worked off after the commit; return whether there is a queue to do it."""
+    if not is_installed():
+        return False
+    transaction.on_commit(nudge, using=plugin_database(), robust=True)
+    return True
 
 
 def wants_drain(prediction: Prediction) -> bool:

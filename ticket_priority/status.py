@@ -12,12 +12,13 @@ from typing import Final
 from django.db.models import Q
 from django.utils import timezone
 
-from ticket_priority import artifacts, backlog, queue
+from ticket_priority import artifacts, backlog, queue, switch
 from ticket_priority.backlog import Backlog
 from ticket_priority.conf import get_settings
-from ticket_priority.models import ModelVersion, Prediction, SwitchChange, TrainingRun
+from ticket_priority.models import ModelVersion, Prediction, TrainingRun
 from ticket_priority.queue import Workers
 from ticket_priority.registry import all_sources
+from ticket_priority.switch import SwitchState
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,6 @@ class VersionStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchStatus:
-    """`on` takes `ENABLED` in the settings into account; the rest is what was last switched."""
-
-    on: bool
-    enabled: bool
-    since: datetime | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class QueueStatus:
     """`next_sweep_at` is None where the schedule is missing."""
 
@@ -97,7 +88,7 @@ class Status:
     at: datetime
     active: VersionStatus | None
     shadow: VersionStatus | None
-    switch: SwitchStatus
+    switch: SwitchState
     modes: Mapping[str, str]
     backlog: Backlog
     queue: QueueStatus
@@ -124,7 +115,7 @@ def read() -> Status:
         at=timezone.now(),
         active=next((_active(one) for one in versions if one.is_active), None),
         shadow=next((_shadow(one) for one in versions if one.is_shadow), None),
-        switch=_switch(),
+        switch=switch.read(),
         modes={source.label: source.effective_mode for source in all_sources()},
         backlog=backlog.read(),
         queue=QueueStatus(queue.is_installed(), _workers(), queue.next_sweep()),
@@ -158,14 +149,6 @@ def _version(version: ModelVersion, since: datetime | None) -> VersionStatus:
     if not error and not artifacts.is_published(directory):
         error = f"There is no artefact at {directory}."
     return VersionStatus(version.name, since, version.is_starter, error)
-
-
-def _switch() -> SwitchStatus:
-    newest = SwitchChange.objects.first()
-    enabled = get_settings().enabled
-    if newest is None:
-        return SwitchStatus(enabled, enabled, None, "")
-    return SwitchStatus(enabled and newest.is_on, enabled, newest.created_at, newest.reason)
 
 
 def _workers() -> Workers:
@@ -202,12 +185,12 @@ def _of_versions(status: Status) -> Iterator[Finding]:
 
 
 def _of_switch(status: Status) -> Iterator[Finding]:
-    switch = status.switch
-    if not switch.enabled:
+    state = status.switch
+    if not state.enabled:
         says = 'Classification is switched off: TICKET_PRIORITY["ENABLED"] is False.'
     else:
-        says = "Classification is switched off" + (f": {switch.reason}" if switch.reason else ".")
-    if not switch.on:
+        says = "Classification is switched off" + (f": {state.reason}" if state.reason else ".")
+    if not state.on:
         yield Finding(Level.WARNING, says)
 
 

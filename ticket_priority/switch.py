@@ -5,6 +5,8 @@ Switched off, tickets are saved as ever and wait as pending; people's decisions 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -13,9 +15,31 @@ from ticket_priority.conf import get_settings
 from ticket_priority.models import SwitchChange, plugin_database
 
 
+@dataclass(frozen=True, slots=True)
+class SwitchState:
+    """Whether tickets are classified: `on` takes `ENABLED` in the settings into account.
+
+    `since` and `reason` are of the last change; None and empty where there was none.
+    """
+
+    on: bool
+    enabled: bool
+    since: datetime | None = None
+    reason: str = ""
+
+
+def read() -> SwitchState:
+    """Read the settings and the last change, in one query."""
+    newest = SwitchChange.objects.first()
+    enabled = get_settings().enabled
+    if newest is None:
+        return SwitchState(enabled, enabled)
+    return SwitchState(enabled and newest.is_on, enabled, newest.created_at, newest.reason)
+
+
 def is_on() -> bool:
-    """Say whether tickets are classified: `ENABLED` in the settings, and the switch. One query."""
-    return get_settings().enabled and SwitchChange.is_on_now()
+    """Say whether tickets are classified, in one query at most."""
+    return get_settings().enabled and read().on
 
 
 def turn(*, on: bool, user: Any = None, reason: str = "") -> SwitchChange | None:

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import lru_cache, wraps
-from importlib import import_module
+from functools import wraps
 from typing import Any, Final
 
 from django.conf import settings
@@ -19,9 +18,18 @@ from django.db.models.signals import post_save
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority.adapters.django_helpdesk_host import (
+    acting_route,
+    host_module,
+    is_opening,
+    is_staff,
+    languages,
+    names_of,
+    staff_rule,
+)
 from ticket_priority.conf import MODES
 from ticket_priority.exceptions import SourceError
-from ticket_priority.middleware import acting_request, acting_user
+from ticket_priority.middleware import acting_user
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
 from ticket_priority.sources import (
@@ -38,12 +46,9 @@ logger = logging.getLogger(__name__)
 _TO_HOST: Final[Mapping[str, Any]] = {"low": 4, "medium": 3, "high": 2}
 _FROM_HOST: Final[Mapping[Any, str]] = {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"}
 _PUBLIC_PRIORITY: Final = "HELPDESK_PUBLIC_TICKET_PRIORITY"
-_VIEWS: Final[Mapping[str | None, str]] = {"edit": "edit_form", "ticket-detail": "api"}
 
 _FIRST_TITLE: Final = "ticket_priority_first_title"
 _FIRST_DESCRIPTION: Final = "ticket_priority_first_description"
-_OPENED: Final = ("Ticket Opened Via Web", "Ticket Opened", "Ticket Opened & Assigned to %(name)s")
-"""What the host's forms call the follow-up that holds a ticket's description."""
 _OPENED_WITHIN: Final = timedelta(minutes=1)
 
 _OPENING: Final = "_ticket_priority_opening"
@@ -57,13 +62,13 @@ def accessible_to(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]
     """The tickets that the host lets a user open."""
     if not (user.is_authenticated and user.is_active):
         return rows.none()
-    condition = _host_module(rows.model, "user").HelpdeskUser(user).accessible_tickets_q()
+    condition = host_module(rows.model, "user").HelpdeskUser(user).accessible_tickets_q()
     return rows.filter(condition) if condition else rows
 
 
 def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
     """All of them for the helpdesk's staff, none for customers."""
-    return rows if _is_staff(rows.model, user) else rows.none()
+    return rows if is_staff(rows.model, user) else rows.none()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +151,14 @@ class DjangoHelpdeskSource(TicketSource):
         """
         attributed: _Attribution | None = instance.__dict__.pop(_ATTRIBUTED, None)
         if attributed is not None and attributed.value == str(change.after):
-            if not _is_staff(self.model, attributed.user):
+            if not is_staff(self.model, attributed.user):
                 return None
             incidental = self._did_more(attributed.followup)
             return replace(change, user=attributed.user, via="update_form", incidental=incidental)
         user = acting_user()
-        if user is None or not _is_staff(self.model, user):
+        if user is None or not is_staff(self.model, user):
             return None
-        via, is_patch = self._route()
+        via, is_patch = acting_route(self.model)
         return replace(change, user=user, via=via, incidental=not is_patch)
 
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
@@ -241,7 +246,7 @@ class DjangoHelpdeskSource(TicketSource):
                 obj=self.model,
                 id="ticket_priority.W050",
             )
-        if not hasattr(_host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
+        if not hasattr(host_module(self.model, "user").HelpdeskUser, "accessible_tickets_q"):
             yield checks.Warning(
                 "This django-helpdesk is older than 2.6, for which its adapter is made.",
                 hint='pip install "django-helpdesk>=2.6"',
@@ -252,7 +257,7 @@ class DjangoHelpdeskSource(TicketSource):
     @property
     def _counts_time(self) -> bool:
         """Whether the host itself writes the time spent into each follow-up."""
-        return bool(_host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO)
+        return bool(host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO)
 
     def _related(self, name: str) -> type[models.Model]:
         options = self.model._meta
@@ -263,7 +268,7 @@ class DjangoHelpdeskSource(TicketSource):
 
     def _changes_of(self, column: models.Field[Any, Any], using: str) -> models.QuerySet[Any]:
         rows = self._related("TicketChange")._base_manager.using(using)
-        return rows.filter(field__in=_names_of(column, _languages()))
+        return rows.filter(field__in=names_of(column, languages()))
 
     def _priority_changes(self, using: str) -> models.QuerySet[Any]:
         # A custom field may bear the same name.
@@ -275,7 +280,7 @@ class DjangoHelpdeskSource(TicketSource):
         title: Any = self.model._meta.get_field("title")
         changes = self._changes_of(title, rows.db).filter(followup__ticket=OuterRef("pk"))
         opened = self._followups(rows.db).filter(
-            _is_opening(_languages()),
+            is_opening(languages()),
             ticket=OuterRef("pk"),
             date__gte=OuterRef("created") - _OPENED_WITHIN,
             date__lte=OuterRef("created") + _OPENED_WITHIN,
@@ -295,10 +300,10 @@ class DjangoHelpdeskSource(TicketSource):
         """The staff's keys, made for `__in`; who has left counts while the account says staff."""
         model = get_user_model()
         users = model._base_manager.using(using)
-        if not callable(_staff_rule(self.model)) and is_column(model, "is_staff"):
+        if not callable(staff_rule(self.model)) and is_column(model, "is_staff"):
             return users.filter(is_staff=True).values("pk")
         writers = users.filter(pk__in=self._followups(using).values("user"))
-        return [user.pk for user in writers.iterator() if _is_staff(self.model, user)]
+        return [user.pk for user in writers.iterator() if is_staff(self.model, user)]
 
     def _did_more(self, followup: models.Model) -> bool:
         """Whether the update that this follow-up tells of may have had another purpose."""
@@ -312,18 +317,6 @@ class DjangoHelpdeskSource(TicketSource):
             # Ticked boxes are written down only after the ticket is saved.
             or told.ticket.checklists.exists()
         )
-
-    def _route(self) -> tuple[str, bool]:
-        """Name the route of the request that is being answered; whether it is a PATCH."""
-        request = acting_request()
-        match = None if request is None else request.resolver_match
-        if request is None or match is None:
-            return "host", False
-        if "admin" in match.app_names:
-            return "admin", False
-        is_host = self.model._meta.app_label in match.app_names
-        via = _VIEWS.get(match.url_name, "host") if is_host else "host"
-        return via, via == "api" and request.method == "PATCH"
 
 
 def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
@@ -402,50 +395,3 @@ def _cached(instance: models.Model, name: str) -> Any:
     """Return a related object that is at hand; None rather than a query."""
     relation: Any = instance._meta.get_field(name)
     return relation.get_cached_value(instance, default=None)
-
-
-def _host_module(model: type[models.Model], name: str) -> Any:
-    # By name: other packages are called `helpdesk` too.
-    return import_module(f"{model._meta.app_config.name}.{name}")
-
-
-def _staff_rule(model: type[models.Model]) -> Any:
-    return _host_module(model, "settings").HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE
-
-
-def _is_staff(model: type[models.Model], user: Any) -> bool:
-    """Whether a user decides priorities: staff, or who the project's own rule calls so.
-
-    HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE = True lets customers write, not decide.
-    """
-    rule = _staff_rule(model)
-    if callable(rule):
-        return bool(rule(user))
-    return bool(user.is_active and getattr(user, "is_staff", False))
-
-
-@lru_cache(maxsize=4)
-def _names_of(column: models.Field[Any, Any], codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what the host calls a column in its histories, in each language and untranslated."""
-    names = set()
-    for code in (None, *codes):
-        with translation.override(code):
-            names.add(str(column.verbose_name))
-    return tuple(sorted(names))
-
-
-def _languages() -> tuple[str, ...]:
-    return (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
-
-
-@lru_cache(maxsize=4)
-def _is_opening(codes: tuple[str, ...]) -> Q:
-    """Match the follow-ups with which the host's forms open a ticket, in each language."""
-    condition = Q()
-    for code in codes:
-        with translation.override(code):
-            for message in _OPENED:
-                head, name, _tail = translation.gettext(message).partition("%(name)s")
-                if head:
-                    condition |= Q(**{"title__startswith" if name else "title": head})
-    return condition

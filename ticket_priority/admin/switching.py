@@ -6,7 +6,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -19,8 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority import queue, switch
 from ticket_priority.admin.records import ReadOnlyAdmin
-from ticket_priority.conf import get_settings
-from ticket_priority.models import SwitchChange, plugin_database
+from ticket_priority.models import SwitchChange
 
 
 @admin.register(SwitchChange)
@@ -41,10 +39,11 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
         return str(change)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        state = switch.read()
         context = {
             "title": capfirst(self.opts.verbose_name),
-            "is_on": switch.is_on(),
-            "is_enabled": get_settings().enabled,
+            "is_on": state.on,
+            "is_enabled": state.enabled,
             "may_switch": self.has_switch_permission(request),
         }
         return super().changelist_view(request, context | (extra_context or {}))
@@ -75,9 +74,8 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
     def _tell(self, request: HttpRequest, *, on: bool) -> None:
         if not on:
             text = _("Classification is off, in every process.")
-        elif queue.is_installed():
+        elif queue.wake_workers():
             text = _("Classification is on. What waits is being classified.")
-            transaction.on_commit(queue.nudge, using=plugin_database(), robust=True)
         else:
             text = _(
                 "Classification is on. What waits is classified by manage.py classify_tickets."

@@ -174,6 +174,7 @@ def _rungs(
     by_word: few_labels.Probabilities,
     by_encoder: few_labels.Probabilities,
 ) -> dict[str, Rung]:
+    # The shipped head was chosen beside an equal share: another would be another release.
     found = Ladder(Path(), rows, (), linear_shares=(0.5,))
     for kind, answers in (
         (linear_config.KIND, by_word),

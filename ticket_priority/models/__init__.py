@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ticket_priority.models.predictions import (
+    ABOUT_TICKETS,
     Override,
     Prediction,
     PredictionQuerySet,
@@ -14,6 +15,7 @@ from ticket_priority.models.switching import SwitchChange
 from ticket_priority.models.versions import ModelVersion
 
 __all__ = [
+    "ABOUT_TICKETS",
     "ModelVersion",
     "Override",
     "Prediction",

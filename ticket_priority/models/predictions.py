@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
@@ -65,7 +65,23 @@ class PredictionQuerySet(TicketRowQuerySet):
         )
 
 
-class Prediction(TicketRow):
+class Answer(TicketRow):
+    """What a model said of the text with a hash; the figures are None where it said nothing."""
+
+    priority = models.PositiveSmallIntegerField(
+        _("priority"), choices=Priority.choices, null=True, blank=True
+    )
+    prob_low = models.FloatField(_("probability of low"), null=True, blank=True)
+    prob_medium = models.FloatField(_("probability of medium"), null=True, blank=True)
+    prob_high = models.FloatField(_("probability of high"), null=True, blank=True)
+    confidence = models.FloatField(_("confidence"), null=True, blank=True)
+    text_hash = models.CharField(_("text SHA-256"), max_length=64, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class Prediction(Answer):
     """What a model version said of a ticket, or that it still has to say it (state pending)."""
 
     class State(models.TextChoices):
@@ -106,15 +122,7 @@ class Prediction(TicketRow):
     mode = models.CharField(_("mode"), max_length=10)
     state = models.CharField(_("state"), max_length=12, choices=State.choices)
     reason = models.CharField(_("reason"), max_length=20, choices=Reason.choices)
-    priority = models.PositiveSmallIntegerField(
-        _("priority"), choices=Priority.choices, null=True, blank=True
-    )
-    prob_low = models.FloatField(_("probability of low"), null=True, blank=True)
-    prob_medium = models.FloatField(_("probability of medium"), null=True, blank=True)
-    prob_high = models.FloatField(_("probability of high"), null=True, blank=True)
-    confidence = models.FloatField(_("confidence"), null=True, blank=True)
     latency_ms = models.FloatField(_("latency in ms"), null=True, blank=True)
-    text_hash = models.CharField(_("text SHA-256"), max_length=64, blank=True)
     value_before = models.JSONField(
         _("host value before"), null=True, blank=True, encoder=DjangoJSONEncoder
     )
@@ -163,7 +171,7 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
         return self.annotate(served=models.Subquery(about.order_by("-pk").values("priority")[:1]))
 
 
-class ShadowPrediction(TicketRow):
+class ShadowPrediction(Answer):
     """What the shadow said of a ticket, to no effect. `priority` is None where it failed."""
 
     model_version = models.ForeignKey(
@@ -173,14 +181,6 @@ class ShadowPrediction(TicketRow):
         related_name="shadow_predictions",
         verbose_name=_("model version"),
     )
-    priority = models.PositiveSmallIntegerField(
-        _("priority"), choices=Priority.choices, null=True, blank=True
-    )
-    prob_low = models.FloatField(_("probability of low"), null=True, blank=True)
-    prob_medium = models.FloatField(_("probability of medium"), null=True, blank=True)
-    prob_high = models.FloatField(_("probability of high"), null=True, blank=True)
-    confidence = models.FloatField(_("confidence"), null=True, blank=True)
-    text_hash = models.CharField(_("text SHA-256"), max_length=64, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     objects = ShadowPredictionQuerySet.as_manager()
@@ -240,6 +240,10 @@ class Override(TicketRow):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
+
+
+ABOUT_TICKETS: Final = (Override, Prediction, ShadowPrediction)
+"""The tables with rows about tickets, in the order in which they are emptied."""
 
 
 def plugin_database() -> str:

@@ -36,12 +36,6 @@ class SwitchChange(models.Model):
         return gettext("switched on") if self.is_on else gettext("switched off")
 
     @classmethod
-    def is_on_now(cls) -> bool:
-        """Say whether it is on: as it was last switched, and on where it never was."""
-        newest = cls.objects.values_list("is_on", flat=True).first()
-        return newest is None or newest
-
-    @classmethod
     def newest(cls, field: str) -> models.Subquery:
         """Return a column of the newest row, to annotate; NULL where it was never switched."""
         return models.Subquery(cls.objects.values(field)[:1])

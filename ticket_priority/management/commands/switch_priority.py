@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority import queue, switch
 from ticket_priority.conf import get_settings
-from ticket_priority.models import SwitchChange
+from ticket_priority.switch import SwitchState
 
 
 class Command(BaseCommand):
@@ -32,32 +35,26 @@ class Command(BaseCommand):
             )
         if turn != "status":
             changed = switch.turn(on=turn == "on", reason=options["reason"]) is not None
-            if changed and turn == "on" and queue.is_installed():
-                queue.nudge()
+            if changed and turn == "on":
+                queue.wake_workers()
+        state = switch.read()
         if options["json"]:
-            self.stdout.write(json.dumps(_status()))
+            self.stdout.write(json.dumps(asdict(state), default=_time))
         elif options["verbosity"] >= 1:
-            for line in _lines(_status()):
+            for line in _lines(state):
                 self.stdout.write(line)
 
 
-def _status() -> dict[str, Any]:
-    newest = SwitchChange.objects.first()
-    return {
-        "on": switch.is_on(),
-        "enabled": get_settings().enabled,
-        "since": newest and newest.created_at.isoformat(timespec="seconds"),
-        "reason": newest and newest.reason,
-    }
+def _time(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
 
 
-def _lines(status: dict[str, Any]) -> list[str]:
-    if not status["enabled"]:
-        return ['Classification is off: TICKET_PRIORITY["ENABLED"] is False.']
-    state = "on" if status["on"] else "off"
-    since = f" since {status['since']}" if status["since"] else ""
-    why = f": {status['reason']}" if status["reason"] else "."
-    lines = [f"Classification is {state}{since}{why}"]
-    if status["on"] and not queue.is_installed():
-        lines.append("What waited meanwhile is classified by manage.py classify_tickets.")
-    return lines
+def _lines(state: SwitchState) -> Iterator[str]:
+    if not state.enabled:
+        yield 'Classification is off: TICKET_PRIORITY["ENABLED"] is False.'
+        return
+    since = f" since {_time(state.since)}" if state.since else ""
+    why = f": {state.reason}" if state.reason else "."
+    yield f"Classification is {'on' if state.on else 'off'}{since}{why}"
+    if state.on and state.since and not queue.is_installed():
+        yield "What waited meanwhile is classified by manage.py classify_tickets."
