@@ -81,3 +81,18 @@ def test_no_road_logs_a_word_of_a_ticket(
     assert sum("ValueError" in line for line in logged) >= 4
     assert "swordfish" not in caplog.text
     assert "swordfish" not in ModelVersion.objects.get(is_shadow=True).load_error
+
+
+def test_an_adapter_that_quotes_a_ticket_is_not_logged_word_for_word(
+    active_model: ModelVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Any, instance: Ticket, *args: Any, **options: Any) -> None:
+        raise RuntimeError(instance.description)
+
+    for method in ("wants", "write_history"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ticket_priority.sources.TicketSource.{method}", refuse)
+            Ticket.objects.create(**SECRET)
+    assert "is left alone: RuntimeError" in caplog.text
+    assert "lacks a change of its priority: RuntimeError" in caplog.text
+    assert "swordfish" not in caplog.text

@@ -118,8 +118,10 @@ def record_after_insert(
             _store_new(source, instance, prediction, using, tell)
             if prediction.state == State.PENDING:
                 instance.__dict__[DRAFT] = prediction
-    except Exception:
-        logger.exception("The prediction of a new %s could not be stored", source.label)
+    except Exception as error:
+        logger.error(
+            "The prediction of a new %s could not be stored: %s", source.label, trace_of(error)
+        )
         _take_back(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
@@ -142,8 +144,12 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
             return
         with savepoint(using):
             _reassert(source, instance, draft, using)
-    except Exception:
-        logger.exception("A prediction may have been written over by a save of %s", source.label)
+    except Exception as error:
+        logger.error(
+            "A prediction may have been written over by a save of %s: %s",
+            source.label,
+            trace_of(error),
+        )
 
 
 def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, using: str) -> None:
@@ -168,8 +174,10 @@ def _store_apart(
     """
     try:
         save_about(source, instance, prediction)
-    except Exception:
-        logger.exception("The prediction of a new %s could not be stored", source.label)
+    except Exception as error:
+        logger.error(
+            "The prediction of a new %s could not be stored: %s", source.label, trace_of(error)
+        )
         _take_back(source, instance, prediction, using)
 
 
@@ -186,8 +194,12 @@ def _store_new(
             with transaction.atomic(using=using):
                 save_about(source, instance, prediction)
                 tell()
-        except Exception:
-            logger.exception("No worker could be told of a new %s; the sweep will", source.label)
+        except Exception as error:
+            logger.error(
+                "No worker could be told of a new %s; the sweep will: %s",
+                source.label,
+                trace_of(error),
+            )
             prediction.pk, prediction._state = None, ModelState()
         else:
             return
@@ -280,5 +292,7 @@ def _take_back(
     try:
         with savepoint(using):
             source.reset(instance, prediction.value_before, using=using)
-    except Exception:
-        logger.exception("A new %s keeps a priority without a prediction", source.label)
+    except Exception as error:
+        logger.error(
+            "A new %s keeps a priority without a prediction: %s", source.label, trace_of(error)
+        )

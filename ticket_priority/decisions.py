@@ -252,8 +252,10 @@ def write_history(
     try:
         with savepoint(using):
             source.write_history(instance, change, using=using)
-    except Exception:
-        logger.exception("The history of a %s lacks a change of its priority", source.label)
+    except Exception as error:
+        logger.error(
+            "The history of a %s lacks a change of its priority: %s", source.label, trace_of(error)
+        )
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
@@ -270,8 +272,9 @@ def forget(instance: models.Model) -> None:
         with savepoint(using):
             for table in ABOUT_TICKETS:
                 table.objects.using(using).for_instance(instance).delete()
-    except Exception:
-        logger.exception(
-            "Rows about a deleted %s were left; `manage.py erase_priority_data --gone` erases them",
+    except Exception as error:
+        logger.error(
+            "Rows about a deleted %s were left, for `manage.py erase_priority_data --gone`: %s",
             type(instance)._meta.label,
+            trace_of(error),
         )

@@ -32,6 +32,7 @@ from ticket_priority.registry import get_source
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.ticket_rows import TicketRowQuerySet, content_type_of
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +107,11 @@ def remember_stored(
         column = source.host_field.attname
         with savepoint(using):
             stored = source.queryset(using).values_list(column, flat=True).get(pk=instance.pk)
-    except Exception:
+    except Exception as error:
         # A row that is gone, or a database that fails: the save itself will say so.
-        logger.debug("A %s is saved, and what is stored is not known", source.label, exc_info=True)
+        logger.debug(
+            "A %s is saved, and what is stored is not known: %s", source.label, trace_of(error)
+        )
     else:
         instance.__dict__[_STORED] = stored
 
@@ -126,8 +129,10 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
             return
         with savepoint(instance._state.db or router.db_for_write(type(instance))):
             decision = source.decision_on(instance, change)
-    except Exception:
-        logger.exception("Nobody can say who changed the priority of a %s", source.label)
+    except Exception as error:
+        logger.error(
+            "Nobody can say who changed the priority of a %s: %s", source.label, trace_of(error)
+        )
         return
     if decision is not None:
         record_decision(instance, decision)
@@ -168,8 +173,10 @@ def _keep_decision(instance: models.Model, change: PriorityChange) -> None:
                 reason=change.reason,
                 via=change.via,
             )
-    except Exception:
-        logger.exception("A decision about a %s could not be recorded", instance._meta.label)
+    except Exception as error:
+        logger.error(
+            "A decision about a %s could not be recorded: %s", instance._meta.label, trace_of(error)
+        )
 
 
 def _latest(instance: models.Model) -> Prediction | None:

@@ -24,6 +24,7 @@ from ticket_priority.models import plugin_database
 from ticket_priority.overrides import notice_save, record_decision, remember_stored
 from ticket_priority.registry import get_source
 from ticket_priority.sources import TicketSource
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ def _listening_source(sender: type[models.Model], instance: models.Model) -> Tic
     source = None if _muted.get() else _registered_source(sender)
     try:
         return source if source is not None and source.wants(instance) else None
-    except Exception:
+    except Exception as error:
         # Whatever goes wrong in an adapter, the ticket must be saved.
-        logger.exception("A ticket of %s is left alone", sender._meta.label)
+        logger.error("A ticket of %s is left alone: %s", sender._meta.label, trace_of(error))
         return None
 
 

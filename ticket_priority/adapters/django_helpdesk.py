@@ -40,6 +40,7 @@ from ticket_priority.sources import (
     is_column,
 )
 from ticket_priority.text import join_fields
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -326,8 +327,8 @@ def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
     def receive(sender: Any, **kwargs: Any) -> None:
         try:
             receiver(sender, **kwargs)
-        except Exception:
-            logger.exception("%s failed for %s", receiver.__name__, sender)
+        except Exception as error:
+            logger.error("%s failed for %s: %s", receiver.__name__, sender, trace_of(error))
 
     return receive
 

@@ -21,6 +21,7 @@ from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
 from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
 from ticket_priority.text import join_fields
+from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -206,8 +207,11 @@ def follow_host(*, sender: type[models.Model], ticket: models.Model, **kwargs: A
     try:
         if get_source(sender).effective_mode == "async":
             _catch_up(ticket, ticket._state.db or router.db_for_write(sender))
-    except Exception:
-        logger.exception("The deadlines of a new ticket may be those of its default priority")
+    except Exception as error:
+        logger.error(
+            "The deadlines of a new ticket may be those of its default priority: %s",
+            trace_of(error),
+        )
 
 
 def _is_on_staff(user: Any, ticket: Any) -> bool:
@@ -217,8 +221,10 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
         return user is not None and bool(
             is_admin(user) or is_agent(user) or ticket.assigned_to_id == user.pk
         )
-    except Exception:
-        logger.exception("Nobody can say whether an agent changed a ticket's priority")
+    except Exception as error:
+        logger.error(
+            "Nobody can say whether an agent changed a ticket's priority: %s", trace_of(error)
+        )
         return False
 
 
@@ -257,8 +263,10 @@ def tell_host(model: type[models.Model], pk: Any, change: PriorityChange, using:
     """
     try:
         _send_change(model, pk, change, using)
-    except Exception:
-        logger.exception("The host did not hear of a change of a ticket's priority")
+    except Exception as error:
+        logger.error(
+            "The host did not hear of a change of a ticket's priority: %s", trace_of(error)
+        )
 
 
 def _send_change(model: type[models.Model], pk: Any, change: PriorityChange, using: str) -> None:
