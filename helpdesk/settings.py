@@ -10,6 +10,7 @@ HELPDESK_DATABASE_NAME, _USER, _PASSWORD, _HOST, _PORT
 HELPDESK_BROKER          orm (default) or redis, with HELPDESK_REDIS_URL
 HELPDESK_MODEL_NAME      the base model to train; default: embedded
 HELPDESK_MODE            sync (default), async or suggest
+HELPDESK_DEADLINE_MS     milliseconds that a save waits for the model; default: 300
 HELPDESK_ARTIFACT_ROOT   where published models lie; default: var/models
 HELPDESK_OUTPUT_DIR      where training runs write; default: outputs
 HELPDESK_TIME_ZONE       UTC by default
@@ -44,6 +45,16 @@ def _flag(name: str, default: bool) -> bool:
 
 def _words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
+
+
+def _milliseconds(name: str, default: int) -> float:
+    value = os.environ.get(name, str(default))
+    try:
+        return float(value)
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} must be a number of milliseconds, not {value!r}"
+        ) from None
 
 
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -251,6 +262,7 @@ else:
 TICKET_PRIORITY: dict[str, Any] = {
     "MODEL_NAME": os.environ.get("HELPDESK_MODEL_NAME", "embedded"),
     "MODE": _choice("HELPDESK_MODE", "sync", ("sync", "async", "suggest")),
+    "DEADLINE_MS": _milliseconds("HELPDESK_DEADLINE_MS", 300),
     "ARTIFACT_ROOT": Path(os.environ.get("HELPDESK_ARTIFACT_ROOT", VAR_DIR / "models")),
     "OUTPUT_DIR": Path(os.environ.get("HELPDESK_OUTPUT_DIR", BASE_DIR / "outputs")),
 }

@@ -48,6 +48,7 @@ def test_the_environment_decides(tmp_path: Path, environment: dict[str, str], pr
         ({"HELPDESK_DEBUG": "perhaps"}, "HELPDESK_DEBUG must be 1 or 0"),
         ({"HELPDESK_DATABASE": "oracle"}, "must be one of sqlite, postgresql, mariadb"),
         ({"HELPDESK_MODE": "never"}, "must be one of sync, async, suggest"),
+        ({"HELPDESK_DEADLINE_MS": "soon"}, "must be a number of milliseconds, not 'soon'"),
     ],
 )
 def test_a_bad_environment_is_refused_clearly(
