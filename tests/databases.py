@@ -34,7 +34,7 @@ def main() -> int:
         }
         ignored = [f"--ignore={path}" for path in NOT_ABOUT_DATABASES]
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load"]
-        command += [*ignored, "-m", "not sqlite"]
+        command += [*ignored, "-p", "tests.only_database", "-m", "not sqlite"]
         failed |= subprocess.run(command, env=environment, check=False).returncode != 0
     return int(failed)
 
