@@ -111,6 +111,10 @@ def test_the_demo_is_clean() -> None:
         ({"GATE_TOLERANCE": True}, "ticket_priority.E031"),
         ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
         ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
+        ({"CLAIM_SECONDS": 0}, "ticket_priority.E032"),
+        ({"BATCH_SIZE": 1.5}, "ticket_priority.E032"),
+        ({"MAX_ATTEMPTS": "5"}, "ticket_priority.E032"),
+        ({"STALE_FORM_MINUTES": -1}, "ticket_priority.E032"),
         ({"SOURCES": ["desk.Case"]}, "ticket_priority.E009"),
         ({"LABEL_WEIGHTS": {"rumour": 0.5}}, "ticket_priority.E025"),
         ({"LABEL_WEIGHTS": {"host": 0}}, "ticket_priority.E025"),
@@ -153,6 +157,7 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
         {"COSTS": None, "AUTO_APPLY": None, "AUDIT_SHARE": 0},
         {"AUTO_APPLY": {"high": 0.9}, "AUDIT_SHARE": 0.5},
         {"AUTO_APPLY": {}},
+        {"CLAIM_SECONDS": 1, "STALE_FORM_MINUTES": 0},
         {"DEADLINE_MS": None},
         {"DEADLINE_MS": 0.5},
         {

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
@@ -19,9 +19,21 @@ from ticket_priority.interfaces import PROVENANCES
 from ticket_priority.models import ModelVersion
 from ticket_priority.registry import all_sources
 
+_WHOLE_NUMBERS: Final = {
+    "BATCH_SIZE": 1,
+    "BATCH_TOKENS": 1,
+    "CLAIM_SECONDS": 1,
+    "MAX_ATTEMPTS": 1,
+    "MIN_TRAINING_ROWS": 1,
+    "STALE_FORM_MINUTES": 0,
+    "SWEEP_MINUTES": 1,
+}
+"""The least that a setting may be."""
+
 
 def register_checks() -> None:
     checks.register(check_settings, "ticket_priority")
+    checks.register(check_numbers, "ticket_priority")
     checks.register(check_decisions, "ticket_priority")
     checks.register(check_write_path, "ticket_priority")
     checks.register(check_certificates, "ticket_priority", checks.Tags.database)
@@ -101,6 +113,18 @@ def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             f"{', '.join(item.name for item in fields(conf.Retraining))}.",
             id="ticket_priority.E050",
         )
+
+
+def check_numbers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = conf.user_settings()
+    for name, least in _WHOLE_NUMBERS.items():
+        value = given.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            yield checks.Error(
+                f"{conf.SETTING}[{name!r}] is {value!r}.",
+                hint=f"Give a whole number of at least {least}, or leave it out.",
+                id="ticket_priority.E032",
+            )
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
