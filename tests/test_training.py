@@ -186,7 +186,11 @@ def test_a_worse_version_is_registered_but_does_not_serve(
     assert ModelVersion.objects.active() == good
     assert "stays active" in printed
     assert "favours" not in printed
-    call_command("activate_priority_model", "--list", stdout=StringIO())
+    listed = StringIO()
+    call_command("activate_priority_model", "--list", "--json", stdout=listed)
+    for row in json.loads(listed.getvalue()):
+        served = ModelVersion.objects.get(name=row["name"]).metrics["served"]
+        assert row["macro_f1"] == served["macro_f1"]
 
 
 def test_where_the_kind_of_split_changed_it_is_said_whom_the_comparison_favours(

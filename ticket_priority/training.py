@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,33 @@ class TrainingOutcome:
     @property
     def compared_with(self) -> float | None:
         return self.decision.compared_with
+
+    @property
+    def artifact(self) -> Path:
+        """Where the published artefact lies."""
+        return get_settings().artifact_root / self.version.directory
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "model_version": self.version.name,
+            "activated": self.activated,
+            "reason": self.reason,
+            "gate": self.decision.as_dict(),
+            "run_dir": self.version.run_directory,
+            "artifact": str(self.artifact),
+            "dataset": self.version.dataset,
+            "metrics": self.version.metrics,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Say what came of it, for a terminal."""
+        yield from training_report.lines(self.version.metrics)
+        yield f"Model version  {self.version.name}"
+        yield f"Active         {'yes' if self.activated else 'no'}: {self.reason}"
+        yield f"Artefact       {self.artifact}"
+        if self.version.run_directory:
+            yield f"Run            {self.version.run_directory}"
 
 
 def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:

@@ -148,7 +148,7 @@ class Command(BaseCommand):
                 "shadow": bool(version.is_shadow),
                 "starter": version.is_starter,
                 "base_model": version.base_model,
-                "macro_f1": version.metrics.get("model", {}).get("macro_f1"),
+                "macro_f1": version.figures.get("macro_f1"),
                 "created_at": version.created_at.isoformat(timespec="seconds"),
             }
             for version in ModelVersion.objects.all()

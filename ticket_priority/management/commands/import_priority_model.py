@@ -9,8 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import training_report
-from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
+from ticket_priority.conf import ACTIVATE_CHOICES
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.interfaces import silent
 from ticket_priority.registry import find_sources
@@ -44,19 +43,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped. The active model is as it was.", returncode=130) from None
-        version = outcome.version
         if options["json"]:
-            summary = {
-                "model_version": version.name,
-                "activated": outcome.activated,
-                "reason": outcome.reason,
-                "gate": outcome.decision.as_dict(),
-                "dataset": version.dataset,
-                "metrics": version.metrics,
-            }
-            self.stdout.write(json.dumps(summary, indent=2))
-        for line in training_report.lines(version.metrics):
+            self.stdout.write(json.dumps(outcome.as_dict(), indent=2))
+        for line in outcome.lines():
             say(line)
-        say(f"Model version  {version.name}")
-        say(f"Active         {'yes' if outcome.activated else 'no'}: {outcome.reason}")
-        say(f"Artefact       {get_settings().artifact_root / version.directory}")

@@ -6,13 +6,12 @@ import json
 import math
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import training_arguments, training_report
-from ticket_priority.conf import ACTIVATE_CHOICES, get_settings
+from ticket_priority import training_arguments
+from ticket_priority.conf import ACTIVATE_CHOICES
 from ticket_priority.deadline import deadline, interruptible
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
 from ticket_priority.interfaces import TrainingConfig, silent
@@ -58,9 +57,9 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise CommandError("Stopped. The active model is as it was.", returncode=130) from None
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(outcome), indent=2))
+            self.stdout.write(json.dumps(outcome.as_dict(), indent=2))
         elif options["verbosity"] >= 1:
-            for line in _report(outcome):
+            for line in outcome.lines():
                 self.stdout.write(line)
 
     def _train(self, options: dict[str, Any]) -> TrainingOutcome:
@@ -81,24 +80,3 @@ def _minutes(value: str) -> float:
     if not 0 < minutes < math.inf:
         raise ArgumentTypeError(f"{value} is no number of minutes above 0")
     return minutes
-
-
-def _as_json(outcome: TrainingOutcome) -> dict[str, Any]:
-    return {
-        "model_version": outcome.version.name,
-        "activated": outcome.activated,
-        "reason": outcome.reason,
-        "gate": outcome.decision.as_dict(),
-        "run_dir": outcome.version.run_directory,
-        "artifact": str(get_settings().artifact_root / outcome.version.directory),
-        "dataset": outcome.version.dataset,
-        "metrics": outcome.version.metrics,
-    }
-
-
-def _report(outcome: TrainingOutcome) -> Iterator[str]:
-    yield from training_report.lines(outcome.version.metrics)
-    yield f"Model version  {outcome.version.name}"
-    yield f"Active         {'yes' if outcome.activated else 'no'}: {outcome.reason}"
-    yield f"Artefact       {get_settings().artifact_root / outcome.version.directory}"
-    yield f"Run            {outcome.version.run_directory}"
