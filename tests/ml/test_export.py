@@ -223,6 +223,21 @@ def test_a_graph_that_cannot_be_quantised_stays_float32(
 
 
 @pytest.mark.usefixtures("exported")
+def test_answers_that_are_known_are_what_the_export_is_compared_with(
+    model: nn.Module, labels: list[int], tmp_path: Path
+) -> None:
+    own = export._Judge(
+        model,
+        tiny_tokenizer()([f"please {text}" for text in TEXTS])["input_ids"],
+        labels,
+        0,
+    ).probabilities
+    figures = write(model, tmp_path / "own", test_labels=labels, test_probabilities=own)
+    assert figures["fp32"]["max_probability_difference"] < 1e-5
+    with pytest.raises(TrainingError, match="does not answer as the torch model does"):
+        write(model, tmp_path / "other", test_labels=labels, test_probabilities=own[::-1])
+
+
 def test_an_export_that_answers_otherwise_publishes_nothing(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,10 +269,7 @@ def test_tied_weights_are_saved_whole(tmp_path: Path) -> None:
 
 
 def test_many_test_texts_are_sampled_evenly() -> None:
-    texts, labels = export._sample([str(i) for i in range(4500)], list(range(4500)))
-    assert len(texts) == len(labels) == 900
-    assert labels[-1] > 4400
-    assert export._sample(["a", "b"], [0, 1]) == (["a", "b"], [0, 1])
+    assert [export._sampling_step(rows) for rows in (0, 2, 1000, 1001, 4500)] == [1, 1, 1, 2, 5]
 
 
 def test_an_embedding_row_keeps_its_own_scale(tmp_path: Path) -> None:

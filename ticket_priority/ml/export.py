@@ -56,6 +56,7 @@ def write_artifact(
     base_model: str,
     test_texts: Sequence[str],
     test_labels: Sequence[int],
+    test_probabilities: npt.NDArray[Any] | None = None,
     quantize: bool | Literal["always"] = True,
     progress: ProgressCallback = lambda line: None,
 ) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def write_artifact(
     model.onnx is int8 where, on the test texts, that is no less accurate than the torch model in
     accuracy and macro-F1; otherwise, and without test texts, it is float32. `quantize` False
     skips int8, "always" keeps it whatever it costs. The model is left on the CPU, in eval mode.
+    `test_probabilities` [rows, classes] are the model's own answers in float32, where they are
+    known already.
 
     Returns the `serving` metrics: precision, reason, size_mb, texts, and for each precision tried
     its accuracy, macro_f1, agreement (share of labels that equal torch's) and
@@ -76,14 +79,16 @@ def write_artifact(
     _save_weights(model, directory / ArtifactFile.WEIGHTS)
     _save_tokenizer(tokenizer, directory / ArtifactFile.TOKENIZER)
 
-    texts, labels = _sample(test_texts, test_labels)
+    step = _sampling_step(len(test_texts))
+    texts, labels = list(test_texts[::step]), list(test_labels[::step])
+    known = None if test_probabilities is None else np.asarray(test_probabilities[::step])
     padding = tokenizer.pad_token_id or 0
     encoded = tokenizer(
         [encoder.prefix + text for text in texts or _PROBES],
         truncation=True,
         max_length=max_length,
     )
-    judge = _Judge(model, encoded["input_ids"], labels, padding)
+    judge = _Judge(model, encoded["input_ids"], labels, padding, known if texts else None)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=directory) as staging:
         fp32 = Path(staging) / "fp32" / ArtifactFile.ONNX
         int8 = Path(staging) / "int8" / ArtifactFile.ONNX
@@ -133,7 +138,12 @@ class _Judge:
     """Compares an ONNX file with the torch model on the same token ids."""
 
     def __init__(
-        self, model: nn.Module, rows: list[list[int]], labels: list[int], padding: int
+        self,
+        model: nn.Module,
+        rows: list[list[int]],
+        labels: list[int],
+        padding: int,
+        known: npt.NDArray[Any] | None = None,
     ) -> None:
         self.rows = rows
         self.labels = labels
@@ -143,7 +153,7 @@ class _Judge:
             with torch.inference_mode():
                 return model(torch.from_numpy(ids), torch.from_numpy(mask)).logits.numpy()
 
-        self.probabilities = self._probabilities(run_torch)
+        self.probabilities = self._probabilities(run_torch) if known is None else known
         self.reference = self._quality(self.probabilities)
 
     def figures(self, path: Path) -> dict[str, float]:
@@ -218,10 +228,9 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
-def _sample(texts: Sequence[str], labels: Sequence[int]) -> tuple[list[str], list[int]]:
+def _sampling_step(rows: int) -> int:
     """A thousand texts tell the precisions apart; more would only take longer."""
-    step = max(1, -(-len(texts) // _MOST_TEXTS))
-    return list(texts[::step]), list(labels[::step])
+    return max(1, -(-rows // _MOST_TEXTS))
 
 
 def _export(model: nn.Module, path: Path, max_length: int) -> None:

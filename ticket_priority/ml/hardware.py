@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -13,6 +16,11 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from ticket_priority.interfaces import TrainingConfig
 
 _WORTHWHILE_GAIN: Final = 1.2
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_DEFAULT_THRESHOLD: Final = 128 * 1024
+_LARGEST_BLOCK: Final = 1 << 30
 
 
 def precision(config: TrainingConfig) -> str:
@@ -62,6 +70,27 @@ def bf16_gain(rounds: int = 15) -> float:
     finally:
         torch.set_num_threads(threads)
     return best[torch.float32] / best[torch.bfloat16]
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed blocks in the process for a while, where the C library is glibc.
+
+    By default it gives large ones back at once, and the kernel clears them anew: on a CPU that
+    took a tenth of the time of a training step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+    mallopt(_M_TRIM_THRESHOLD, _LARGEST_BLOCK)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_THRESHOLD, _DEFAULT_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _DEFAULT_THRESHOLD)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _on_cuda(config: TrainingConfig) -> bool:

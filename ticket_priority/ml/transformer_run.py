@@ -38,7 +38,6 @@ from ticket_priority.ml.runs import load_checkpoint
 
 Probabilities = npt.NDArray[np.float32]
 
-_JUDGED: Final = ("validation", "test")
 _EVALUATED_AT_ONCE: Final = 8
 
 
@@ -99,8 +98,9 @@ class TransformerRun:
         """
         config = self.config
         threads = torch.get_num_threads()
+        kept = hardware.freed_memory_kept() if hardware.on_cpu(config) else nullcontext()
         try:
-            with reporting.quiet_lightning():
+            with reporting.quiet_lightning(), kept:
                 seed_everything(config.seed, workers=True, verbose=False)
                 torch.set_num_threads(config.threads or hardware.usable_cores())
                 return self._fitted(train, validation, test)
@@ -121,6 +121,7 @@ class TransformerRun:
             base_model=self.config.model_name,
             test_texts=[row.text for row in test],
             test_labels=[row.label for row in test],
+            test_probabilities=fitted.test,
             quantize=self.config.quantize,
             progress=self.progress,
         )
@@ -163,15 +164,18 @@ class TransformerRun:
             best = self._best(trainer)
             module.load_state_dict(best["state_dict"])
             device = trainer.strategy.root_device
-            found = {name: _probabilities(module, data, name, device) for name in _JUDGED}
-        self._log_test(trainer, test, found["test"])
+            validated = _probabilities(module, data, "validation", device)
+        # Without the memory, which rounds: the export is compared with these.
+        tested = _probabilities(module, data, "test", device)
+        self._log_test(trainer, test, tested)
         return FittedTransformer(
             model=module.model.eval(),
             encoder=encoder,
             tokenizer=tokenizer,
             max_length=max_length,
             best_checkpoint=best["path"],
-            **found,
+            validation=validated,
+            test=tested,
             figures={
                 # A spawned process keeps its trainer's counters to itself.
                 "epochs": load_checkpoint(self.checkpoints / "last.ckpt")["epoch"] + 1,
@@ -314,12 +318,12 @@ class TransformerRun:
     def _remembering(
         self, module: TicketClassificationModule, data: TicketDataModule
     ) -> Iterator[None]:
-        """Keep what the frozen layers make of the texts, on one CPU, where memory allows."""
+        """Keep what the frozen layers make of what is read often, on one CPU, if memory allows."""
         alone = hardware.on_cpu(self.config) and hardware.device_count(self.config) == 1
         if self.config.trainable_layers is None or not alone:
             yield
             return
-        lengths = [data.dataset(split).lengths for split in ("train", *_JUDGED)]
+        lengths = [data.dataset(split).lengths for split in ("train", "validation")]
         if not self.memory.fits(lengths, encoders.width(module.model)):
             yield
             return
