@@ -14,11 +14,12 @@ from django.apps import apps
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import connections, router, transaction
+from django.db import connections, router
 
 from ticket_priority.conf import get_settings
 from ticket_priority.models import Prediction, plugin_database
 from ticket_priority.outbox import drain
+from ticket_priority.transactions import after_commit
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def wake_workers() -> bool:
     """Have what waits worked off after the commit; return whether there is a queue to do it."""
     if not is_installed():
         return False
-    transaction.on_commit(nudge, using=plugin_database(), robust=True)
+    after_commit(nudge, using=plugin_database())
     return True
 
 
