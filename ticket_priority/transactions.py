@@ -25,6 +25,12 @@ def is_open(using: str) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
+def reopen(using: str) -> None:
+    """Have the next query there open a new connection, unless it is one of a transaction."""
+    if not is_open(using):
+        connections[using].close()
+
+
 def after_commit(function: Callable[[], object], *, using: str) -> None:
     """Call a function after the commit, or now where nothing is open. What it raises is logged.
 
