@@ -24,10 +24,8 @@ def killed(work: Callable[[], None]) -> None:
     assert finished(work) == signal.SIGKILL
 
 
-def test_only_a_folder_whose_process_died_is_left_behind(tmp_path: Path) -> None:
-    dead, alive, done = (tmp_path / name for name in ("dead", "alive", "done"))
-    for folder in (dead, alive, done):
-        folder.mkdir()
+def test_only_what_a_dead_process_filled_is_left_behind(tmp_path: Path) -> None:
+    dead, alive, done = (tmp_path / f"{name}{unfinished.MARK}" for name in ("a", "b", "c"))
     with unfinished.filling(done):
         pass
 
@@ -37,10 +35,10 @@ def test_only_a_folder_whose_process_died_is_left_behind(tmp_path: Path) -> None
 
     killed(fill)
     with unfinished.filling(alive):
-        marks = list(tmp_path.glob(f"*/{unfinished.MARK}"))
-        assert len(marks) == 2
-        assert list(unfinished.left_behind(marks)) == [dead]
-        assert list(unfinished.left_behind(marks)) == []
+        assert sorted(tmp_path.iterdir()) == [dead, alive]
+        assert list(unfinished.left_behind([dead, alive])) == [dead]
+        assert list(unfinished.left_behind([dead, alive])) == []
+        assert list(tmp_path.iterdir()) == [alive]
 
 
 def test_the_next_run_takes_away_what_a_killed_one_was_writing(tmp_path: Path) -> None:
@@ -53,13 +51,14 @@ def test_the_next_run_takes_away_what_a_killed_one_was_writing(tmp_path: Path) -
                 kill_me()
 
     killed(train)
-    (dead,) = tmp_path.glob("*/*")
+    (dead,) = tmp_path.glob("*/[!.]*")
     with new_run(tmp_path) as first:
         (first / ".members").mkdir()
         # A checkpoint may still be resumed.
         assert [path.name for path in dead.iterdir()] == ["checkpoints"]
         with new_run(tmp_path) as second:
             assert (first / ".members").is_dir()
+    assert not list(tmp_path.glob("*/.*"))
     assert [path.name for path in first.iterdir()] == [".members"]
     assert not list(second.iterdir())
 

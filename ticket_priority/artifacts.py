@@ -46,12 +46,14 @@ def write(staged: Path, directory: Path) -> Artifact:
     has no manifest and so is no artefact. Raises ArtifactError; the folder is empty again then.
     """
     check_unused(directory)
+    names: list[str] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _copy(staged, directory, _files(staged))
+        names = _files(staged)
+        _copy(staged, directory, names)
         _write_manifest(directory)
     except OSError as error:
-        _empty(directory)
+        _take_back(directory, names)
         raise ArtifactError(
             f"Cannot write the artefact to {directory}: {error}. Check its free space."
         ) from error
@@ -241,13 +243,14 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _empty(directory: Path) -> None:
-    with suppress(OSError):
-        for path in directory.iterdir():
-            if path.is_dir():
-                remove(path)
-            else:
-                path.unlink()
+def _take_back(directory: Path, names: Collection[str]) -> None:
+    """Delete files that were copied, and the folders that are empty without them."""
+    for name in (ArtifactFile.MANIFEST, *names):
+        with suppress(OSError):
+            (directory / name).unlink(missing_ok=True)
+    for folder in reversed(_folders(directory)[1:]):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _files(staged: Path) -> list[str]:

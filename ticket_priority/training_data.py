@@ -125,14 +125,13 @@ class Spool(RowFile):
         kept = ExitStack()
         weakref.finalize(self, kept.close)
         try:
-            for folder in unfinished.left_behind(
-                Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{unfinished.MARK}")
-            ):
-                shutil.rmtree(folder, ignore_errors=True)
+            places = Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{unfinished.MARK}")
+            for mark in unfinished.left_behind(places):
+                shutil.rmtree(mark.parent, ignore_errors=True)
             # Not unlinked at once: a spawned process that trains too opens it by its name.
             folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
             kept.callback(shutil.rmtree, folder, ignore_errors=True)
-            kept.enter_context(unfinished.filling(folder))
+            kept.enter_context(unfinished.filling(folder / unfinished.MARK))
             path = folder / "rows.jsonl"
             self._writer = kept.enter_context(path.open("wb"))
             super().__init__(path, trusted=True)

@@ -16,13 +16,15 @@ except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
 MARK: Final = ".unfinished"
-"""The file that is locked while a folder is being filled."""
+"""What the file is called, or ends in, that is locked while a folder is being filled."""
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[None]:
-    """Mark a folder while the block runs; raises OSError when it cannot be written."""
-    mark = folder / MARK
+def filling(mark: Path) -> Iterator[None]:
+    """Keep a mark, in a folder or beside it, while the block runs.
+
+    Raises OSError when it cannot be written.
+    """
     with mark.open("w") as file:
         if fcntl is not None:
             with suppress(OSError):
@@ -34,12 +36,12 @@ def filling(folder: Path) -> Iterator[None]:
 
 
 def left_behind(marks: Iterable[Path]) -> Iterator[Path]:
-    """Yield the folders of those marks whose process has died; each mark goes after that."""
+    """Yield the marks whose process has died; each goes after that."""
     for mark in marks:
         # A lock that is held, and a mark that is gone by now, are OSErrors too.
         with suppress(OSError), mark.open("r+") as file:
             if fcntl is None:
                 return
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield mark.parent
+            yield mark
             mark.unlink(missing_ok=True)

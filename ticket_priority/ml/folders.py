@@ -20,14 +20,17 @@ def new_run(output_dir: Path) -> Iterator[Path]:
     Its hidden folders are scratch. Those of runs that were killed are deleted now. Raises
     TrainingError when the output folder cannot be written to.
     """
-    for run_dir in unfinished.left_behind(output_dir.glob(f"*/*/{unfinished.MARK}")):
-        for path in run_dir.glob(".*"):
+    for mark in unfinished.left_behind(output_dir.glob(f"*/.*{unfinished.MARK}")):
+        dead = mark.with_name(mark.name.removeprefix(".").removesuffix(unfinished.MARK))
+        for path in dead.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
     with ExitStack() as marked:
         try:
             run_dir = _new_directory(output_dir)
-            marked.enter_context(unfinished.filling(run_dir))
+            # Beside it: Lightning warns of a folder that is not empty.
+            mark = run_dir.with_name(f".{run_dir.name}{unfinished.MARK}")
+            marked.enter_context(unfinished.filling(mark))
         except OSError as error:
             raise TrainingError(
                 f"Cannot write to the output folder {output_dir}: {error}. "

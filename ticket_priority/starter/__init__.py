@@ -106,13 +106,13 @@ def _staging() -> Iterator[Path]:
     Those of processes that were killed are deleted now.
     """
     output = get_settings().output_dir
-    for folder in unfinished.left_behind(output.glob(f"{_STAGING}*/{unfinished.MARK}")):
-        artifacts.remove(folder)
+    for mark in unfinished.left_behind(output.glob(f"{_STAGING}*/{unfinished.MARK}")):
+        artifacts.remove(mark.parent)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=_STAGING, dir=output) as made,
-            unfinished.filling(Path(made)),
+            unfinished.filling(Path(made, unfinished.MARK)),
         ):
             staged = Path(made, "artifact")
             staged.mkdir()
