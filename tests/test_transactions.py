@@ -238,6 +238,15 @@ class TestByHand:
         assert only_prediction(ticket).state == State.APPLIED
         assert list(Ticket.objects.values_list("priority", flat=True)) == [Priority.HIGH] * 2
 
+    def test_a_ticket_that_is_lost_is_not_passed_off_as_saved(
+        self, active_model: ModelVersion
+    ) -> None:
+        insert = ("INSERT", "ticket_priority_prediction")
+        with before_statement(*insert, fault=lose_connection), pytest.raises(LOST):
+            Ticket.objects.create(**OUTAGE)
+        connection.close()
+        assert not Ticket.objects.exists()
+
     def test_an_error_of_ours_costs_no_ticket(self, active_model: ModelVersion) -> None:
         def misspell(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
             ours = "INSERT" in sql and "ticket_priority_prediction" in sql

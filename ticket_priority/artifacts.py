@@ -203,9 +203,9 @@ def is_published(directory: Path) -> bool:
 
 @contextmanager
 def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) -> Iterator[None]:
-    """Keep what the block publishes under a name only if it is registered in the end.
+    """Delete what the block publishes under a name if it fails before that is registered.
 
-    Where the process is killed, the next `sweep` decides. Hold the training lock. Raises
+    Where the process is killed, the next `sweep` does. Hold the training lock. Raises
     ArtifactError when `root` cannot be written.
     """
     mark = root / f".{name}{_PROVISIONAL}"
@@ -215,8 +215,10 @@ def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) 
         raise _cannot_publish(root, error) from error
     try:
         yield
-    finally:
+    except BaseException:
         _settle(mark, is_registered)
+        raise
+    mark.unlink(missing_ok=True)
 
 
 def sweep(root: Path, *, is_registered: Callable[[str], bool]) -> None:

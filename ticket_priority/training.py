@@ -203,7 +203,8 @@ def _to_be_registered(root: Path) -> Iterator[str]:
 
 
 def _is_registered(name: str) -> bool:
-    return ModelVersion.objects.filter(name=name).exists()
+    # Not from a replica, which may not know it yet: what is not registered is deleted.
+    return ModelVersion.objects.using(plugin_database()).filter(name=name).exists()
 
 
 @contextmanager

@@ -15,8 +15,7 @@ def is_lost(using: str) -> bool:
     the savepoint around our statement. Who keeps such an error to themselves lets Django roll back
     without a word, and the host tell a customer that a ticket was saved.
     """
-    connection = connections[using]
-    return connection.in_atomic_block and connection.needs_rollback
+    return connections[using].needs_rollback and is_open(using)
 
 
 def is_open(using: str) -> bool:
@@ -32,7 +31,7 @@ def reopen(using: str) -> None:
 
 
 def after_commit(function: Callable[[], object], *, using: str) -> None:
-    """Call a function after the commit, or now where nothing is open. What it raises is logged.
+    """Call a function, which must not raise, after the commit; now where nothing is open.
 
     Where the host commits by hand (`AUTOCOMMIT` is False) nobody hears of it, so it is called now.
     """
