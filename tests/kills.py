@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from django.db import connection, connections
 
-WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _FILE_EVENTS: Final = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 _MOST_SECONDS: Final = 60
 
@@ -111,5 +111,5 @@ class _Steps:
     def _before_file(self, event: str, values: tuple[Any, ...]) -> None:
         if event not in _FILE_EVENTS or not str(values[0]).startswith(self.below):
             return
-        if event != "open" or int(values[2] or 0) & WRITING:
+        if event != "open" or int(values[2] or 0) & _WRITING:
             self.take(f"{event} {Path(str(values[0])).name}")
