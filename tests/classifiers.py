@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
@@ -91,3 +93,21 @@ class SlowToLoadClassifier(FaultyClassifier):
 
 def sure_answer() -> Classification:
     return Classification((0.1, 0.1, 0.8))
+
+
+class DeadlyClassifier(KnownClassifier):
+    """Has the process killed that asks about poison, as one that takes all its memory does."""
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        if any("poison" in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().classify(texts)
+
+
+class GreedyClassifier(KnownClassifier):
+    """Wants more memory for poison than there is."""
+
+    def classify(self, texts: Sequence[str]) -> list[Classification]:
+        if any("poison" in text for text in texts):
+            bytearray(1 << 30)
+        return super().classify(texts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.db import connection
 
 SAFE = {
     "ORM": "default",
@@ -176,3 +177,39 @@ def _filled(value: Any, folder: Path) -> Any:
         entry.format(folder) if isinstance(entry, str) else (entry[0], entry[1].format(folder))
         for entry in value
     ]
+
+
+class TestTransactions:
+    @pytest.fixture
+    def database(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        def database(**values: Any) -> None:
+            for name, value in values.items():
+                monkeypatch.setitem(connection.settings_dict, name, value)
+
+        return database
+
+    def test_nobody_hears_of_a_commit_by_hand(self, database: Callable[..., None]) -> None:
+        assert "W078" not in found()
+        database(AUTOCOMMIT=False)
+        assert "W078" in found()
+
+    @pytest.mark.parametrize(
+        ("atomic", "values", "is_found"),
+        [
+            (True, {"DEADLINE_MS": None}, True),
+            (True, {"DEADLINE_MS": None, "MODE": "async"}, False),
+            (True, {"DEADLINE_MS": 300}, False),
+            (False, {"DEADLINE_MS": None}, False),
+        ],
+    )
+    def test_a_request_that_waits_for_ever_with_its_locks(
+        self,
+        database: Callable[..., None],
+        configure: Callable[..., None],
+        atomic: bool,
+        values: dict[str, Any],
+        is_found: bool,
+    ) -> None:
+        database(ATOMIC_REQUESTS=atomic)
+        configure(**values)
+        assert ("W079" in found()) is is_found

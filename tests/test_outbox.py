@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 from contextlib import nullcontext
 from datetime import timedelta
@@ -89,6 +90,41 @@ def test_a_broker_that_fails_costs_neither_ticket_nor_prediction(
             editor.alter_db_table(OrmQ, "set_aside", table)
     assert only_prediction(ticket).state == State.PENDING
     assert outbox.drain() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broker_that_hangs_or_is_down_holds_up_no_save(
+    mode: str, active_model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that takes the connection and says no word, and then one that is gone."""
+    from django_q.conf import Conf
+
+    monkeypatch.setattr(queue, "BROKER_SECONDS", 0.1)
+    saved: list[int] = []
+
+    def save() -> None:
+        try:
+            saved.extend(Ticket.objects.create(**OUTAGE).pk for _ in range(3))
+        finally:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(Conf, "ORM", None)
+        monkeypatch.setattr(Conf, "REDIS", {"port": silent.getsockname()[1]})
+        forget_broker()
+        saving = threading.Thread(target=save, daemon=True)
+        saving.start()
+        saving.join(30)
+        forget_broker()
+    assert len(saved) == 3, "a save waits for the broker"
+    Ticket.objects.create(**OUTAGE)
+    forget_broker()
+    assert outbox.drain() == 4
+
+
+def forget_broker() -> None:
+    queue._broker_of.cache_clear()
+    queue._messenger_of.cache_clear()
 
 
 def test_a_ticket_with_a_priority_is_not_queued(mode: str, active_model: ModelVersion) -> None:

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -18,6 +19,7 @@ from ticket_priority.interfaces import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFil
 REQUIRED_FILES: Final = (ArtifactFile.CONFIG, ArtifactFile.METRICS)
 _CHUNK: Final = 1 << 20
 _PROBE: Final = ".write-probe"
+_PROVISIONAL: Final = ".provisional"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,20 @@ def write(staged: Path, directory: Path) -> Artifact:
     """Copy the files of `staged` to a folder that is new or empty, the manifest last.
 
     For a place that cannot rename folders, such as a mounted bucket: what is half written there
-    has no manifest and so is no artefact. Raises ArtifactError.
+    has no manifest and so is no artefact. Raises ArtifactError; the folder is empty again then.
     """
+    check_unused(directory)
+    names: list[str] = []
     try:
-        check_unused(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _copy(staged, directory, _files(staged))
+        names = _files(staged)
+        _copy(staged, directory, names)
         _write_manifest(directory)
     except OSError as error:
-        raise ArtifactError(f"Cannot write the artefact to {directory}: {error}.") from error
+        _take_back(directory, names)
+        raise ArtifactError(
+            f"Cannot write the artefact to {directory}: {error}. Check its free space."
+        ) from error
     return read(directory)
 
 
@@ -114,14 +121,30 @@ def publish(
                 folder.chmod(0o755)
             _sync(temporary)
             temporary.rename(target)
+            _sync_one(root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise ArtifactError(
-            f"Cannot publish to {root}: {error}. Check its permissions and free space, or set "
-            'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
-        ) from error
+        raise _cannot_publish(root, error) from error
     return read(target)
+
+
+def _cannot_publish(root: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"Cannot publish to {root}: {error}. Check its permissions and free space, or set "
+        'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
+    )
+
+
+def seal(directory: Path) -> None:
+    """Write the manifest of files where they lie, so that they can be imported.
+
+    Raises ArtifactError when one is missing or the folder cannot be written.
+    """
+    try:
+        _write_manifest(directory)
+    except OSError as error:
+        raise ArtifactError(f"{directory} cannot be written: {error.strerror}.") from error
 
 
 def take(artifact: Artifact, root: Path, name: str) -> Artifact:
@@ -178,16 +201,58 @@ def is_published(directory: Path) -> bool:
     return (directory / ArtifactFile.MANIFEST).is_file()
 
 
-def sweep(root: Path) -> None:
-    """Delete what publishing left behind when its process was killed. Hold the training lock."""
+@contextmanager
+def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) -> Iterator[None]:
+    """Delete what the block publishes under a name if it fails before that is registered.
+
+    Where the process is killed, the next `sweep` does. Hold the training lock. Raises
+    ArtifactError when `root` cannot be written.
+    """
+    mark = root / f".{name}{_PROVISIONAL}"
+    try:
+        mark.touch()
+    except OSError as error:
+        raise _cannot_publish(root, error) from error
+    try:
+        yield
+    except BaseException:
+        _settle(mark, is_registered)
+        raise
+    mark.unlink(missing_ok=True)
+
+
+def sweep(root: Path, *, is_registered: Callable[[str], bool]) -> None:
+    """Delete what a process that was killed had begun to publish. Hold the training lock.
+
+    That is what is half copied, and what was to become a model version and is none.
+    """
     for path in root.glob(".*-*"):
         if path.is_dir():
             remove(path)
+    for mark in root.glob(f".*{_PROVISIONAL}"):
+        _settle(mark, is_registered)
+
+
+def _settle(mark: Path, is_registered: Callable[[str], bool]) -> None:
+    name = mark.name.removeprefix(".").removesuffix(_PROVISIONAL)
+    if not is_registered(name):
+        remove(mark.with_name(name))
+    mark.unlink(missing_ok=True)
 
 
 def remove(directory: Path) -> None:
     """Delete a folder that no model version names."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _take_back(directory: Path, names: Collection[str]) -> None:
+    """Delete files that were copied, and the folders that are empty without them."""
+    for name in (ArtifactFile.MANIFEST, *names):
+        with suppress(OSError):
+            (directory / name).unlink(missing_ok=True)
+    for folder in reversed(_folders(directory)[1:]):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _files(staged: Path) -> list[str]:
@@ -263,8 +328,12 @@ def _sha256(path: Path) -> str:
 
 def _sync(directory: Path) -> None:
     for path in (*directory.rglob("*"), directory):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,6 +16,7 @@ from django.db.models.expressions import DatabaseDefault
 from ticket_priority import audit
 from ticket_priority.classifiers import get_classifier, get_classifier_within
 from ticket_priority.conf import get_settings
+from ticket_priority.contention import SAVE_SECONDS, again
 from ticket_priority.decisions import (
     DRAFT,
     Reason,
@@ -43,6 +44,7 @@ from ticket_priority.models import ModelVersion, Override, Prediction, plugin_da
 from ticket_priority.sources import TicketSource
 from ticket_priority.text import normalise
 from ticket_priority.traces import trace_of
+from ticket_priority.transactions import after_commit, is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,10 @@ def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Clas
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Sync mode: set the priority in memory, so that the first INSERT holds it. Never raises."""
+    """Sync mode: set the priority in memory, so that the first INSERT holds it.
+
+    Raises only what loses the transaction, see `transactions.is_lost`.
+    """
     if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
     value, mode = None, "sync"
@@ -82,6 +87,8 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         with savepoint(using):
             _classify_draft(source, instance, draft)
     except Exception as error:
+        if is_lost(using):
+            raise
         # Whatever goes wrong in a model, the ticket must be saved.
         logger.error("A ticket of %s is saved without priority: %s", source.label, trace_of(error))
         draft = Prediction(
@@ -100,11 +107,12 @@ def record_after_insert(
     *,
     tell: Callable[[], None] | None = None,
 ) -> Prediction | None:
-    """Store the prediction of a new ticket, in the ticket's own transaction. Never raises.
+    """Store the prediction of a new ticket, in the ticket's own transaction.
 
-    `tell` is called beside a pending one, in the same transaction, to fetch a worker.
-    Returns None when there is nothing to predict: a person set the priority. Tickets that live in
-    another database than the plugin's rows get theirs after the commit.
+    `tell` is called beside a pending one, in the same transaction, to fetch a worker. Tickets that
+    live in another database than the plugin's rows get theirs after the commit. Returns None when
+    there is nothing to predict: a person set the priority. Raises only what loses the transaction,
+    and so the ticket.
     """
     prediction = None
     try:
@@ -112,13 +120,15 @@ def record_after_insert(
         if prediction is None:
             return None
         if using != plugin_database():
-            store = partial(_store_apart, source, instance, prediction, using)
-            transaction.on_commit(store, using=using, robust=True)
+            after_commit(partial(_store_apart, source, instance, prediction, using), using=using)
         else:
-            _store_new(source, instance, prediction, using, tell)
+            store = partial(_store_new, source, instance, prediction, using, tell)
+            again(store, using=using, seconds=SAVE_SECONDS)
             if prediction.state == State.PENDING:
                 instance.__dict__[DRAFT] = prediction
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "The prediction of a new %s could not be stored: %s", source.label, trace_of(error)
         )
@@ -134,7 +144,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
     """Write a prediction anew that a save of the new ticket's own object has just written over.
 
     A host that saves a ticket twice in a row, as it was before the worker applied a prediction in
-    between, puts the old value back. Never raises.
+    between, puts the old value back. Raises only what loses the transaction.
     """
     draft = instance.__dict__.get(DRAFT)
     if draft is None or draft.pk is None or draft.state != State.PENDING:
@@ -145,6 +155,8 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
         with savepoint(using):
             _reassert(source, instance, draft, using)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "A prediction may have been written over by a save of %s: %s",
             source.label,
@@ -195,6 +207,8 @@ def _store_new(
                 save_about(source, instance, prediction)
                 tell()
         except Exception as error:
+            if is_lost(using):
+                raise
             logger.error(
                 "No worker could be told of a new %s; the sweep will: %s",
                 source.label,
@@ -293,6 +307,8 @@ def _take_back(
         with savepoint(using):
             source.reset(instance, prediction.value_before, using=using)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "A new %s keeps a priority without a prediction: %s", source.label, trace_of(error)
         )

@@ -29,6 +29,7 @@ from ticket_priority.exceptions import (
 from ticket_priority.interfaces import Classification, Classifier, ClassifierFactory
 from ticket_priority.models import ModelVersion, SwitchChange
 from ticket_priority.policy import DecisionRule
+from ticket_priority.transactions import is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ LOAD_WAIT_SECONDS: Final = 10.0
 
 _ACTIVE: Final = "active"
 _SHADOW: Final = "shadow"
-
 _IS_SWITCHED_ON: Final = "is_switched_on"
 
 _FORKED: Final = (
@@ -286,10 +286,8 @@ def reset() -> None:
 
 def load(version: ModelVersion) -> Classifier:
     """Verify and load the artefact of a version; raises ArtifactError or ModelUnavailableError."""
-    options = get_settings()
-    artifact = artifacts.read(
-        options.artifact_root / version.directory, expected_digest=version.digest
-    )
+    folder = get_settings().artifact_root / version.directory
+    artifact = artifacts.read(folder, expected_digest=version.digest)
     return build(artifact.kind, artifact.directory)
 
 
@@ -384,9 +382,9 @@ def _note(attempt: _Attempt | None) -> None:
 
 
 def note_error(version: ModelVersion, error: str) -> None:
-    """Write down how loading or running a version went, where that is news. Never in the way.
+    """Write down how loading or running a version went, where that is news.
 
-    An empty `error` says that it went well.
+    An empty `error` says that it went well. Raises only what loses the transaction.
     """
     if version.load_error == error:
         return
@@ -396,4 +394,6 @@ def note_error(version: ModelVersion, error: str) -> None:
         with transaction.atomic(using=using):
             ModelVersion.objects.using(using).filter(pk=version.pk).update(load_error=error[:2000])
     except DatabaseError:
+        if is_lost(using):
+            raise
         logger.warning("How %s went could not be stored", version.name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from django.db import connections, models, transaction
+from django.db import models, transaction
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -24,6 +24,7 @@ from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.text import text_hash
 from ticket_priority.ticket_rows import content_type_of
 from ticket_priority.traces import trace_of
+from ticket_priority.transactions import after_commit, is_lost, is_open
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +224,7 @@ def announce_new(instance: models.Model, prediction: Prediction) -> None:
 
 def send_after_commit(signal: Signal, **named: Any) -> None:
     """Tell receivers once the rows are there: a receiver's database error must not undo them."""
-    transaction.on_commit(
-        partial(signal.send_robust, **named), using=plugin_database(), robust=True
-    )
+    after_commit(partial(signal.send_robust, **named), using=plugin_database())
 
 
 def applied_to(
@@ -248,11 +247,16 @@ def applied_to(
 def write_history(
     source: TicketSource, instance: models.Model, change: PriorityChange, using: str
 ) -> None:
-    """Tell the host's history of a change; an error there undoes nothing. Never raises."""
+    """Tell the host's history of a change; an error there undoes nothing.
+
+    Raises only what loses the transaction, see `transactions.is_lost`.
+    """
     try:
         with savepoint(using):
             source.write_history(instance, change, using=using)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "The history of a %s lacks a change of its priority: %s", source.label, trace_of(error)
         )
@@ -260,19 +264,22 @@ def write_history(
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """Contain a database error, where there is a transaction that it would break."""
-    if connections[using].in_atomic_block:
-        return transaction.atomic(using=using)
-    return nullcontext()
+    return transaction.atomic(using=using) if is_open(using) else nullcontext()
 
 
 def forget(instance: models.Model) -> None:
-    """Delete what is stored about a ticket that is being deleted. Never raises."""
+    """Delete what is stored about a ticket that is being deleted.
+
+    Raises only what loses the transaction.
+    """
     using = plugin_database()
     try:
         with savepoint(using):
             for table in ABOUT_TICKETS:
                 table.objects.using(using).for_instance(instance).delete()
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "Rows about a deleted %s were left, for `manage.py erase_priority_data --gone`: %s",
             type(instance)._meta.label,

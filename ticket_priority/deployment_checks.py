@@ -11,14 +11,17 @@ from typing import Any
 
 from django.conf import settings
 from django.core import checks
+from django.db import connections, router
 
 from ticket_priority import conf, queue
+from ticket_priority.registry import all_sources
 
 
 def register_checks() -> None:
     checks.register(check_workers, "ticket_priority")
     checks.register(check_served_folders, "ticket_priority")
     checks.register(check_metrics, "ticket_priority")
+    checks.register(check_transactions, "ticket_priority")
     checks.register(check_deployed_workers, "ticket_priority", deploy=True)
     checks.register(check_writable_folders, "ticket_priority", deploy=True)
 
@@ -125,6 +128,29 @@ def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             hint="Make it, empty, before the processes start.",
             id="ticket_priority.W082",
         )
+
+
+def check_transactions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for alias in connections:
+        if not connections[alias].settings_dict["AUTOCOMMIT"]:
+            yield checks.Warning(
+                f"The database {alias!r} has 'AUTOCOMMIT' False, so nobody hears of a commit: "
+                "workers are told of tickets, and receivers of priorities, before they are there.",
+                hint="Leave 'AUTOCOMMIT' out; 'ATOMIC_REQUESTS' makes a request one transaction.",
+                id="ticket_priority.W078",
+            )
+    if conf.get_settings().deadline_ms is not None:
+        return
+    for source in all_sources():
+        alias = router.db_for_write(source.model)
+        if source.effective_mode == "sync" and connections[alias].settings_dict["ATOMIC_REQUESTS"]:
+            yield checks.Warning(
+                f"{source.label}: with 'ATOMIC_REQUESTS' a request keeps its locks while the "
+                f"model is asked, and {conf.SETTING}['DEADLINE_MS'] is None: a model that hangs "
+                "keeps them for ever.",
+                hint="Set DEADLINE_MS (300 where it is left out), or choose the mode async.",
+                id="ticket_priority.W079",
+            )
 
 
 def _folders() -> list[tuple[str, Path]]:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ticket_priority import audit
 from ticket_priority.conf import get_settings
+from ticket_priority.contention import SAVE_SECONDS, again
 from ticket_priority.decisions import (
     DRAFT,
     Reason,
@@ -33,6 +34,7 @@ from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.ticket_rows import TicketRowQuerySet, content_type_of
 from ticket_priority.traces import trace_of
+from ticket_priority.transactions import after_commit, is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +57,29 @@ def override(
     """
     source = get_source(type(instance))
     using = router.db_for_write(type(instance), instance=instance)
-    with transaction.atomic(using=using):
-        current = source.lock(instance.pk, using=using)
-        replaced = source.value_of(current)
-        before = _meaning_at(source, instance.pk, replaced)
-        source.write(current, priority, using=using)
-        record = record_override(
-            instance, before=before, after=priority, user=user, reason=reason, via=via
-        )
-        source.set_on(instance, priority)
-        after = source.value_of(instance)
-        tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
-    return record
+
+    def decide() -> Override:
+        with transaction.atomic(using=using):
+            current = source.lock(instance.pk, using=using)
+            replaced = source.value_of(current)
+            before = _meaning_at(source, instance.pk, replaced)
+            source.write(current, priority, using=using)
+            record = record_override(
+                instance, before=before, after=priority, user=user, reason=reason, via=via
+            )
+            source.set_on(instance, priority)
+            after = source.value_of(instance)
+            tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
+        return record
+
+    return again(decide, using=using, seconds=SAVE_SECONDS)
 
 
 def tell_host(instance: models.Model, change: PriorityChange) -> None:
-    """Write a person's change to the host's history, where it changed anything. Never raises."""
+    """Write a person's change to the host's history, where it changed anything.
+
+    Raises only what loses the transaction, see `transactions.is_lost`.
+    """
     if change.after != change.before:
         using = instance._state.db or router.db_for_write(type(instance), instance=instance)
         with recorded_elsewhere():
@@ -93,10 +102,11 @@ def remember_stored(
     using: str,
     update_fields: Collection[str] | None = None,
 ) -> None:
-    """Note the value in the row, before a save of these fields writes over it. Never raises.
+    """Note the value in the row, before a save of these fields writes over it.
 
     Hosts save the object of a new ticket several times in a row. As long as it bears the priority
-    of its INSERT, none of these saves is a decision, and nothing is read.
+    of its INSERT, none of these saves is a decision, and nothing is read. Raises only what loses
+    the transaction.
     """
     instance.__dict__.pop(_STORED, None)
     try:
@@ -108,6 +118,8 @@ def remember_stored(
         with savepoint(using):
             stored = source.queryset(using).values_list(column, flat=True).get(pk=instance.pk)
     except Exception as error:
+        if is_lost(using):
+            raise
         # A row that is gone, or a database that fails: the save itself will say so.
         logger.debug(
             "A %s is saved, and what is stored is not known: %s", source.label, trace_of(error)
@@ -117,9 +129,13 @@ def remember_stored(
 
 
 def notice_save(source: TicketSource, instance: models.Model) -> None:
-    """Record the decision behind a save, where it changed the priority. Never raises."""
+    """Record the decision behind a save, where it changed the priority.
+
+    Raises only what loses the transaction.
+    """
     if _STORED not in instance.__dict__:
         return
+    using = instance._state.db or router.db_for_write(type(instance))
     try:
         change = PriorityChange(instance.__dict__.pop(_STORED), source.value_of(instance))
         if change.before == change.after:
@@ -127,9 +143,11 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
         instance.__dict__.pop(DRAFT, None)
         if _elsewhere.get():
             return
-        with savepoint(instance._state.db or router.db_for_write(type(instance))):
+        with savepoint(using):
             decision = source.decision_on(instance, change)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "Nobody can say who changed the priority of a %s: %s", source.label, trace_of(error)
         )
@@ -139,10 +157,11 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
 
 
 def record_decision(instance: models.Model, change: PriorityChange) -> None:
-    """Keep a decision that the host has written, unless it came from a stale form. Never raises.
+    """Keep a decision that the host has written, unless it came from a stale form.
 
     A host value that means no class is no decision about one. Decisions about tickets that live
-    in another database than the plugin's rows are kept after the commit.
+    in another database than the plugin's rows are kept after the commit. Raises only what loses
+    the transaction.
     """
     if _elsewhere.get():
         return
@@ -151,31 +170,38 @@ def record_decision(instance: models.Model, change: PriorityChange) -> None:
     if using == plugin_database():
         keep()
     else:
-        transaction.on_commit(keep, using=using, robust=True)
+        after_commit(keep, using=using)
 
 
 def _keep_decision(instance: models.Model, change: PriorityChange) -> None:
+    using = plugin_database()
     try:
-        source = get_source(type(instance))
-        with transaction.atomic(using=plugin_database()):
-            latest = _latest(instance)
-            if change.incidental and latest is not None and _puts_back(source, latest, change):
-                _reopen(latest)
-                return
-            after = source.meaning_of(change.after)
-            if after is None or (change.incidental and _overturns(source, instance, change)):
-                return
-            record_override(
-                instance,
-                before=_meaning_at(source, instance.pk, change.before),
-                after=after,
-                user=change.user,
-                reason=change.reason,
-                via=change.via,
-            )
+        again(partial(_keep, instance, change), using=using, seconds=SAVE_SECONDS)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "A decision about a %s could not be recorded: %s", instance._meta.label, trace_of(error)
+        )
+
+
+def _keep(instance: models.Model, change: PriorityChange) -> None:
+    source = get_source(type(instance))
+    with transaction.atomic(using=plugin_database()):
+        latest = _latest(instance)
+        if change.incidental and latest is not None and _puts_back(source, latest, change):
+            _reopen(latest)
+            return
+        after = source.meaning_of(change.after)
+        if after is None or (change.incidental and _overturns(source, instance, change)):
+            return
+        record_override(
+            instance,
+            before=_meaning_at(source, instance.pk, change.before),
+            after=after,
+            user=change.user,
+            reason=change.reason,
+            via=change.via,
         )
 
 

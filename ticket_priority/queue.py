@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,11 +16,14 @@ from django.apps import apps
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import connections, router, transaction
+from django.db import connections, router
 
+from ticket_priority.bounded_calls import Pool
 from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
 from ticket_priority.models import Prediction, plugin_database
 from ticket_priority.outbox import drain
+from ticket_priority.transactions import after_commit
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,11 @@ SHADOW_TASK: Final = "ticket_priority.tasks.ask_shadow"
 SHADOW_NAME: Final = "ticket_priority.shadow"
 RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
 RETRAIN_NAME: Final = "ticket_priority.retrain"
+
+BROKER_SECONDS: Final = 1.0
+"""How long a request waits for a broker to take a task."""
+BROKER_REST_SECONDS: Final = 30.0
+"""How long a broker that did not is left alone."""
 
 _JUST_FAILED: Final = frozenset(
     {
@@ -134,12 +144,18 @@ def shares_database(using: str) -> bool:
 
     Then it appears at the commit and vanishes with a rollback, and costs no commit of its own.
     """
+    return using == _broker_database()
+
+
+def _broker_database() -> str | None:
+    """Return the alias of the database that is the broker; None: it is none, or none is there."""
     if not is_installed():
-        return False
+        return None
     from django_q.conf import Conf
 
-    is_orm_broker = Conf.ORM and not (Conf.BROKER_CLASS or Conf.IRON_MQ or Conf.SQS)
-    return bool(is_orm_broker and using == Conf.ORM)
+    if Conf.BROKER_CLASS or Conf.IRON_MQ or Conf.SQS:
+        return None
+    return Conf.ORM or None
 
 
 def enqueue_drain() -> None:
@@ -158,6 +174,37 @@ def _enqueue(task: str, name: str) -> None:
     async_task(task, task_name=name, broker=_broker_of(os.getpid()))
 
 
+class _Messenger:
+    """Takes tasks to a broker that is no database of the project's, and waits only so long.
+
+    Its client may wait for ever, and a save would with it.
+    """
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.rests_until = 0.0
+
+    def send(self, enqueue: Callable[[], None]) -> None:
+        """Enqueue, unless the broker did not answer a moment ago; raises what the broker raises."""
+        if time.monotonic() < self.rests_until:
+            return
+        try:
+            self.pool.call(enqueue, BROKER_SECONDS)
+        except (ModelTimeoutError, ModelOverloadedError):
+            self.rests_until = time.monotonic() + BROKER_REST_SECONDS
+            logger.error(
+                "The broker does not answer: for %g s no worker is told, and the sweep finds what "
+                "waits",
+                BROKER_REST_SECONDS,
+            )
+
+
+@lru_cache(maxsize=1)
+def _messenger_of(pid: int) -> _Messenger:
+    """Keep a process's messenger: its threads survive no fork."""
+    return _Messenger()
+
+
 @lru_cache(maxsize=1)
 def _broker_of(pid: int) -> Any:
     """Keep a process's broker: django-q2 would connect anew for each task."""
@@ -169,23 +216,30 @@ def _broker_of(pid: int) -> Any:
 def nudge() -> None:
     """Ask a worker to drain the pending predictions; without a queue, drain them here.
 
-    A broker that is down loses nothing: the rows stay pending, and the sweep or the next nudge
-    takes them. Never raises.
+    A broker that is down, or does not answer within `BROKER_SECONDS`, loses nothing: the rows stay
+    pending, and the sweep or the next nudge takes them. Never raises.
     """
     try:
-        if is_installed():
+        if not is_installed():
+            drain()
+        elif _broker_database() is not None or _is_sync():
             enqueue_drain()
         else:
-            drain()
+            _messenger_of(os.getpid()).send(enqueue_drain)
     except Exception:
         logger.exception("No worker could be told of pending tickets; the sweep will find them")
+
+
+def _is_sync() -> bool:
+    settings = worker_settings()
+    return settings is not None and settings.is_sync
 
 
 def wake_workers() -> bool:
     """Have what waits worked off after the commit; return whether there is a queue to do it."""
     if not is_installed():
         return False
-    transaction.on_commit(nudge, using=plugin_database(), robust=True)
+    after_commit(nudge, using=plugin_database())
     return True
 
 

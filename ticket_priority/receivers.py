@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.db import models, transaction
+from django.db import models, router
 from django.db.models.signals import post_delete, post_save, pre_save
 
 from ticket_priority import queue
@@ -25,6 +25,7 @@ from ticket_priority.overrides import notice_save, record_decision, remember_sto
 from ticket_priority.registry import get_source
 from ticket_priority.sources import TicketSource
 from ticket_priority.traces import trace_of
+from ticket_priority.transactions import after_commit, is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def after_save(
     tell = queue.enqueue_drain if together else None
     prediction = record_after_insert(source, instance, using, tell=tell)
     if prediction is not None and tell is None and queue.wants_drain(prediction):
-        transaction.on_commit(queue.nudge, using=using, robust=True)
+        after_commit(queue.nudge, using=using)
 
 
 def after_delete(
@@ -100,7 +101,7 @@ def after_delete(
 
 def wake_pending(**kwargs: Any) -> None:
     """A model serves now: tickets that waited for one need wait no longer."""
-    transaction.on_commit(queue.nudge, using=plugin_database(), robust=True)
+    after_commit(queue.nudge, using=plugin_database())
 
 
 def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
@@ -114,6 +115,8 @@ def _listening_source(sender: type[models.Model], instance: models.Model) -> Tic
     try:
         return source if source is not None and source.wants(instance) else None
     except Exception as error:
+        if is_lost(router.db_for_write(sender, instance=instance)):
+            raise
         # Whatever goes wrong in an adapter, the ticket must be saved.
         logger.error("A ticket of %s is left alone: %s", sender._meta.label, trace_of(error))
         return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -25,19 +28,22 @@ from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
     DatasetError,
+    TicketPriorityError,
     TrainingError,
 )
 from ticket_priority.gate import Candidate, Decision, HeldOut, decide
 from ticket_priority.interfaces import (
+    ArtifactFile,
     ProgressCallback,
     Trainer,
     TrainingConfig,
 )
-from ticket_priority.models import ModelVersion
+from ticket_priority.models import ModelVersion, plugin_database
 from ticket_priority.recertification import certify_candidate
 from ticket_priority.registry import all_sources
 from ticket_priority.scoring import Scored
 from ticket_priority.sources import TicketSource
+from ticket_priority.transactions import reopen
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +132,7 @@ def train_model(
     root = get_settings().artifact_root
     with training_lock.hold(root):
         _check_settings(config)
-        artifacts.sweep(root)
+        artifacts.sweep(root, is_registered=_is_registered)
         fit = _load_trainer()
         progress("Reading labelled tickets")
         dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
@@ -138,29 +144,35 @@ def train_model(
             progress(f"Note: {finding}")
         if findings:
             progress("More about the labels: manage.py check_training_data")
-        result = fit(
-            dataset.train,
-            dataset.validation,
-            dataset.test,
-            config,
-            progress=progress,
-            show_progress_bar=show_progress_bar,
-        )
+        try:
+            result = fit(
+                dataset.train,
+                dataset.validation,
+                dataset.test,
+                config,
+                progress=progress,
+                show_progress_bar=show_progress_bar,
+            )
+        except OSError as error:
+            # What trains turns it into a TrainingError, unless it is the project's own.
+            raise TrainingError(f"The training stopped: {error}.") from error
+        # In all these hours a server may have closed the connection.
+        reopen(plugin_database())
         progress("Publishing the artefact")
-        artifact = artifacts.publish(result.artifact_dir, root, _free_name(root))
-        outcome = _register(
-            artifact,
-            dataset,
-            activate,
-            progress,
-            base_model=config.model_name,
-            config=config.as_dict(),
-            dataset=summary,
-            run_directory=str(result.run_dir),
-        )
+        with _kept(result.artifact_dir, summary), _to_be_registered(root) as name:
+            outcome = _register(
+                artifacts.publish(result.artifact_dir, root, name),
+                dataset,
+                activate,
+                progress,
+                base_model=config.model_name,
+                config=config.as_dict(),
+                dataset=summary,
+                run_directory=str(result.run_dir),
+            )
         # Published and checked, so the staged copy is only a second half gigabyte.
         artifacts.remove(result.artifact_dir)
-        return outcome
+        return _activate(outcome)
 
 
 def import_model(
@@ -181,7 +193,7 @@ def import_model(
     root = get_settings().artifact_root
     with training_lock.hold(root):
         _check_gate()
-        artifacts.sweep(root)
+        artifacts.sweep(root, is_registered=_is_registered)
         progress(f"Verifying {directory}")
         found = artifacts.read(directory)
         progress("Reading labelled tickets to compare on")
@@ -190,31 +202,58 @@ def import_model(
             dataset = datasets.build(all_sources() if sources is None else sources)
         except DatasetError as error:
             progress(f"Not compared: {error}")
-        progress("Publishing the artefact")
-        artifact = artifacts.take(found, root, _free_name(root))
-        _require_servable(artifact)
-        run = artifact.metrics.get("training")
+        run = found.metrics.get("training")
         config = run.get("hyperparameters") if isinstance(run, dict) else None
         config = config if isinstance(config, dict) else {}
-        return _register(
-            artifact,
-            dataset,
-            activate,
-            progress,
-            base_model=str(config.get("model_name", ""))[:300],
-            config=config,
-            dataset=artifact.dataset,
-        )
+        progress("Publishing the artefact")
+        with _to_be_registered(root) as name:
+            artifact = artifacts.take(found, root, name)
+            _require_servable(artifact)
+            outcome = _register(
+                artifact,
+                dataset,
+                activate,
+                progress,
+                base_model=str(config.get("model_name", ""))[:300],
+                config=config,
+                dataset=artifact.dataset,
+            )
+        return _activate(outcome)
+
+
+@contextmanager
+def _to_be_registered(root: Path) -> Iterator[str]:
+    """Give a free name; what is published under it goes again unless it becomes a version."""
+    name = _free_name(root)
+    with artifacts.provisional(root, name, is_registered=_is_registered):
+        yield name
+
+
+def _is_registered(name: str) -> bool:
+    # Not from a replica, which may not know it yet: what is not registered is deleted.
+    return ModelVersion.objects.using(plugin_database()).filter(name=name).exists()
+
+
+@contextmanager
+def _kept(directory: Path, dataset: dict[str, Any]) -> Iterator[None]:
+    """Make what was trained fit for an import where it cannot be published, and say so."""
+    try:
+        yield
+    except TicketPriorityError as error:
+        where = f"What was trained is in {directory}"
+        with suppress(OSError, ArtifactError):
+            text = json.dumps(dataset, indent=2) + "\n"
+            (directory / ArtifactFile.DATASET).write_text(text, encoding="utf-8")
+            artifacts.seal(directory)
+            where += f": bring it in with `manage.py import_priority_model {directory}`"
+        raise type(error)(f"{error} {where}.") from error
 
 
 def _require_servable(artifact: artifacts.Artifact) -> None:
-    """Delete a published artefact that answers no text, and raise ArtifactError."""
+    """Raise ArtifactError where an artefact answers no text."""
     try:
         classifiers.build(artifact.kind, artifact.directory).classify(["A ticket."])
-    except BaseException as error:
-        artifacts.remove(artifact.directory)
-        if not isinstance(error, Exception):
-            raise
+    except Exception as error:
         raise ArtifactError(f"The artefact cannot be served here: {error}") from error
 
 
@@ -225,46 +264,57 @@ def _register(
     progress: ProgressCallback,
     **fields: Any,
 ) -> TrainingOutcome:
-    """Make a model version of a published artefact, which goes again if that fails.
+    """Make a model version of a published artefact, and have the gate judge it.
 
     It is scored, as it is served, and certified on what is held out of the labelled tickets
     `here`, where there are enough; its figures are kept beside those of its training.
     """
     name = artifact.directory.name
     held_out = HeldOut() if here is None else HeldOut.of(here)
+    scored, moved, error = _score_served(artifact, held_out, progress)
+    metrics = certify_candidate(artifact, here, fields["dataset"], progress)
+    if scored is not None:
+        metrics["served"] = scored.figures(held_out.majority)
+        metrics["invariance"] = moved
+    if error:
+        decision = Decision(False, f"the new version cannot be served: {error}")
+    else:
+        progress("Comparing with the active version")
+        candidate = Candidate(name, scored, datasets.split_of(fields["dataset"]))
+        decision = decide(candidate, held_out, activate)
+    version = ModelVersion(
+        name=name,
+        kind=artifact.kind,
+        directory=name,
+        digest=artifact.digest,
+        metrics=metrics,
+        **fields,
+    )
     try:
-        scored, moved, error = _score_served(artifact, held_out, progress)
-        metrics = certify_candidate(artifact, here, fields["dataset"], progress)
-        if scored is not None:
-            metrics["served"] = scored.figures(held_out.majority)
-            metrics["invariance"] = moved
-        if error:
-            decision = Decision(False, f"the new version cannot be served: {error}")
-        else:
-            progress("Comparing with the active version")
-            candidate = Candidate(name, scored, datasets.split_of(fields["dataset"]))
-            decision = decide(candidate, held_out, activate)
-        version = ModelVersion.objects.create(
-            name=name,
-            kind=artifact.kind,
-            directory=name,
-            digest=artifact.digest,
-            metrics=metrics,
-            **fields,
-        )
-    except BaseException:
-        if not ModelVersion.objects.filter(name=name).exists():
-            artifacts.remove(artifact.directory)
-        raise
-    if decision.passes:
-        version.activate()
+        version.save(force_insert=True)
+    except DatabaseError as failure:
+        raise TrainingError(f"The version could not be registered: {failure}.") from failure
     return TrainingOutcome(version, decision)
+
+
+def _activate(outcome: TrainingOutcome) -> TrainingOutcome:
+    """Activate a version that the gate lets through."""
+    try:
+        if outcome.activated:
+            outcome.version.activate()
+    except DatabaseError as error:
+        name = outcome.version.name
+        raise TrainingError(
+            f"{name} was registered, but could not be activated: {error}. Try again with "
+            f"`manage.py activate_priority_model {name}`."
+        ) from error
+    return outcome
 
 
 def _free_name(root: Path) -> str:
     stamp = timezone.now().strftime("%Y%m%d-%H%M%S")
     name, number = stamp, 1
-    while (root / name).exists() or ModelVersion.objects.filter(name=name).exists():
+    while (root / name).exists() or _is_registered(name):
         number += 1
         name = f"{stamp}-{number}"
     return name

@@ -14,6 +14,7 @@ import weakref
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Final, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
+from ticket_priority import unfinished
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import CLASS_NAMES, LabelledText
 from ticket_priority.near_duplicates import TextSimilarity
@@ -29,6 +31,8 @@ from ticket_priority.text import normalise, text_hash
 
 SPLITS: Final = ("train", "validation", "test")
 MAX_WEIGHT: Final = 1e6
+
+_SPOOL: Final = "ticket-priority-"
 
 _STRINGS: Final = ("group", "source", "pk", "language", "segment", "created_at", "provenance")
 
@@ -113,26 +117,54 @@ class RowFile:
 class Spool(RowFile):
     """Rows on their way from the tables to the trainer, in a file that only this user may read.
 
-    It lies where temporary files lie (TMPDIR), and goes when nobody needs it any more.
+    It lies where temporary files lie (TMPDIR), and goes when nobody needs it any more; those of
+    processes that were killed go with the next. Raises DatasetError where it cannot be written.
     """
 
     def __init__(self) -> None:
-        folder = tempfile.mkdtemp(prefix="ticket-priority-")
-        # Not unlinked at once: a spawned process that trains too opens it by its name.
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder, "rows.jsonl")
-        self._writer = path.open("wb")
-        weakref.finalize(self, self._writer.close)
-        super().__init__(path, trusted=True)
+        kept = ExitStack()
+        weakref.finalize(self, kept.close)
+        try:
+            places = Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{unfinished.MARK}")
+            for mark in unfinished.left_behind(places):
+                shutil.rmtree(mark.parent, ignore_errors=True)
+            # Not unlinked at once: a spawned process that trains too opens it by its name.
+            folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
+            kept.callback(shutil.rmtree, folder, ignore_errors=True)
+            kept.enter_context(unfinished.filling(folder / unfinished.MARK))
+            path = folder / "rows.jsonl"
+            self._writer = kept.enter_context(path.open("wb"))
+            super().__init__(path, trusted=True)
+        except OSError as error:
+            raise _no_room(error) from error
 
     def append(self, row: LabelledText) -> None:
         line = encode(row).encode("utf-8", "surrogatepass") + b"\n"
-        self._writer.write(line)
+        try:
+            self._writer.write(line)
+        except OSError as error:
+            self._give_up()
+            raise _no_room(error) from error
         self.add_line(len(line))
 
     def finish(self) -> None:
         """Make what was appended readable."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise _no_room(error) from error
+
+    def _give_up(self) -> None:
+        """Close it now: what it still holds back would fail once more, where nobody listens."""
+        with suppress(OSError):
+            self._writer.close()
+
+
+def _no_room(error: OSError) -> DatasetError:
+    return DatasetError(
+        f"The tickets' texts cannot be kept in {tempfile.gettempdir()}: {error.strerror}. Make "
+        "room there, or set TMPDIR to another folder."
+    )
 
 
 class StoredRows(Sequence[LabelledText]):
@@ -221,6 +253,8 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, fo
                 for split, rows in splits.items():
                     file.writelines(f"{encode(row, split)}\n" for row in rows)
                 file.flush()
+                # Some disks say only now that they are full.
+                os.fsync(file.fileno())
                 os.replace(file.name, path)
             except BaseException:
                 os.unlink(file.name)

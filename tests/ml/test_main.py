@@ -221,7 +221,8 @@ def test_what_was_trained_is_named_where_it_cannot_be_written_to_its_place(
     (kept,) = runs.rglob("artifact")
     said = capsys.readouterr().err
     assert "is not empty" in said
-    assert f"What was trained is in {kept}." in said
+    assert f"What was trained is in {kept}, and can be brought in from there." in said
+    assert artifacts.read(kept).dataset["rows"]["train"] > 0
 
 
 def test_an_empty_split_is_named(

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.faults import full_disk
 from tests.ml.conftest import toy_rows
 from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
@@ -308,6 +310,36 @@ def test_a_failing_export_leaves_no_artefact(
     assert not list(tmp_path.rglob("model.onnx"))
     assert not list(tmp_path.rglob("artifact*"))
     assert not list(tmp_path.rglob(".members"))
+
+
+@pytest.mark.parametrize(
+    ("after", "room"),
+    [
+        ("Training on", 10),
+        ("Training on", 5_000),
+        ("Exporting", 1_000),
+        ("Fitting the baselines", 1_000),
+    ],
+    ids=["metrics.csv", "checkpoint", "export", "artefact"],
+)
+def test_a_disk_that_fills_up_is_named_and_leaves_no_artefact(
+    config: TrainingConfig, tmp_path: Path, after: str, room: int
+) -> None:
+    config = replace(
+        config, output_dir=str(tmp_path), max_epochs=1, few_labels=0, quantize=False, ensemble=False
+    )
+    with ExitStack() as filled:
+
+        def fill(line: str) -> None:
+            if line.startswith(after):
+                filled.enter_context(full_disk(room))
+
+        with pytest.raises(TrainingError, match="ree space and") as caught:
+            fit(TRAIN, VALIDATION, TEST, config, progress=fill, show_progress_bar=False)
+    assert "File too large" in str(caught.value)
+    assert len(str(caught.value).split(str(tmp_path))) <= 4, "more than one file is named"
+    assert not list(tmp_path.rglob("artifact"))
+    assert not [*tmp_path.glob("*/.*"), *tmp_path.glob("*/*/.*")]
 
 
 def test_an_unwritable_output_folder_is_named(config: TrainingConfig, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ticket_priority.registry import get_source
 from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
 from ticket_priority.text import join_fields
 from ticket_priority.traces import trace_of
+from ticket_priority.transactions import after_commit, is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +144,7 @@ class EscalatedSource(TicketSource):
         _log_activity(instance, change, is_predicted=is_predicted, using=using)
         if is_predicted:
             _move_deadlines(instance.pk, change.before, change.after, using)
-        tell = partial(tell_host, self.model, instance.pk, change, using)
-        transaction.on_commit(tell, using=using, robust=True)
+        after_commit(partial(tell_host, self.model, instance.pk, change, using), using=using)
 
     def labelled_rows(
         self, using: str | None = None, *, decided_keys: Any = ()
@@ -204,10 +204,13 @@ def learn(
 
 def follow_host(*, sender: type[models.Model], ticket: models.Model, **kwargs: Any) -> None:
     """Move the deadlines of a new ticket that a worker classified before the host set them."""
+    using = ticket._state.db or router.db_for_write(sender)
     try:
         if get_source(sender).effective_mode == "async":
-            _catch_up(ticket, ticket._state.db or router.db_for_write(sender))
+            _catch_up(ticket, using)
     except Exception as error:
+        if is_lost(using):
+            raise
         logger.error(
             "The deadlines of a new ticket may be those of its default priority: %s",
             trace_of(error),

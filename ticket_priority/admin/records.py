@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
 from django.contrib.contenttypes.models import ContentType
-from django.db import models, router, transaction
+from django.db import models, router
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
@@ -20,6 +20,7 @@ from ticket_priority import audit, outbox, queue
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
+from ticket_priority.transactions import after_commit
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -134,7 +135,7 @@ class PredictionAdmin(TicketRowAdmin):
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:
-            transaction.on_commit(queue.nudge, using=using, robust=True)
+            after_commit(queue.nudge, using=using)
             text = ngettext(
                 "%(number)d prediction is pending again.",
                 "%(number)d predictions are pending again.",

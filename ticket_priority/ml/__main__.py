@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -85,7 +86,11 @@ def _finish(
     try:
         artifact = artifacts.write(result.artifact_dir, out)
     except ArtifactError as error:
-        raise ArtifactError(f"{error} What was trained is in {result.artifact_dir}.") from error
+        where = f"What was trained is in {result.artifact_dir}"
+        with suppress(ArtifactError):
+            artifacts.seal(result.artifact_dir)
+            where += ", and can be brought in from there"
+        raise ArtifactError(f"{error} {where}.") from error
     artifacts.remove(result.artifact_dir)
     if options.json:
         outcome = {

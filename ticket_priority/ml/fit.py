@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Final
+
+from safetensors import SafetensorError
 
 from ticket_priority import linear_config
 from ticket_priority.exceptions import TrainingError
@@ -39,9 +42,20 @@ def fit(
     else:
         _require_packages(config.model_name)
         from ticket_priority.ml import trainer  # type: ignore[no-redef]
-    return trainer.fit(
-        train, validation, test, config, progress=progress, show_progress_bar=show_progress_bar
-    )
+    try:
+        return trainer.fit(
+            train, validation, test, config, progress=progress, show_progress_bar=show_progress_bar
+        )
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"The training stopped: {_reason(error)}. Check the free space and the permissions of "
+            f"{config.output_dir}, or choose another output folder, and train again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; of a folder that was to be copied, for the first of its files."""
+    return str(error.args[0][0][-1] if isinstance(error, shutil.Error) else error)
 
 
 def _require_packages(model_name: str) -> None:

@@ -20,7 +20,7 @@ from ticket_priority.interfaces import (
     silent,
 )
 from ticket_priority.ml import baseline, linear
-from ticket_priority.ml.folders import all_or_nothing, new_directory
+from ticket_priority.ml.folders import all_or_nothing, new_run
 
 
 def fit(
@@ -46,7 +46,18 @@ def fit(
             raise TrainingError(f"The {name} split is empty; training needs rows in every split.")
     if config.resume_from:
         raise TrainingError("A linear model is trained in one go: there is nothing to resume.")
-    run_dir = new_directory(Path(config.output_dir))
+    with new_run(Path(config.output_dir)) as run_dir:
+        return _fit(train, validation, test, config, run_dir, progress)
+
+
+def _fit(
+    train: Sequence[LabelledText],
+    validation: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    config: TrainingConfig,
+    run_dir: Path,
+    progress: ProgressCallback,
+) -> TrainingResult:
     progress(f"Training on {len(train)} texts, validating on {len(validation)}")
     started = time.monotonic()
     tried: list[linear.Trial] = []

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import TrainingConfig
-from ticket_priority.ml.folders import new_directory
+from ticket_priority.ml.folders import new_run
 
 _RUN_DIR_VARIABLE: Final = "TICKET_PRIORITY_RUN_DIR"
 
@@ -33,12 +33,12 @@ def run_directory(config: TrainingConfig) -> Iterator[Path]:
         # The first process started this program again and made the folder for it.
         yield Path(os.environ.get(_RUN_DIR_VARIABLE, config.output_dir))
         return
-    run_dir = new_directory(Path(config.output_dir))
-    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
-    try:
-        yield run_dir
-    finally:
-        os.environ.pop(_RUN_DIR_VARIABLE, None)
+    with new_run(Path(config.output_dir)) as run_dir:
+        os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
+        try:
+            yield run_dir
+        finally:
+            os.environ.pop(_RUN_DIR_VARIABLE, None)
 
 
 def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:

@@ -289,7 +289,10 @@ class TransformerRun:
         except MisconfigurationException as error:
             raise TrainingError(f"Training cannot start: {error}") from error
         except OSError as error:
-            raise TrainingError(f"Training stopped in {self.run_dir}: {error}") from error
+            raise TrainingError(
+                f"Training stopped in {self.run_dir}: {error}. Check its free space and "
+                f"permissions; checkpoints to resume from are in {self.checkpoints}."
+            ) from error
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "The device ran out of memory: lower batch_size or max_length "

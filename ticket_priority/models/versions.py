@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.signals import model_version_activated
+from ticket_priority.transactions import after_commit
 
 _Swapped = TypeVar("_Swapped")
 
@@ -91,7 +92,7 @@ class ModelVersion(models.Model):
             model_version=self,
             previous=previous,
         )
-        transaction.on_commit(announcement, using=router.db_for_write(type(self)), robust=True)
+        after_commit(announcement, using=router.db_for_write(type(self)))
 
     def start_shadow(self) -> None:
         """Make this the shadow, in the place of another; raises ValueError for the active one.

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
-from ticket_priority import artifacts, linear_config
+from ticket_priority import artifacts, linear_config, unfinished
 from ticket_priority.artifacts import Artifact
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, TrainingError
@@ -30,6 +30,8 @@ CARD: Final = "CARD.md"
 
 BETTER: Final = 'pip install "django-ticket-priority[ml,embedded]"'
 """What the better starter needs where it is made; served it needs the extra `serving` alone."""
+
+_STAGING: Final = "starter-"
 
 # By path, as the trainer: the core never imports what trains.
 _WRITER: Final = "ticket_priority.ml.starter.write_members"
@@ -99,17 +101,27 @@ def _install_better(
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """Give a folder for what is large and gone afterwards; raises TrainingError."""
+    """Give a folder for what is large and gone afterwards; raises TrainingError.
+
+    Those of processes that were killed are deleted now.
+    """
     output = get_settings().output_dir
+    for mark in unfinished.left_behind(output.glob(f"{_STAGING}*/{unfinished.MARK}")):
+        artifacts.remove(mark.parent)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix="starter-", dir=output)
+        with (
+            tempfile.TemporaryDirectory(prefix=_STAGING, dir=output) as made,
+            unfinished.filling(Path(made, unfinished.MARK)),
+        ):
+            staged = Path(made, "artifact")
+            staged.mkdir()
+            yield staged
     except OSError as error:
         raise TrainingError(
-            f'{output} cannot be written: {error.strerror}. Set TICKET_PRIORITY["OUTPUT_DIR"].'
+            f"{output} cannot be written: {error.strerror or error}. Check its free space, or set "
+            'TICKET_PRIORITY["OUTPUT_DIR"].'
         ) from error
-    with folder as staged:
-        yield Path(staged)
 
 
 def _load_writer(head: Artifact) -> Callable[..., dict[str, Any]]:
