@@ -25,10 +25,12 @@ from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
     DatasetError,
+    ModelAnswerError,
     TrainingError,
 )
 from ticket_priority.gate import Candidate, Decision, HeldOut, decide
 from ticket_priority.interfaces import (
+    Classifier,
     ProgressCallback,
     Trainer,
     TrainingConfig,
@@ -183,12 +185,19 @@ def import_model(
 def _require_servable(artifact: artifacts.Artifact) -> None:
     """Delete a published artefact that answers no text, and raise ArtifactError."""
     try:
-        classifiers.build(artifact.kind, artifact.directory).classify(["A ticket."])
+        _require_answer(classifiers.build(artifact.kind, artifact.directory))
     except BaseException as error:
         artifacts.remove(artifact.directory)
         if not isinstance(error, Exception):
             raise
         raise ArtifactError(f"The artefact cannot be served here: {error}") from error
+
+
+def _require_answer(classifier: Classifier) -> None:
+    """Raise what a classifier raises at a text, or ModelAnswerError where that is no answer."""
+    (answer,) = classifier.classify(["A ticket."])
+    if not answer.is_sound:
+        raise ModelAnswerError(f"The probabilities {answer.probabilities} are none.")
 
 
 def _register(
@@ -258,7 +267,7 @@ def _score_served(
             scored = held_out.score(classifier)
             progress("Scoring it on rewritten tickets, for a minute or so")
             return scored, held_out.rewrite(classifier), ""
-        classifier.classify(["A ticket."])
+        _require_answer(classifier)
     except Exception as error:
         logger.exception("The new version cannot be served")
         return None, {}, str(error) or repr(error)
