@@ -26,6 +26,7 @@ from helpdesk.forms import (
 from helpdesk.mail import send_reply
 from helpdesk.models import Ticket, TicketQuerySet
 from ticket_priority import override
+from ticket_priority.exceptions import OverrideRateError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import Standing, open_suggestions, standings
 from ticket_priority.priorities import Priority
@@ -254,13 +255,12 @@ class PriorityView(TicketActionView):
         if not form.is_valid():
             return self.show(ticket, priority_form=form)
         chosen = Priority(form.cleaned_data["priority"])
-        override(
-            ticket,
-            chosen,
-            user=self.get_user(),
-            reason=form.cleaned_data["reason"],
-            via="page",
-        )
+        reason = form.cleaned_data["reason"]
+        try:
+            override(ticket, chosen, user=self.get_user(), reason=reason, via="page")
+        except OverrideRateError as error:
+            form.add_error("priority", str(error))
+            return self.show(ticket, priority_form=form)
         messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
         return redirect(ticket)
 
@@ -281,6 +281,10 @@ class AcceptSuggestionView(TicketActionView):
             )
             return redirect(ticket)
         chosen = Priority(suggestion.priority)
-        override(ticket, chosen, user=self.get_user(), via=ACCEPTED)
+        try:
+            override(ticket, chosen, user=self.get_user(), via=ACCEPTED)
+        except OverrideRateError as error:
+            messages.error(request, str(error))
+            return redirect(ticket)
         messages.success(request, _("The priority is now %(label)s.") % {"label": chosen.label})
         return redirect(ticket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from tests.classifiers import FaultyClassifier
     from ticket_priority.models import ModelVersion
+
+# A test may import onnxruntime before the plugin does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -135,6 +135,7 @@ def test_the_demo_is_clean() -> None:
         ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
         ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
         ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
+        ({"API_THROTTLE_RATE": 120}, "ticket_priority.E006"),
         ({"API_PERMISSION_CLASSES": "rest_framework.permissions.AllowAny"}, "ticket_priority.E007"),
         ({"API_AUTHENTICATION_CLASSES": ["no.such.Class"]}, "ticket_priority.E007"),
         ({"DEADLINE_MS": 0}, "ticket_priority.E060"),
@@ -142,6 +143,8 @@ def test_the_demo_is_clean() -> None:
         ({"BREAKER_FAILURES": 0}, "ticket_priority.E061"),
         ({"BREAKER_FAILURES": 1.5}, "ticket_priority.E061"),
         ({"BREAKER_SECONDS": None}, "ticket_priority.E062"),
+        ({"OVERRIDE_RATE": "often"}, "ticket_priority.E063"),
+        ({"OVERRIDE_RATE": 600}, "ticket_priority.E063"),
     ],
 )
 def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) -> None:
@@ -171,6 +174,8 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
         {"RETRAIN": {}},
         {"RETRAIN": {"every_days": 30, "min_new_labels": 0, "timeout_minutes": 0.5}},
         {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
+        {"OVERRIDE_RATE": None},
+        {"OVERRIDE_RATE": "60/min"},
         {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
     ],
 )

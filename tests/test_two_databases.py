@@ -32,5 +32,6 @@ def test_decisions_follow_the_commit_and_the_lists_find_them(tmp_path: Path) -> 
         "unset": ["untouched"],
         "suggested": ["decided"],
         "without a prediction": ["case", "untouched"],
+        "a refused list": [0, [3, 3, 3]],
         "without the plugin's table": 1,
     }

@@ -50,6 +50,7 @@ def configure(folder: Path) -> None:
         },
         DATABASE_ROUTERS=["tests.two_databases.DeskRouter"],
         TICKET_PRIORITY={
+            "OVERRIDE_RATE": "1/day",
             "SOURCES": {
                 "uuid_host.Case": {
                     "adapter": "tests.uuid_host.adapters.FormSource",
@@ -64,6 +65,32 @@ def configure(folder: Path) -> None:
     django.setup()
     for name in ("default", DESK):
         call_command("migrate", database=name, run_syncdb=True, verbosity=0)
+
+
+def save_list(cases: list[Any], urgency: int) -> None:
+    """Give each case the urgency in the admin's list, as one person."""
+    from django.contrib import admin
+    from django.contrib.auth import get_user_model
+    from django.contrib.messages.storage.cookie import CookieStorage
+    from django.test import RequestFactory
+
+    from tests.uuid_host.models import Case
+    from ticket_priority.admin import OverrideAdminMixin
+
+    class CaseAdmin(OverrideAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+        list_display = ("body", "urgency")
+        list_editable = ("urgency",)
+
+    form: dict[str, Any] = {"_save": "Save", "form-INITIAL_FORMS": len(cases)}
+    form["form-TOTAL_FORMS"] = len(cases)
+    for row, case in enumerate(cases):
+        form |= {f"form-{row}-key": str(case.pk), f"form-{row}-urgency": str(urgency)}
+        form[f"initial-form-{row}-urgency"] = str(case.urgency)
+    request: Any = RequestFactory().post("/", form)
+    request.user = get_user_model().objects.create_superuser("ana")
+    request._dont_enforce_csrf_checks = True
+    request._messages = CookieStorage(request)
+    CaseAdmin(Case, admin.site).changelist_view(request)
 
 
 def outcomes() -> dict[str, Any]:
@@ -107,6 +134,13 @@ def outcomes() -> dict[str, Any]:
     found["unset"] = shown(PriorityFilter, "ticket_priority", "unset")
     found["suggested"] = shown(PredictionStateFilter, "ticket_priority_state", "suggested")
     found["without a prediction"] = shown(PredictionStateFilter, "ticket_priority_state", "none")
+    decisions = Override.objects.count()
+    cases = list(Case.objects.order_by("pk"))
+    save_list(cases, 2)
+    found["a refused list"] = [
+        Override.objects.count() - decisions,
+        sorted(case.urgency for case in Case.objects.all()),
+    ]
     with connection.schema_editor() as editor:
         editor.delete_model(Prediction)
     with transaction.atomic(using=DESK):

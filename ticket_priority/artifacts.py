@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from ticket_priority.artifact_config import parse_object, read_object, read_small
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
 
@@ -160,7 +161,8 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
     """
     manifest_path = directory / ArtifactFile.MANIFEST
     try:
-        manifest_bytes = manifest_path.read_bytes()
+        _require_inside(directory, manifest_path)
+        manifest_bytes = read_small(manifest_path)
     except OSError as error:
         advice = (
             "name the folder that training wrote"
@@ -173,24 +175,24 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     if expected_digest is not None and digest != expected_digest:
         raise ArtifactError(f"{manifest_path} is not the manifest that was registered.")
-    manifest = _parse(manifest_bytes, manifest_path)
+    manifest = parse_object(manifest_bytes, manifest_path)
     _check_format(manifest, manifest_path)
     files = manifest.get("files")
     if not isinstance(files, dict) or not set(REQUIRED_FILES) <= set(files):
         raise ArtifactError(f"{manifest_path} lists no {' and '.join(REQUIRED_FILES)}.")
     for name, expected in files.items():
         _verify_file(directory, name, expected)
-    config = _parse_file(directory / ArtifactFile.CONFIG)
+    config = read_object(directory / ArtifactFile.CONFIG)
     if config.get("classes") != list(CLASS_NAMES):
         raise ArtifactError(f"{directory} was trained for other classes than {CLASS_NAMES}.")
     return Artifact(
         directory=directory,
         kind=str(config.get("kind", "")),
         digest=digest,
-        metrics=_parse_file(directory / ArtifactFile.METRICS),
+        metrics=read_object(directory / ArtifactFile.METRICS),
         files=tuple(files),
         dataset=(
-            _parse_file(directory / ArtifactFile.DATASET) if ArtifactFile.DATASET in files else {}
+            read_object(directory / ArtifactFile.DATASET) if ArtifactFile.DATASET in files else {}
         ),
         manifest=manifest_bytes,
     )
@@ -294,9 +296,11 @@ def _check_format(manifest: dict[str, Any], path: Path) -> None:
 
 def _verify_file(directory: Path, name: str, expected: object) -> None:
     parts = PurePosixPath(name).parts
-    if not parts or "/".join(parts) != name or ".." in parts or "\\" in name:
+    is_plain = "/".join(parts) == name and "\\" not in name and name.isprintable()
+    if not parts or not is_plain or ".." in parts:
         raise ArtifactError(f"The manifest in {directory} names a path outside it: {name!r}.")
     try:
+        _require_inside(directory, directory / name)
         actual = _sha256(directory / name)
     except OSError as error:
         raise ArtifactError(f"{directory / name} cannot be read: {error.strerror}.") from error
@@ -304,18 +308,12 @@ def _verify_file(directory: Path, name: str, expected: object) -> None:
         raise ArtifactError(f"{directory / name} differs from its checksum: it was altered.")
 
 
-def _parse_file(path: Path) -> dict[str, Any]:
-    return _parse(path.read_bytes(), path)
-
-
-def _parse(content: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{path} does not hold a JSON object.")
-    return value
+def _require_inside(directory: Path, path: Path) -> None:
+    """Raise ArtifactError unless a path that exists is that of a file inside the artefact."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory)):
+        raise ArtifactError(f"{path} is a link that leads out of the artefact.")
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path} is no file.")
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -17,6 +16,7 @@ from django.db import DatabaseError, connections, router
 from ticket_priority import audit, conf, linear_config, policy, presets, queue, source_checks
 from ticket_priority.interfaces import PROVENANCES
 from ticket_priority.models import ModelVersion
+from ticket_priority.rates import Rate
 from ticket_priority.registry import all_sources
 
 _WHOLE_NUMBERS: Final = {
@@ -137,6 +137,14 @@ def _is_number_above_0(value: Any) -> bool:
     return is_number and 0 < value < math.inf
 
 
+def _is_rate(value: Any) -> bool:
+    try:
+        Rate.parse(value)
+    except ValueError:
+        return False
+    return True
+
+
 def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     deadline = conf.user_settings().get("DEADLINE_MS", 1)
     if deadline is not None and not _is_number_above_0(deadline):
@@ -158,6 +166,13 @@ def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             f"{conf.SETTING}['BREAKER_SECONDS'] is {seconds!r}.",
             hint="Give the seconds for which a model that fails is left alone.",
             id="ticket_priority.E062",
+        )
+    rate = conf.user_settings().get("OVERRIDE_RATE")
+    if rate is not None and not _is_rate(rate):
+        yield checks.Error(
+            f"{conf.SETTING}['OVERRIDE_RATE'] is {rate!r}.",
+            hint='Write "1000/day" (or /s, /min, /hour), or None to let each decide without limit.',
+            id="ticket_priority.E063",
         )
 
 
@@ -222,7 +237,7 @@ def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             id="ticket_priority.E005",
         )
     rate = given.get("API_THROTTLE_RATE")
-    if rate is not None and not re.fullmatch(r"\d+/[smhd][a-z]*", str(rate)):
+    if rate is not None and not _is_rate(rate):
         yield checks.Error(
             f"{conf.SETTING}['API_THROTTLE_RATE'] is {rate!r}.",
             hint='Write "120/min" (or /s, /hour, /day), or None for no limit.',

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from ticket_priority.presets import DEFAULT_PRESET
+from ticket_priority.rates import Rate
 
 SETTING: Final = "TICKET_PRIORITY"
 MODES: Final = ("sync", "async", "suggest")
@@ -67,6 +68,7 @@ class PluginSettings:
     `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
     all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
     `retrain` holds the fields of `Retraining`, None for no training by the clock.
+    `override_rate` is how many decisions one person may make, "number/period", None for any number.
     The first of `api_authentication_classes` names the challenge of a 401;
     `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
     "number/period" a user, None for no limit.
@@ -107,6 +109,7 @@ class PluginSettings:
     deadline_ms: float | None = 300
     breaker_failures: int = 5
     breaker_seconds: float = 30
+    override_rate: str | None = "1000/day"
     api_max_texts: int = 64
     api_authentication_classes: tuple[str, ...] = (
         "rest_framework.authentication.TokenAuthentication",
@@ -121,6 +124,11 @@ class PluginSettings:
     def retraining(self) -> Retraining | None:
         """The plan that `retrain` holds; raises TypeError or ValueError where it makes no sense."""
         return None if self.retrain is None else Retraining(**self.retrain)
+
+    @property
+    def override_cap(self) -> Rate | None:
+        """What `override_rate` says; raises ValueError where it cannot be read."""
+        return None if self.override_rate is None else Rate.parse(self.override_rate)
 
 
 _merged: PluginSettings | None = None

@@ -65,3 +65,11 @@ class EncoderUnavailableError(TrainingError):
 
 class CertificationError(TicketPriorityError):
     """The answers of a model version cannot be certified."""
+
+
+class OverrideRateError(TicketPriorityError):
+    """A person has decided as often as OVERRIDE_RATE allows, and may again in `wait` seconds."""
+
+    def __init__(self, message: str, *, wait: int) -> None:
+        super().__init__(message)
+        self.wait = wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from django.db import models, router, transaction
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 from ticket_priority import audit
 from ticket_priority.conf import get_settings
@@ -27,6 +29,7 @@ from ticket_priority.decisions import (
     supersede_pending,
     write_history,
 )
+from ticket_priority.exceptions import OverrideRateError
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
@@ -53,8 +56,10 @@ def override(
     """Set a ticket's priority on a person's word and record who, when, from, to and why.
 
     The host's column is written without `save()`, so nothing else of the ticket changes but its
-    `auto_now` columns. Raises the model's DoesNotExist when the ticket is gone.
+    `auto_now` columns. Raises OverrideRateError when the user has decided too often, and the
+    model's DoesNotExist when the ticket is gone.
     """
+    check_override_rate(user)
     source = get_source(type(instance))
     using = router.db_for_write(type(instance), instance=instance)
 
@@ -73,6 +78,36 @@ def override(
         return record
 
     return again(decide, using=using, seconds=SAVE_SECONDS)
+
+
+def check_override_rate(user: Any) -> None:
+    """Raise OverrideRateError where a person has decided as often as OVERRIDE_RATE allows.
+
+    Every Override of theirs counts, however it came about. Nobody's decisions are not counted.
+    One query; decisions that are made in the same moment do not see each other.
+    """
+    rate = get_settings().override_cap
+    if rate is None or user is None or not user.is_authenticated:
+        return
+    now, period = timezone.now(), timedelta(seconds=rate.seconds)
+    theirs = Override.objects.using(plugin_database()).filter(user=user.pk)
+    recent = theirs.filter(created_at__gt=now - period).order_by("-created_at")
+    # Of as many as are allowed, the oldest: once it has left the period there is room for another.
+    oldest = recent.values_list("created_at", flat=True)[rate.number - 1 : rate.number].first()
+    if oldest is None:
+        return
+    wait = math.ceil((oldest + period - now).total_seconds())
+    minutes = math.ceil(wait / 60)
+    text = ngettext(
+        "You have decided on as many priorities as one person may (%(rate)s). Try again in "
+        "%(number)d minute.",
+        "You have decided on as many priorities as one person may (%(rate)s). Try again in "
+        "%(number)d minutes.",
+        minutes,
+    )
+    raise OverrideRateError(
+        text % {"rate": get_settings().override_rate, "number": minutes}, wait=wait
+    )
 
 
 def tell_host(instance: models.Model, change: PriorityChange) -> None:

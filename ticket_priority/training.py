@@ -28,12 +28,14 @@ from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
     DatasetError,
+    ModelAnswerError,
     TicketPriorityError,
     TrainingError,
 )
 from ticket_priority.gate import Candidate, Decision, HeldOut, decide
 from ticket_priority.interfaces import (
     ArtifactFile,
+    Classifier,
     ProgressCallback,
     Trainer,
     TrainingConfig,
@@ -252,9 +254,16 @@ def _kept(directory: Path, dataset: dict[str, Any]) -> Iterator[None]:
 def _require_servable(artifact: artifacts.Artifact) -> None:
     """Raise ArtifactError where an artefact answers no text."""
     try:
-        classifiers.build(artifact.kind, artifact.directory).classify(["A ticket."])
+        _require_answer(classifiers.build(artifact.kind, artifact.directory))
     except Exception as error:
         raise ArtifactError(f"The artefact cannot be served here: {error}") from error
+
+
+def _require_answer(classifier: Classifier) -> None:
+    """Raise what a classifier raises at a text, or ModelAnswerError where that is no answer."""
+    (answer,) = classifier.classify(["A ticket."])
+    if not answer.is_sound:
+        raise ModelAnswerError(f"The probabilities {answer.probabilities} are none.")
 
 
 def _register(
@@ -335,7 +344,7 @@ def _score_served(
             scored = held_out.score(classifier)
             progress("Scoring it on rewritten tickets, for a minute or so")
             return scored, held_out.rewrite(classifier), ""
-        classifier.classify(["A ticket."])
+        _require_answer(classifier)
     except Exception as error:
         logger.exception("The new version cannot be served")
         return None, {}, str(error) or repr(error)

@@ -18,6 +18,9 @@ from ticket_priority.interfaces import MAX_TOKENS, ArtifactFile
 
 KIND: Final = "transformer"
 
+_LARGEST_TOKEN_ID: Final = 2**31 - 1
+_LONGEST_PREFIX: Final = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
@@ -75,10 +78,11 @@ def _problem(values: dict[str, Any]) -> str:
     length, padding = values.get("max_length"), values.get("pad_token_id")
     if not is_whole(length) or not 1 <= length <= MAX_TOKENS:
         return f"max_length is {length!r}, not 1 to {MAX_TOKENS}"
-    if not is_whole(padding) or padding < 0:
+    if not is_whole(padding) or not 0 <= padding <= _LARGEST_TOKEN_ID:
         return f"pad_token_id is {padding!r}, not a token id"
-    if not isinstance(values.get("prefix"), str):
-        return f"prefix is {values.get('prefix')!r}, not a text"
+    prefix = values.get("prefix")
+    if not isinstance(prefix, str) or len(prefix) > _LONGEST_PREFIX:
+        return f"prefix is not a text of at most {_LONGEST_PREFIX} characters"
     if not is_positive(temperature := values.get("temperature")):
         return f"temperature is {temperature!r}, not a positive number"
     if not all(isinstance(values.get(name, {}), dict) for name in ("encoder", "onnx")):

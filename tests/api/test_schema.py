@@ -61,6 +61,10 @@ def test_errors_are_described(document: Any) -> None:
     assert responses["ticket_priority_health"] == {"200", "503"}
     headers = document["paths"]["/api/predict/"]["post"]["responses"]["503"]["headers"]
     assert "Retry-After" in headers
+    refused = document["paths"]["/api/tickets/{source}/{object_id}/override/"]["post"]["responses"]
+    assert "OVERRIDE_RATE" in refused["429"]["description"]
+    assert refused["429"]["content"] == refused["403"]["content"]
+    assert "Retry-After" in refused["429"]["headers"]
 
 
 def test_the_schema_agrees_with_the_answers(document: Any) -> None:

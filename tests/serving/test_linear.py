@@ -205,7 +205,7 @@ def turned_over(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
     [
         (lambda directory: (directory / "config.json").unlink(), "config.json is missing"),
         (lambda directory: (directory / "model.safetensors").unlink(), "safetensors is missing"),
-        (overwrite("config.json", b"{"), "config.json cannot be read"),
+        (overwrite("config.json", b"{"), "config.json is not JSON"),
         (overwrite("config.json", b"[1]"), "no JSON object"),
         (overwrite("model.safetensors", b"not tensors"), "safetensors cannot be loaded"),
         (edit_config(format=ARTIFACT_FORMAT + 1), "Upgrade django-ticket-priority"),

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import ticket_priority.serving
+from tests import tampering
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import ARTIFACT_FORMAT
 from ticket_priority.serving.onnx import OnnxClassifier
@@ -171,17 +172,19 @@ def two_classes(directory: Path) -> None:
         (lambda directory: (directory / "config.json").unlink(), "config.json is missing"),
         (lambda directory: (directory / "model.onnx").unlink(), "model.onnx is missing"),
         (lambda directory: (directory / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (overwrite("config.json", b"{"), "config.json cannot be read"),
+        (overwrite("config.json", b"{"), "config.json is not JSON"),
         (overwrite("config.json", b"[1]"), "no JSON object"),
         (overwrite("model.onnx", b"not a model"), "model.onnx cannot be loaded"),
         (overwrite("tokenizer.json", b"{}"), "tokenizer.json cannot be loaded"),
+        (tampering.huge("tokenizer.json", 257 << 20), "tokenizer.json is larger than 256 MiB"),
+        (tampering.nested("config.json"), "config.json is not JSON"),
         (edit_config(format=ARTIFACT_FORMAT + 1), "Upgrade django-ticket-priority"),
         (edit_config(format=None), "format is None"),
         (edit_config(kind="linear"), "kind is 'linear'"),
         (edit_config(classes=["low", "high"]), "Train a model with these three classes"),
         (edit_config(max_length=100_000), "max_length is 100000"),
         (edit_config(pad_token_id=-1), "pad_token_id is -1"),
-        (edit_config(prefix=None), "prefix is None"),
+        (edit_config(prefix=None), "prefix is not a text"),
         (edit_config(temperature=0), "temperature is 0"),
         (edit_config(encoder=[]), "must be objects"),
         (two_classes, "not one row of 3 scores"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from django.contrib import admin, messages
@@ -15,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import Prediction
 from ticket_priority.overrides import open_suggestions, override
 from ticket_priority.priorities import Priority
@@ -44,7 +46,8 @@ def set_priority_low(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any
 
 @admin.action(description=_("Accept the suggested priority"), permissions=["change"])
 def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
-    accepted = left = 0
+    decisions = _Decisions(admin, request)
+    left = 0
     for batch in _batches(admin, request, tickets):
         suggestions = open_suggestions(batch)
         left += len(batch) - len(suggestions)
@@ -52,12 +55,15 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
             for ticket in batch:
                 suggestion = suggestions.get(str(ticket.pk))
                 if suggestion is not None:
-                    accepted += accept(admin, request, ticket, suggestion)
-    if accepted:
+                    decisions.make(partial(accept, admin, request, ticket, suggestion))
+    if decisions.made:
         text = ngettext(
-            "%(number)d suggestion was accepted.", "%(number)d suggestions were accepted.", accepted
+            "%(number)d suggestion was accepted.",
+            "%(number)d suggestions were accepted.",
+            decisions.made,
         )
-        admin.message_user(request, text % {"number": accepted}, messages.SUCCESS)
+        admin.message_user(request, text % {"number": decisions.made}, messages.SUCCESS)
+    decisions.tell_refusal()
     if left:
         text = ngettext(
             "%(number)d ticket has no suggestion to accept.",
@@ -95,7 +101,7 @@ ACTIONS: Final = (
 def accept(
     admin: TicketAdmin[Any], request: HttpRequest, ticket: models.Model, suggestion: Prediction
 ) -> bool:
-    """Decide as suggested; False where the ticket is gone."""
+    """Decide as suggested; False where the ticket is gone. Raises OverrideRateError."""
     if suggestion.priority is None:
         return False
     reason = gettext("Suggestion accepted")
@@ -117,20 +123,54 @@ def outcome_of(prediction: Prediction) -> tuple[int, str]:
 def _set_priority(
     admin: TicketAdmin[Any], request: HttpRequest, tickets: Any, priority: Priority
 ) -> None:
-    number = 0
+    decisions = _Decisions(admin, request)
     for batch in _batches(admin, request, tickets):
         with transaction.atomic(using=router.db_for_write(tickets.model)):
-            number += sum(_decide(admin, request, ticket, priority) for ticket in batch)
+            for ticket in batch:
+                decisions.make(partial(_decide, admin, request, ticket, priority))
+    number = decisions.made
     text = ngettext(
         "The priority of %(number)d ticket is now %(label)s.",
         "The priority of %(number)d tickets is now %(label)s.",
         number,
     )
-    admin.message_user(
-        request,
-        text % {"number": number, "label": priority.label},
-        messages.SUCCESS if number else messages.WARNING,
-    )
+    if number or not decisions.refusal:
+        admin.message_user(
+            request,
+            text % {"number": number, "label": priority.label},
+            messages.SUCCESS if number else messages.WARNING,
+        )
+    decisions.tell_refusal()
+
+
+@dataclass
+class _Decisions:
+    """Makes decisions until the user has made too many, and counts; leaves the rest alone."""
+
+    admin: TicketAdmin[Any]
+    request: HttpRequest
+    made: int = 0
+    left: int = 0
+    refusal: str = ""
+
+    def make(self, decide: Callable[[], bool]) -> None:
+        if not self.refusal:
+            try:
+                self.made += decide()
+                return
+            except OverrideRateError as error:
+                self.refusal = str(error)
+        self.left += 1
+
+    def tell_refusal(self) -> None:
+        if self.refusal:
+            text = ngettext(
+                "%(number)d ticket was left as it was.",
+                "%(number)d tickets were left as they were.",
+                self.left,
+            )
+            told = f"{self.refusal} {text % {'number': self.left}}"
+            self.admin.message_user(self.request, told, messages.ERROR)
 
 
 def _decide(

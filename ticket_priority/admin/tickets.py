@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Final
 
 from django import forms
@@ -10,7 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, router, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import select_template
@@ -29,8 +30,10 @@ from ticket_priority.admin.listing import (
     PriorityFilter,
 )
 from ticket_priority.admin.panel import TicketPanel
-from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
+from ticket_priority.models import plugin_database
 from ticket_priority.overrides import (
+    check_override_rate,
     open_suggestions,
     priorities_of,
     record_override,
@@ -44,18 +47,29 @@ from ticket_priority.sources import PriorityChange, TicketSource
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()
+_REFUSAL: Final = "_ticket_priority_refusal"
 
 
 class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
-    """A form that remembers the host value its ticket was read with."""
+    """A form that remembers the host value its ticket was read with.
+
+    With a `refusal` it is invalid for that reason.
+    """
 
     value_read: Any = _UNKNOWN
+    refusal: str = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         ticket = kwargs.get("instance")
         if ticket is not None:
             self.value_read = get_source(type(ticket)).value_of(ticket)
         super().__init__(*args, **kwargs)
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if self.refusal:
+            raise ValidationError(self.refusal, code="override_rate")
+        return cleaned
 
 
 class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -104,16 +118,34 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         self._remember_shown_value(formset.form)
         return formset
 
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        # The list is saved as a whole or not at all, and so are the decisions, wherever they live.
+        whole = transaction.atomic(using=plugin_database())
+        try:
+            with whole if "_save" in request.POST else nullcontext():
+                return super().changelist_view(request, *args, **kwargs)
+        except OverrideRateError as error:
+            self.message_user(request, f"{error} {_('Nothing was changed.')}", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
     # The form.
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except OverrideRateError as error:
+            # Nothing is saved. The form is shown again, with what was typed and why not.
+            setattr(request, _REFUSAL, str(error))
+            return super().changeform_view(request, *args, **kwargs)
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
         form = kwargs.get("form", self.form)
-        attributes: dict[str, Any] = {}
+        attributes: dict[str, Any] = {"refusal": getattr(request, _REFUSAL, "")}
         if self._decides(request, obj):
             readonly = self.get_readonly_fields(request, obj)
-            attributes = dict.fromkeys(name for name in readonly if name in form.declared_fields)
+            attributes |= dict.fromkeys(name for name in readonly if name in form.declared_fields)
             attributes[REASON_FIELD] = _reason_field()
         kwargs["form"] = type(form.__name__, (RemembersPriority, form), attributes)
         built = super().get_form(request, obj, change=change, **kwargs)
@@ -128,10 +160,11 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         ]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save, and record an override where the user chose the priority.
+        """Save, and record an override where the user chose the priority, or confirmed it.
 
         A priority that the user did not touch is not written: it may have been predicted since
-        the form was rendered, or since the ticket was read.
+        the form was rendered, or since the ticket was read. Raises OverrideRateError before it
+        saves.
         """
         source, using = self.source, router.db_for_write(type(obj), instance=obj)
         value = source.value_of(obj)
@@ -144,17 +177,26 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             chosen = posted and self._is_chosen(form, value, source.value_of(stored))
             if not chosen:
                 setattr(obj, source.host_field.attname, source.value_of(stored))
+            reason = form.cleaned_data.get(REASON_FIELD) or ""
+            confirmed = bool(reason) and posted and value == source.value_of(stored)
+            after = source.meaning_of(value) if chosen or confirmed else None
+            if after is not None:
+                check_override_rate(request.user)
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if posted:
-                self._record(request, obj, form, value=value, stored=stored, chosen=chosen)
+                self._record(request, obj, reason, value=value, stored=stored, after=after)
 
     def _record(
-        self, request: HttpRequest, obj: Any, form: Any, *, value: Any, stored: Any, chosen: bool
+        self,
+        request: HttpRequest,
+        obj: Any,
+        reason: str,
+        *,
+        value: Any,
+        stored: Any,
+        after: Priority | None,
     ) -> None:
-        reason = form.cleaned_data.get(REASON_FIELD) or ""
-        confirmed = bool(reason) and value == self.source.value_of(stored)
-        after = self.source.meaning_of(value) if chosen or confirmed else None
         if after is not None:
             before = priorities_of([stored])[str(obj.pk)]
             record_override(
@@ -285,7 +327,11 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 messages.WARNING,
             )
             return
-        bulk.accept(self, request, ticket, suggestion)
+        try:
+            bulk.accept(self, request, ticket, suggestion)
+        except OverrideRateError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
         self.message_user(
             request,
             _("The priority is now %(label)s.")

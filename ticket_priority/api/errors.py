@@ -13,7 +13,7 @@ from rest_framework import status
 from rest_framework.exceptions import APIException
 
 from ticket_priority.classifiers import RETRY_SECONDS
-from ticket_priority.exceptions import ModelUnavailableError
+from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.traces import trace_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,17 @@ class BodyTooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_detail = _("The request body is too large.")
     default_code = "body_too_large"
+
+
+class TooManyDecisions(APIException):
+    """429; `wait` seconds go out as Retry-After."""
+
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_code = "too_many_decisions"
+
+    def __init__(self, error: OverrideRateError) -> None:
+        super().__init__(str(error))
+        self.wait = error.wait
 
 
 @contextmanager

@@ -115,6 +115,12 @@ def answers(success: dict[int, Any], *failures: int) -> dict[int, Any]:
     return dict(sorted(responses.items()))
 
 
+def too_many_decisions() -> dict[int, Any]:
+    """Return the 429 of the operation by which people decide."""
+    description = f"{_DESCRIPTIONS[429]} So with more decisions than OVERRIDE_RATE allows."
+    return {429: OpenApiResponse(serializers.ErrorSerializer, description=description)}
+
+
 def retry_after(*codes: int) -> OpenApiParameter:
     """Describe the Retry-After header of the responses with these status codes."""
     return OpenApiParameter(

@@ -23,7 +23,7 @@ from rest_framework.response import Response
 from ticket_priority import audit, classification, reclassification
 from ticket_priority.api import schema, scoping, serializers
 from ticket_priority.api.base import PluginView
-from ticket_priority.api.errors import model_at_work, model_required
+from ticket_priority.api.errors import TooManyDecisions, model_at_work, model_required
 from ticket_priority.api.filters import (
     FilterBackend,
     OverrideFilter,
@@ -33,7 +33,7 @@ from ticket_priority.api.filters import (
 from ticket_priority.api.health import check_health, describe_service
 from ticket_priority.api.pagination import Pages
 from ticket_priority.api.permissions import SeesTickets, may_see_some
-from ticket_priority.exceptions import SourceError
+from ticket_priority.exceptions import OverrideRateError, SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.overrides import override, priorities_of
 from ticket_priority.registry import find_source
@@ -234,7 +234,10 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
         parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
         request=serializers.OverrideRequestSerializer,
         examples=schema.OVERRIDE_EXAMPLES,
-        responses=schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
+        responses={
+            **schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
+            **schema.too_many_decisions(),
+        },
     )
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
@@ -244,6 +247,8 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
             record = override(ticket, **body.validated_data, user=request.user, via="api")
         except ObjectDoesNotExist:
             raise NotFound from None
+        except OverrideRateError as error:
+            raise TooManyDecisions(error) from None
         return Response(serializers.OverrideSerializer(record).data, status=status.HTTP_201_CREATED)
 
 

@@ -15,7 +15,6 @@ from typing import Any, Final, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -128,7 +127,8 @@ def load_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(
             encoder.location, local_files_only=True, trust_remote_code=False, use_fast=True
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        # A folder may hold anything, and transformers raises what it likes.
         raise EncoderUnavailableError(
             f"The tokenizer in {encoder.location} cannot be loaded: {error}"
         ) from error
@@ -165,6 +165,7 @@ def build_model(
             config = AutoConfig.from_pretrained(
                 encoder.location, local_files_only=True, trust_remote_code=False
             )
+            _forget_implementations(config)
             _set_dropout(config, _ATTENTION_DROPOUT, attention_dropout)
             _set_dropout(config, _HIDDEN_DROPOUT, hidden_dropout)
             if encoder.pooling == MEAN:
@@ -179,7 +180,7 @@ def build_model(
             model = AutoModelForSequenceClassification.from_pretrained(
                 encoder.location, config=config, ignore_mismatched_sizes=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         raise EncoderUnavailableError(
             f"The base model in {encoder.location} cannot be loaded: {error}"
         ) from error
@@ -201,22 +202,17 @@ def build_model_from_config(config: dict[str, Any], pooling: str, num_classes: i
             raise ValueError(f"unknown pooling {pooling!r}")
         built: PreTrainedConfig = AutoConfig.for_model(model_type, **values)
         built.num_labels = num_classes
+        _forget_implementations(built)
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-        if pooling == MEAN:
-            options |= _without_pooler(model_type)
-            return MeanPoolingClassifier(_from_config(AutoModel, built, options), num_classes)
-        return _from_config(AutoModelForSequenceClassification, built, options)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        factory: Any = AutoModel if pooling == MEAN else AutoModelForSequenceClassification
+        options |= _without_pooler(model_type) if pooling == MEAN else {}
+        model: PreTrainedModel = factory.from_config(built, **options)
+        return MeanPoolingClassifier(model, num_classes) if pooling == MEAN else model
+    except Exception as error:
         raise TrainingError(
             f"No classifier can be built from this configuration ({model_type or 'no model_type'}):"
             f" {error}"
         ) from error
-
-
-def _from_config(
-    factory: Any, config: PreTrainedConfig, options: dict[str, Any]
-) -> PreTrainedModel:
-    return cast(PreTrainedModel, factory.from_config(config, **options))
 
 
 def width(model: nn.Module) -> int:
@@ -307,6 +303,15 @@ def _without_load_report() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
+
+
+def _forget_implementations(config: PreTrainedConfig) -> None:
+    """Let no configuration choose how attention and experts are computed.
+
+    Names of kernels on the hub are among the choices: code that would be fetched and run.
+    """
+    settable = cast(Any, config)
+    settable._attn_implementation = settable._experts_implementation = None
 
 
 def _set_dropout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def loggers(config: TrainingConfig, run_dir: Path) -> list[Logger]:
     options: dict[str, Any] = {}
     if config.wandb_mode != "online":
         options["mode"] = config.wandb_mode
+        # Offline it would still ask its server whether that takes telemetry.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         chosen.append(WandbLogger(project=config.wandb_project, save_dir=run_dir, **options))
     except ModuleNotFoundError as error:

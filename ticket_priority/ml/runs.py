@@ -47,7 +47,9 @@ def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(f"There is no checkpoint to resume at {path}.")
     checkpoint = load_checkpoint(path)
-    known = checkpoint.get("hyper_parameters", {})
+    known = checkpoint.get("hyper_parameters")
+    if not isinstance(known, dict) or not isinstance(checkpoint.get("epoch"), int):
+        raise TrainingError(f"{path} is no checkpoint of a training run.")
     for name in ("model_name", "trainable_layers"):
         if known.get(name) != getattr(config, name):
             raise TrainingError(
@@ -63,10 +65,14 @@ def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, and run nothing that it holds. Raises TrainingError."""
     try:
-        checkpoint: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True
-        )
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise TrainingError(f"The checkpoint {path} cannot be read: {error}") from error
+        raise TrainingError(
+            f"The checkpoint {path} cannot be read, or holds more than numbers and plain values, "
+            f"which is not run: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise TrainingError(f"The checkpoint {path} holds a {type(checkpoint).__name__}.")
     return checkpoint

@@ -235,6 +235,7 @@ class Override(TicketRow):
         verbose_name_plural = _("overrides")
         indexes = [
             models.Index(fields=["content_type", "object_id"], name="tp_override_ticket"),
+            models.Index(fields=["user", "created_at"], name="tp_override_user"),
         ]
 
     def __str__(self) -> str:

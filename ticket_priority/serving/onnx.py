@@ -12,7 +12,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority.artifact_config import require_file, unreadable
+from ticket_priority.artifact_config import (
+    panics_named,
+    require_file,
+    require_tokenizer,
+    unreadable,
+)
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, Classification
@@ -48,7 +53,8 @@ class OnnxClassifier:
         directory = Path(directory)
         self.config = TransformerConfig.read(directory)
         self.batch_tokens = min(batch_tokens, _MOST_CPU_BATCH_TOKENS)
-        self._tokenizer = _load_tokenizer(directory, self.config.max_length)
+        self._tokenizer_path = require_tokenizer(directory)
+        self._tokenizer = _load_tokenizer(self._tokenizer_path, self.config.max_length)
         self._session = _load_session(directory, threads or _usable_cores())
         # Activations go back after each pass, or one long batch would keep its memory for ever.
         self._run_options = onnxruntime.RunOptions()
@@ -57,7 +63,8 @@ class OnnxClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
-        rows = [self._tokenizer.encode(self.config.prefix + text).ids for text in texts]
+        with panics_named(self._tokenizer_path):
+            rows = [self._tokenizer.encode(self.config.prefix + text).ids for text in texts]
         answers = np.empty((len(rows), len(CLASS_NAMES)), np.float64)
         for batch in length_sorted_batches([len(row) for row in rows], self.batch_tokens):
             answers[batch] = self._probabilities([rows[index] for index in batch])
@@ -82,12 +89,12 @@ class OnnxClassifier:
         return _softmax(logits.astype(np.float64) / self.config.temperature)
 
 
-def _load_tokenizer(directory: Path, max_length: int) -> Tokenizer:
-    path = require_file(directory, ArtifactFile.TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise unreadable(path, error) from error
+def _load_tokenizer(path: Path, max_length: int) -> Tokenizer:
+    with panics_named(path):
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise unreadable(path, error) from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer
