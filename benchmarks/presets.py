@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ticket_priority import ensemble_config, linear_config, metrics, presets, transformer_config
-from ticket_priority.interfaces import CLASS_NAMES, LabelledText
+from ticket_priority.interfaces import CLASS_NAMES, Classifier, LabelledText
 from ticket_priority.ml.calibration import fit_temperature, log_probabilities, log_softmax
 from ticket_priority.ml.fit import fit
 from ticket_priority.serving.ensemble import EnsembleClassifier
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
-    splits = _read(options.file)
+    splits = read_splits(options.file)
     with tempfile.TemporaryDirectory() as folder:
         changes = {"output_dir": folder} | dict(map(_setting, options.set))
         config = presets.configure(presets.EMBEDDED, options.preset, changes)
@@ -70,8 +70,7 @@ def main() -> int:
             show_progress_bar=False,
         )
         minutes = (time.monotonic() - started) / 60
-        kind = json.loads((result.artifact_dir / "config.json").read_text())["kind"]
-        classifier = CLASSIFIERS[kind](result.artifact_dir)
+        classifier = build(result.artifact_dir)
         answers = classifier.classify([row.text for row in splits["val"]])
     probabilities = np.array([answer.probabilities for answer in answers])
     report = metrics.report_on(splits["val"], probabilities=probabilities)
@@ -81,7 +80,7 @@ def main() -> int:
         "set": options.set,
         "rows": {name: len(rows) for name, rows in splits.items()},
         "minutes": round(minutes, 2),
-        "kind": kind,
+        "chosen": result.metrics["training"]["chosen"],
         "accuracy": report["accuracy"],
         "macro_f1": report["macro_f1"],
         "weighted_kappa": report["weighted_kappa"],
@@ -109,7 +108,15 @@ def main() -> int:
     return 0 if all(targets.values()) else 1
 
 
-def _read(path: Path) -> dict[str, list[LabelledText]]:
+def build(artifact: Path) -> Classifier:
+    """Return the classifier of an artefact's kind."""
+    kind = json.loads((artifact / "config.json").read_text())["kind"]
+    classifier: Classifier = CLASSIFIERS[kind](artifact)
+    return classifier
+
+
+def read_splits(path: Path) -> dict[str, list[LabelledText]]:
+    """Return the rows of `train` and `val`."""
     splits: dict[str, list[LabelledText]] = {"train": [], "val": []}
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file)):

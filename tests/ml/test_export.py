@@ -269,7 +269,8 @@ def test_tied_weights_are_saved_whole(tmp_path: Path) -> None:
 
 
 def test_many_test_texts_are_sampled_evenly() -> None:
-    assert [export._sampling_step(rows) for rows in (0, 2, 1000, 1001, 4500)] == [1, 1, 1, 2, 5]
+    steps = [export._sampling_step(rows, 1000) for rows in (0, 2, 1000, 1001, 4500)]
+    assert steps == [1, 1, 1, 2, 5]
 
 
 def test_an_embedding_row_keeps_its_own_scale(tmp_path: Path) -> None:

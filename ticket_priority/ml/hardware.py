@@ -73,14 +73,14 @@ def bf16_gain(rounds: int = 15) -> float:
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed blocks in the process for a while, where the C library is glibc.
+def freed_memory_kept(config: TrainingConfig) -> Iterator[None]:
+    """Keep freed blocks in the process while a CPU computes, where the C library is glibc.
 
-    By default it gives large ones back at once, and the kernel clears them anew: on a CPU that
-    took a tenth of the time of a training step.
+    By default it gives large ones back at once, and the kernel clears them anew: that took a tenth
+    of the time of a training step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is None:
+    if mallopt is None or not on_cpu(config):
         yield
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)

@@ -98,9 +98,8 @@ class TransformerRun:
         """
         config = self.config
         threads = torch.get_num_threads()
-        kept = hardware.freed_memory_kept() if hardware.on_cpu(config) else nullcontext()
         try:
-            with reporting.quiet_lightning(), kept:
+            with reporting.quiet_lightning(), hardware.freed_memory_kept(config):
                 seed_everything(config.seed, workers=True, verbose=False)
                 torch.set_num_threads(config.threads or hardware.usable_cores())
                 return self._fitted(train, validation, test)
