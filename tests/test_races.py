@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 State = Prediction.State
 RACES = int(os.environ.get("TICKET_PRIORITY_RACES", "100"))
 LONGEST_PAUSE = 0.004
+PEOPLE = 10
 
 
 def overrule(pk: int, priority: Priority) -> None:
@@ -127,9 +129,11 @@ class People:
     def __init__(self, tickets: dict[int, int]) -> None:
         self.tickets = tickets
         self.decided: dict[int, Priority] = {}
-        self.errors: list[BaseException] = []
-        self.threads: list[threading.Thread] = []
+        self.decisions: list[Future[None]] = []
         self.draw = random.Random(7)  # noqa: S311
+        self.pool = ThreadPoolExecutor(PEOPLE)
+        # To connect may take longer than the worker does.
+        self._all(lambda: connection.ensure_connection())
 
     def hear_of(self, text: str) -> None:
         """Have somebody decide, after a moment of their own."""
@@ -138,31 +142,43 @@ class People:
             return
         priority = self.decided[pk] = self.draw.choice(list(Priority))
         pause, way = self.draw.uniform(0, 3 * LONGEST_PAUSE), self.draw.choice(WAYS)
-        thread = threading.Thread(target=self._decide, args=(pause, way, pk, priority))
-        thread.start()
-        self.threads.append(thread)
-
-    def _decide(self, pause: float, way: Callable[..., None], pk: int, priority: Priority) -> None:
-        time.sleep(pause)
-        try:
-            way(pk, priority)
-        except BaseException as error:
-            self.errors.append(error)
-        finally:
-            connection.close()
+        self.decisions.append(self.pool.submit(self._decide, pause, way, pk, priority))
 
     def join(self) -> None:
         """Wait until all have decided; raises what one of them met."""
-        for thread in self.threads:
-            thread.join()
-        if self.errors:
-            raise self.errors[0]
+        for decision in self.decisions:
+            decision.result()
+
+    def leave(self) -> None:
+        self._all(lambda: connection.close())
+        self.pool.shutdown()
+
+    def _decide(self, pause: float, way: Callable[..., None], pk: int, priority: Priority) -> None:
+        time.sleep(pause)
+        way(pk, priority)
+
+    def _all(self, work: Callable[[], None]) -> None:
+        """Have each do something once: nobody goes on before all are there."""
+        together = threading.Barrier(PEOPLE)
+
+        def once() -> None:
+            together.wait()
+            work()
+
+        for done in [self.pool.submit(once) for _ in range(PEOPLE)]:
+            done.result()
+
+
+@pytest.fixture
+def people(tickets: dict[int, int]) -> Iterator[People]:
+    people = People(tickets)
+    yield people
+    people.leave()
 
 
 def test_a_person_wins_whenever_they_decide(
-    watched: type[WatchedClassifier], tickets: dict[int, int], applied: Counter[int]
+    watched: type[WatchedClassifier], people: People, applied: Counter[int]
 ) -> None:
-    people = People(tickets)
     watched.tell = people.hear_of
     outbox.drain()
     people.join()
@@ -177,10 +193,9 @@ def test_a_person_wins_whenever_they_decide(
 
 
 def test_a_person_wins_over_who_classifies_again(
-    watched: type[WatchedClassifier], tickets: dict[int, int]
+    watched: type[WatchedClassifier], people: People
 ) -> None:
     Prediction.objects.all().delete()
-    people = People(tickets)
     watched.tell = people.hear_of
     for ticket in Ticket.objects.order_by("pk"):
         classify_instances([ticket])
