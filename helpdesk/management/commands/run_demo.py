@@ -90,7 +90,7 @@ class Command(BaseCommand):
             f"\n  Open a ticket    {site}/\n"
             f"  Agents' queue    {site}/tickets/\n"
             f"  Admin            {site}/admin/\n"
-            f"  API              {site}/api/\n"
+            f"  API              {site}/api/schema/\n"
             f"  Login            lead / {DEMO_PASSWORD}\n\n"
             "  Train again, in another terminal: "
             ".venv/bin/python manage.py train_priority_model\n"
