@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 # What a linear model needs; `fit` asks for torch and its company where a transformer is trained.
@@ -13,6 +12,3 @@ if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
         f"ticket_priority.ml needs {', '.join(_missing)}. Install what training needs with: "
         'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
     )
-
-# Read when onnxruntime is imported: left alone, it tells Microsoft of each process that does so.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -9,20 +9,16 @@ from typing import Any
 try:
     import torch
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
     from torch import nn
+
+    from ticket_priority.tokenization import TextTokenizer
 except ImportError as error:
     raise ImportError(
         f"A transformer cannot be run on torch: {error}. Install what that needs with: "
         'pip install "django-ticket-priority[ml]"'
     ) from error
 
-from ticket_priority.artifact_config import (
-    panics_named,
-    require_file,
-    require_tokenizer,
-    unreadable,
-)
+from ticket_priority.artifact_config import require_file, unreadable
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, Classification
@@ -54,15 +50,13 @@ class TorchClassifier:
         self.device = torch.device(device)
         if threads:
             torch.set_num_threads(threads)
-        self._tokenizer_path = require_tokenizer(directory)
-        self._tokenizer = _load_tokenizer(self._tokenizer_path, self.config.max_length)
+        self._tokenizer = TextTokenizer(directory, self.config)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self._model = _load_model(directory, self.config).to(self.device, dtype).eval()
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
-        with panics_named(self._tokenizer_path):
-            rows = [self._tokenizer.encode(self.config.prefix + text).ids for text in texts]
+        rows = self._tokenizer.encode(texts)
         answers: dict[int, Classification] = {}
         for batch in length_sorted_batches([len(row) for row in rows], self.batch_tokens):
             probabilities = self._probabilities([rows[index] for index in batch])
@@ -87,17 +81,6 @@ class TorchClassifier:
                 "The model answers with numbers that are not finite. Activate another version."
             )
         return torch.softmax(logits, dim=-1)
-
-
-def _load_tokenizer(path: Path, max_length: int) -> Tokenizer:
-    with panics_named(path):
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise unreadable(path, error) from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    return tokenizer
 
 
 def _load_model(directory: Path, config: TransformerConfig) -> nn.Module:

@@ -12,12 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority.artifact_config import (
-    panics_named,
-    require_file,
-    require_tokenizer,
-    unreadable,
-)
+from ticket_priority.artifact_config import require_file, unreadable
 from ticket_priority.batching import length_sorted_batches
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.interfaces import CLASS_NAMES, ArtifactFile, Classification
@@ -25,7 +20,8 @@ from ticket_priority.transformer_config import TransformerConfig
 
 try:
     import onnxruntime
-    from tokenizers import Tokenizer
+
+    from ticket_priority.tokenization import TextTokenizer
 except ImportError as error:
     raise ImportError(
         f"A transformer cannot be served: {error}. Install what serving needs with: "
@@ -53,8 +49,7 @@ class OnnxClassifier:
         directory = Path(directory)
         self.config = TransformerConfig.read(directory)
         self.batch_tokens = min(batch_tokens, _MOST_CPU_BATCH_TOKENS)
-        self._tokenizer_path = require_tokenizer(directory)
-        self._tokenizer = _load_tokenizer(self._tokenizer_path, self.config.max_length)
+        self._tokenizer = TextTokenizer(directory, self.config)
         self._session = _load_session(directory, threads or _usable_cores())
         # Activations go back after each pass, or one long batch would keep its memory for ever.
         self._run_options = onnxruntime.RunOptions()
@@ -63,8 +58,7 @@ class OnnxClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
-        with panics_named(self._tokenizer_path):
-            rows = [self._tokenizer.encode(self.config.prefix + text).ids for text in texts]
+        rows = self._tokenizer.encode(texts)
         answers = np.empty((len(rows), len(CLASS_NAMES)), np.float64)
         for batch in length_sorted_batches([len(row) for row in rows], self.batch_tokens):
             answers[batch] = self._probabilities([rows[index] for index in batch])
@@ -87,17 +81,6 @@ class OnnxClassifier:
                 "The model answers with numbers that are not finite. Activate another version."
             )
         return _softmax(logits.astype(np.float64) / self.config.temperature)
-
-
-def _load_tokenizer(path: Path, max_length: int) -> Tokenizer:
-    with panics_named(path):
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise unreadable(path, error) from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    return tokenizer
 
 
 def _load_session(directory: Path, threads: int) -> Any:
