@@ -47,7 +47,7 @@ class Command(BaseCommand):
         self._say("Loading the demo tickets")
         call_command("load_demo_tickets", verbosity=0)
         if ModelVersion.objects.active() is None:
-            self._say("Training a model on the labelled tickets (about five minutes, once)")
+            self._say("Training a model on the labelled tickets (two or three minutes, once)")
             call_command("train_priority_model", stdout=self.stdout)
         self._say("Classifying the open tickets")
         call_command("classify_tickets", stdout=self.stdout)
