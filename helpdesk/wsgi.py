@@ -6,6 +6,11 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from ticket_priority import preload
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helpdesk.settings")
 
 application = get_wsgi_application()
+
+# Or the first ticket would meet its deadline while the model is loading, and wait for a worker.
+preload()

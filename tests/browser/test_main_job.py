@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, toy_run: Any) -> Iterator[str
     """Serve the demo host with the toy model in sync mode; return its address."""
     folder = tmp_path_factory.mktemp("site")
     host = Host(folder, "orm", mode="sync")
-    # The first ticket of a process waits for the model to load: here nobody answers it later.
+    # On a busy machine an answer may take longer, and here nobody gives it later.
     host.environment["HELPDESK_DEADLINE_MS"] = "60000"
     host.prepare(toy_run.artifact_dir)
     host.shell(
