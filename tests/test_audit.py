@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,11 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.test_classification import OUTAGE, only_prediction
 from ticket_priority import audit, outbox
+from ticket_priority.audit_report import audit_agreement
 from ticket_priority.labels import labelled_texts
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.overrides import open_suggestions, standings
 from ticket_priority.priorities import Priority
-from ticket_priority.recertification import audit_agreement
 from ticket_priority.reclassification import backfill, classify_instances
 from ticket_priority.registry import get_source, register
 from ticket_priority.signals import priority_predicted
@@ -297,7 +298,34 @@ def test_the_agreement_counts_first_words_of_the_versions_own_answers(
     found = audit_agreement(active_model, sources)
     assert found is not None
     assert (found.rows, found.agreeing, found.accuracy) == (4, 2, 0.5)
-    assert 0 < found.low < 0.1
-    assert 0.9 < found.high < 1
+    assert found.interval is not None
+    low, high = found.interval
+    assert 0 < low < 0.1
+    assert 0.9 < high < 1
     other = ModelVersion.objects.create(name="other", kind="x", directory="x", digest="0")
     assert audit_agreement(other, sources) is None
+
+
+def test_the_page_of_a_version_says_how_often_people_agreed(
+    active_model: ModelVersion, drawn: None, admin_client: Client
+) -> None:
+    url = f"/admin/ticket_priority/modelversion/{active_model.pk}/change/"
+    right, wrong = ticket_in_slice(), ticket_in_slice()
+    assert "Quality at work" not in admin_client.get(url).content.decode()
+    ticket_priority.override(right, Priority.HIGH)
+    ticket_priority.override(wrong, Priority.LOW)
+    page = admin_client.get(url).content.decode()
+    assert "Right on 1 of 2 new tickets" in page
+    assert "1% – 99%" in page
+    german = admin_client.get(url, HTTP_ACCEPT_LANGUAGE="de").content.decode()
+    assert "Richtig bei 1 von 2 neuen Tickets" in german
+
+
+def test_the_agreement_needs_no_scipy(
+    active_model: ModelVersion, drawn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ticket_priority.certification", None)
+    ticket_priority.override(ticket_in_slice(), Priority.HIGH)
+    found = audit_agreement(active_model, [get_source(Ticket)])
+    assert found is not None
+    assert (found.accuracy, found.interval) == (1.0, None)

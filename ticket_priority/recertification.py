@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.db import router
@@ -13,15 +12,11 @@ from ticket_priority import artifacts, classifiers, datasets
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.interfaces import Classifier, ProgressCallback, silent
-from ticket_priority.labels import audited_labels
-from ticket_priority.models import ModelVersion, Prediction, plugin_database
+from ticket_priority.models import ModelVersion
 from ticket_priority.policy import METRICS_KEY, Certification, DecisionRule
 from ticket_priority.sources import TicketSource
-from ticket_priority.ticket_rows import content_type_of
 
 logger = logging.getLogger(__name__)
-
-_AT_ONCE = 1000
 
 
 def certify_candidate(
@@ -120,52 +115,3 @@ def _require_unseen(trained_on: Any, held_out: datasets.Dataset) -> None:
             "it may have seen those that it would be tested on. Train a version on the tickets "
             "here"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How often people, who had not seen them, agreed with the predictions that were held back.
-
-    `low` and `high` are the ends of the accuracy's 95% interval.
-    """
-
-    rows: int
-    agreeing: int
-    low: float
-    high: float
-
-    @property
-    def accuracy(self) -> float:
-        return self.agreeing / self.rows
-
-
-def audit_agreement(
-    version: ModelVersion, sources: Iterable[TicketSource], *, using: str | None = None
-) -> Agreement | None:
-    """Compare a version's predictions of the audit slice with what people said; None: nothing yet.
-
-    Of a ticket that the version answered more than once its first answer counts. Raises
-    ImportError where scipy is not installed.
-    """
-    from ticket_priority import certification
-
-    rows = agreeing = 0
-    for source in sources:
-        said = _held_back_answers(version, source)
-        keys = list(said)
-        for start in range(0, len(keys), _AT_ONCE):
-            labels = audited_labels(source, keys[start : start + _AT_ONCE], using)
-            rows += len(labels)
-            agreeing += sum(said[key] == label for key, label in labels.items())
-    return Agreement(rows, agreeing, *certification.interval(agreeing, rows)) if rows else None
-
-
-def _held_back_answers(version: ModelVersion, source: TicketSource) -> dict[str, int]:
-    answers = Prediction.objects.using(plugin_database()).filter(
-        content_type=content_type_of(source.model),
-        model_version=version,
-        reason=Prediction.Reason.AUDIT,
-        priority__isnull=False,
-    )
-    newest_first = answers.order_by("-pk").values_list("object_id", "priority")
-    return dict(newest_first)

@@ -19,9 +19,11 @@ from django.utils.translation import ngettext
 from ticket_priority import classifiers
 from ticket_priority.admin.figures import MEASURED, Figures
 from ticket_priority.admin.shadow import ShadowMixin, figures_of
+from ticket_priority.audit_report import audit_agreement
 from ticket_priority.conf import get_settings
 from ticket_priority.models import ModelVersion, ShadowPrediction
 from ticket_priority.priorities import Priority
+from ticket_priority.registry import all_sources
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class ModelVersionAdmin(ShadowMixin):
             context |= {
                 "figures": Figures(version),
                 "measured": [label for _name, label in MEASURED],
+                "audit": audit_agreement(version, all_sources()),
                 "shadow": figures_of(version),
                 "priorities": list(Priority),
                 "may_activate": self.has_activate_permission(request) and not version.is_active,

@@ -11,11 +11,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
+from ticket_priority.audit_report import Agreement, audit_agreement
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.interfaces import silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.policy import Certificate, Certification
-from ticket_priority.recertification import Agreement, audit_agreement, recertify
+from ticket_priority.recertification import recertify
 from ticket_priority.registry import find_sources
 
 
@@ -104,9 +105,13 @@ def _audit_lines(audited: list[tuple[str, Agreement | None]]) -> Iterator[str]:
         if agreement is not None:
             yield (
                 f"Audit of {name}: right on {agreement.agreeing} of {agreement.rows} tickets that "
-                f"people judged without seeing its prediction, {agreement.accuracy:.3f} "
-                f"({agreement.low:.3f} to {agreement.high:.3f})"
+                f"people judged without seeing its prediction, {agreement.accuracy:.3f}"
+                f"{_between(agreement.interval)}"
             )
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _as_json(
