@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from io import StringIO
@@ -287,12 +288,25 @@ class TestWorkers:
         queue._broker_of.cache_clear()
         assert status.read().queue.workers == Workers.UNKNOWN
 
+    def test_a_broker_that_keeps_silent_is_not_waited_for(
+        self, serving: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from django_q.conf import Conf
+
+        monkeypatch.setattr(queue, "BROKER_SECONDS", 0.1)
+        monkeypatch.setattr(Conf, "ORM", None)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setattr(Conf, "REDIS", {"port": silent.getsockname()[1]})
+            queue._broker_of.cache_clear()
+            assert status.read().queue.workers == Workers.UNKNOWN
+
 
 @pytest.fixture(autouse=True)
 def own_broker() -> Iterator[None]:
     """Leave no broker of a test's own behind."""
     yield
     queue._broker_of.cache_clear()
+    queue._messenger_of.cache_clear()
 
 
 class TestCommand:

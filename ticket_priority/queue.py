@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from django.apps import apps
@@ -107,7 +107,8 @@ def worker_settings() -> WorkerSettings | None:
 def workers() -> Workers:
     """Say whether a cluster runs, as far as its broker can tell. Raises what the broker raises.
 
-    django-q2 leaves its signs of life in Redis where that is the broker, else in the cache.
+    django-q2 leaves its signs of life in Redis where that is the broker, else in the cache. A
+    broker that keeps silent is waited for as in `nudge`, and raises ModelTimeoutError.
     """
     if not is_installed():
         return Workers.UNKNOWN
@@ -115,9 +116,11 @@ def workers() -> Workers:
     from django_q.status import Stat
 
     broker = _broker_of(os.getpid())
-    if Stat.get_all(broker):
-        return Workers.ALIVE
     tells_by_cache = type(broker).get_stats is Broker.get_stats
+    ask = partial(Stat.get_all, broker)
+    # A cache may be a table: what asks it must be the thread whose connection is looked after.
+    if ask() if tells_by_cache else _messenger_of(os.getpid()).pool.call(ask, BROKER_SECONDS):
+        return Workers.ALIVE
     if tells_by_cache and (broker.cache is None or isinstance(broker.cache, _SEEN_BY_FEW)):
         return Workers.UNKNOWN
     return Workers.ABSENT
