@@ -22,6 +22,7 @@ from tests.conftest import publish_toy
 from tests.test_training import spread_over_days
 from ticket_priority import artifacts, datasets, training_lock
 from ticket_priority.interfaces import TrainingConfig
+from ticket_priority.ml.__main__ import main
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
 from ticket_priority.registry import get_source
@@ -60,10 +61,11 @@ def test_an_export_holds_what_training_here_would_see(
     path = tmp_path / "data.jsonl"
     said = call("export_training_data", path)
     dataset = datasets.build([get_source(Ticket)])
-    found = read_splits(path)
+    found, split_by = read_splits(path)
     for name in ("train", "validation", "test"):
         assert list(found[name]) == list(getattr(dataset, name))
-    assert describe(found)["fingerprint"] == dataset.fingerprint
+    assert describe(found, split_by)["fingerprint"] == dataset.fingerprint
+    assert split_by == "random"
     assert len({row.group for row in found["train"]}) > 100
     provenances = [row.provenance for rows in found.values() for row in rows]
     assert provenances.count("override") == 1
@@ -120,6 +122,8 @@ def test_a_bad_target_is_named_before_the_tickets_are_read(
         ("check_training_data",),
         ("classify_tickets",),
         ("export_training_data", "data.jsonl"),
+        ("import_priority_model", "artefact"),
+        ("train_priority_model",),
     ],
     ids=lambda command: command[0],
 )
@@ -190,6 +194,21 @@ def test_an_import_is_not_compared_where_the_active_version_knew_the_test(
     assert ModelVersion.objects.active() == ours
     call("import_priority_model", elsewhere, "--activate=always")
     assert ModelVersion.objects.active() != ours
+
+
+def test_imports_from_exports_are_compared_with_each_other(
+    labelled_tickets: None, artifact_root: Path, tmp_path: Path, fresh_classifier: None
+) -> None:
+    call("export_training_data", tmp_path / "data.jsonl")
+    for name in ("first", "second"):
+        arguments = [str(tmp_path / "data.jsonl"), "--out", str(tmp_path / name), "--quiet"]
+        assert main(["fit", *arguments, "--model-name=linear", f"--output-dir={tmp_path}"]) == 0
+    call("import_priority_model", tmp_path / "first")
+    first = ModelVersion.objects.active()
+    assert first is not None
+    said = call("import_priority_model", tmp_path / "second")
+    assert f"of {first.name}" in said
+    assert ModelVersion.objects.active() != first
 
 
 def test_a_starter_knew_none_of_the_tickets_here(

@@ -57,13 +57,14 @@ def written(folder: Path, *lines: str) -> Path:
 @given(TEXTS, st.integers(0, 2), st.text(max_size=5), st.floats(0.01, 100))
 def test_a_row_comes_back_as_it_was(text: str, label: int, pk: str, weight: float) -> None:
     given = row(text=text, label=label, pk=pk, weight=weight)
-    assert decode(encode(given, "test").encode()) == (given, "test")
+    assert decode(encode(given, "test", "time").encode()) == (given, "test", "time")
 
 
 def test_a_file_gives_its_rows_by_split(tmp_path: Path) -> None:
     splits = ["train", "test", "train", "validation"]
     lines = [encode(row(number), split) for number, split in enumerate(splits)]
-    found = read_splits(written(tmp_path, *lines[:2], "", *lines[2:]))
+    found, split_by = read_splits(written(tmp_path, *lines[:2], "", *lines[2:]))
+    assert split_by == ""
     assert list(found["train"]) == [row(0), row(2)]
     assert found["test"][0] == row(1)
     assert found["validation"][-1] == row(3)
@@ -77,7 +78,8 @@ def test_a_file_gives_its_rows_by_split(tmp_path: Path) -> None:
 
 def test_a_row_needs_a_text_a_label_and_a_split_and_no_more(tmp_path: Path) -> None:
     line = json.dumps({"text": " Ｎo\u200b paper ", "label": "low", "split": "train", "mood": 7})
-    (found,) = read_splits(written(tmp_path, line))["train"]
+    splits, _ = read_splits(written(tmp_path, line))
+    (found,) = splits["train"]
     assert found == LabelledText(text="No paper", label=0)
 
 
@@ -97,6 +99,7 @@ def test_a_row_needs_a_text_a_label_and_a_split_and_no_more(tmp_path: Path) -> N
         ('{"text": "a", "label": "low", "split": "test", "weight": true}', '"weight" must be'),
         ('{"text": "a", "label": "low", "split": "test", "weight": NaN}', '"weight" must be'),
         (f'{{"text": "a", "label": "low", "split": "test", "weight": 1{"0" * 400}}}', "at most"),
+        ('{"text": "a", "label": "low", "split": "test", "split_by": "luck"}', "not 'luck'"),
         ('{"text": "a", "label": "low", "split": "test", "pk": 7}', '"pk" must be a text, not 7'),
     ],
 )
@@ -174,10 +177,23 @@ def test_a_file_is_described_in_figures(tmp_path: Path) -> None:
         encode(LabelledText(text, place, provenance="host" * (place < 2)), split)
         for place, (text, split) in enumerate(zip(texts, SPLITS, strict=True))
     ]
-    figures = describe(read_splits(written(tmp_path, *lines)))
+    figures = describe(*read_splits(written(tmp_path, *lines)))
     assert figures["rows"] == {"train": 1, "validation": 1, "test": 1}
     assert figures["classes"]["test"] == {"high": 1}
     assert figures["provenance"] == {"host": 2, "unknown": 1}
     assert figures["leakage"] == {"test_rows": 1, "near_copies": 1, "similar": 1}
     assert figures["fingerprint"] == fingerprint(*digested(*zip(texts, range(3), strict=True)))
+    assert figures["split"] == {"by": "file", "reason": ""}
     assert json.loads(json.dumps(figures)) == figures
+
+
+@pytest.mark.parametrize(
+    ("kinds", "known"), [(["time"] * 3, "time"), (["time", "random", "time"], ""), ([""] * 3, "")]
+)
+def test_a_file_says_how_it_was_split_where_its_lines_agree(
+    tmp_path: Path, kinds: list[str], known: str
+) -> None:
+    lines = [encode(row(), split, by) for split, by in zip(SPLITS, kinds, strict=True)]
+    splits, split_by = read_splits(written(tmp_path, *lines))
+    assert split_by == known
+    assert describe(splits, split_by)["split"]["by"] == (known or "file")

@@ -33,5 +33,9 @@ def test_decisions_follow_the_commit_and_the_lists_find_them(tmp_path: Path) -> 
         "suggested": ["decided"],
         "without a prediction": ["case", "untouched"],
         "a refused list": [0, [3, 3, 3]],
+        "trained on": {
+            "desk": "There are 2 usable tickets whose priority a person set",
+            "default": "no such table: uuid_host_case",
+        },
         "without the plugin's table": 1,
     }

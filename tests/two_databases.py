@@ -93,6 +93,18 @@ def save_list(cases: list[Any], urgency: int) -> None:
     CaseAdmin(Case, admin.site).changelist_view(request)
 
 
+def refusal(database: str) -> str:
+    """Return how a training on the tickets of a database is refused: by number, or by the table."""
+    from django.core.management import CommandError, call_command
+    from django.db import OperationalError
+
+    try:
+        call_command("train_priority_model", f"--database={database}", verbosity=0)
+    except (CommandError, OperationalError) as error:
+        return str(error).partition(";")[0]
+    return ""
+
+
 def outcomes() -> dict[str, Any]:
     from django.db import connection, transaction
 
@@ -141,6 +153,7 @@ def outcomes() -> dict[str, Any]:
         Override.objects.count() - decisions,
         sorted(case.urgency for case in Case.objects.all()),
     ]
+    found["trained on"] = {name: refusal(name) for name in (DESK, "default")}
     with connection.schema_editor() as editor:
         editor.delete_model(Prediction)
     with transaction.atomic(using=DESK):

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticket_priority import classifiers, invariance
-from ticket_priority.conf import get_settings
+from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.datasets import Dataset, split_of
+from ticket_priority.exceptions import TrainingError
 from ticket_priority.interfaces import Classifier, LabelledText
 from ticket_priority.metrics import Difference
 from ticket_priority.models import ModelVersion
 from ticket_priority.policy import Costs, read_costs
 from ticket_priority.scoring import Scored, score
+from ticket_priority.splits import KINDS_OF_SPLIT
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +116,25 @@ def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
     return _decide_between(candidate, active, held_out, over_majority, over_active, activate)
 
 
+def check_settings() -> None:
+    """Raise TrainingError where a setting that decides is wrong."""
+    options = get_settings()
+    if options.gate_metric not in GATE_METRICS:
+        raise TrainingError(
+            f'TICKET_PRIORITY["GATE_METRIC"] is {options.gate_metric!r}; choose '
+            f"{' or '.join(GATE_METRICS)}."
+        )
+    if not is_gate_tolerance(options.gate_tolerance):
+        raise TrainingError(
+            f'TICKET_PRIORITY["GATE_TOLERANCE"] is {options.gate_tolerance!r}; give a number of at '
+            "least 0 and below 1."
+        )
+    try:
+        read_costs(options.costs)
+    except ValueError as error:
+        raise TrainingError(f'TICKET_PRIORITY["COSTS"] is wrong: {error}.') from error
+
+
 def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
     """Say whether a version may have been trained on part of a test split.
 
@@ -124,7 +145,7 @@ def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
 
 def way_of_split(version: ModelVersion) -> str:
     """Say how a version's tickets were split, where it was not as today's are."""
-    known = split_of(version.dataset) in ("time", "random")
+    known = split_of(version.dataset) in KINDS_OF_SPLIT
     return "differently" if known else "in an unknown way"
 
 

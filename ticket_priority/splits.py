@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ticket_priority.interfaces import CLASS_NAMES
 
+KINDS_OF_SPLIT: Final = ("time", "random")
+
 TEST_SHARE: Final = 0.15
 VALIDATION_SHARE: Final = 0.15
 LARGE_GROUP_SHARE: Final = 0.05
@@ -28,7 +30,7 @@ Rows = npt.NDArray[np.int64]
 class Split:
     """The numbers of the rows in each split, ascending, and how they were chosen.
 
-    `kind` is "time" or "random"; `reason` says why not by time, where creation times were given.
+    `kind` is one of KINDS_OF_SPLIT; `reason` says why not by time, where creation times were given.
     """
 
     train: Rows

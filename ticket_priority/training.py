@@ -18,12 +18,11 @@ from ticket_priority import (
     artifacts,
     classifiers,
     datasets,
-    policy,
     presets,
     training_lock,
     training_report,
 )
-from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
+from ticket_priority.conf import get_settings
 from ticket_priority.diagnosis import diagnose
 from ticket_priority.exceptions import (
     ArtifactError,
@@ -32,7 +31,7 @@ from ticket_priority.exceptions import (
     TicketPriorityError,
     TrainingError,
 )
-from ticket_priority.gate import Candidate, Decision, HeldOut, decide
+from ticket_priority.gate import Candidate, Decision, HeldOut, check_settings, decide
 from ticket_priority.interfaces import (
     ArtifactFile,
     Classifier,
@@ -123,13 +122,15 @@ def train_model(
     *,
     sources: Sequence[TicketSource] | None = None,
     activate: str = "if-better",
+    using: str | None = None,
     progress: ProgressCallback = logger.info,
     show_progress_bar: bool = False,
 ) -> TrainingOutcome:
     """Train on the tickets people labelled, publish, register, and activate by the gate.
 
-    Raises TrainingInProgressError, DatasetError, TrainingError or ArtifactError. Whatever fails,
-    and on Ctrl-C, the active version stays as it was and no version is registered.
+    `using` is the database alias of the tickets, None: where their model's router reads. Raises
+    TrainingInProgressError, DatasetError, TrainingError or ArtifactError. Whatever fails, and on
+    Ctrl-C, the active version stays as it was and no version is registered.
     """
     root = get_settings().artifact_root
     with training_lock.hold(root):
@@ -137,7 +138,8 @@ def train_model(
         artifacts.sweep(root, is_registered=_is_registered)
         fit = _load_trainer()
         progress("Reading labelled tickets")
-        dataset = datasets.build(all_sources() if sources is None else sources, progress=progress)
+        chosen = all_sources() if sources is None else sources
+        dataset = datasets.build(chosen, using=using, progress=progress)
         summary = dataset.summary()
         for line in training_report.data_lines(summary):
             progress(line)
@@ -182,26 +184,27 @@ def import_model(
     *,
     sources: Sequence[TicketSource] | None = None,
     activate: str = "if-better",
+    using: str | None = None,
     progress: ProgressCallback = logger.info,
 ) -> TrainingOutcome:
     """Publish an artefact that was trained elsewhere, register, and activate by the gate.
 
     Every file is compared with the artefact's manifest. The gate compares on the test split of
     the labelled tickets here, where there are enough, and where the active version was not
-    trained on tickets that were split in another way. Raises TrainingInProgressError,
-    TrainingError or ArtifactError, also for what cannot be served here; no version is registered
-    then.
+    trained on tickets that were split in another way. `using` is as in `train_model`. Raises
+    TrainingInProgressError, TrainingError or ArtifactError, also for what cannot be served here; no
+    version is registered then.
     """
     root = get_settings().artifact_root
     with training_lock.hold(root):
-        _check_gate()
+        check_settings()
         artifacts.sweep(root, is_registered=_is_registered)
         progress(f"Verifying {directory}")
         found = artifacts.read(directory)
         progress("Reading labelled tickets to compare on")
         dataset: datasets.Dataset | None = None
         try:
-            dataset = datasets.build(all_sources() if sources is None else sources)
+            dataset = datasets.build(all_sources() if sources is None else sources, using=using)
         except DatasetError as error:
             progress(f"Not compared: {error}")
         run = found.metrics.get("training")
@@ -362,26 +365,8 @@ def _load_trainer() -> Trainer:
 
 def _check_settings(config: TrainingConfig) -> None:
     """Find out now what would otherwise be found out after hours of training."""
-    _check_gate()
+    check_settings()
     _check_writable(Path(config.output_dir))
-
-
-def _check_gate() -> None:
-    options = get_settings()
-    if options.gate_metric not in GATE_METRICS:
-        raise TrainingError(
-            f'TICKET_PRIORITY["GATE_METRIC"] is {options.gate_metric!r}; choose '
-            f"{' or '.join(GATE_METRICS)}."
-        )
-    if not is_gate_tolerance(options.gate_tolerance):
-        raise TrainingError(
-            f'TICKET_PRIORITY["GATE_TOLERANCE"] is {options.gate_tolerance!r}; give a number of at '
-            "least 0 and below 1."
-        )
-    try:
-        policy.read_costs(options.costs)
-    except ValueError as error:
-        raise TrainingError(f'TICKET_PRIORITY["COSTS"] is wrong: {error}.') from error
 
 
 def _check_writable(directory: Path) -> None:

@@ -27,6 +27,7 @@ from ticket_priority import unfinished
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.interfaces import CLASS_NAMES, LabelledText
 from ticket_priority.near_duplicates import TextSimilarity
+from ticket_priority.splits import KINDS_OF_SPLIT
 from ticket_priority.text import normalise, text_hash
 
 SPLITS: Final = ("train", "validation", "test")
@@ -39,20 +40,19 @@ _STRINGS: Final = ("group", "source", "pk", "language", "segment", "created_at",
 Rows = npt.NDArray[np.int64]
 
 
-def encode(row: LabelledText, split: str = "") -> str:
+def encode(row: LabelledText, split: str = "", split_by: str = "") -> str:
     """Return a row as one line of JSON, without the line break."""
     values: dict[str, Any] = {"text": row.text, "label": CLASS_NAMES[row.label]}
-    if split:
-        values["split"] = split
+    values |= {name: value for name, value in (("split", split), ("split_by", split_by)) if value}
     values["weight"] = row.weight
     values |= {name: value for name in _STRINGS if (value := getattr(row, name))}
     return json.dumps(values, ensure_ascii=False)
 
 
-def decode(line: bytes) -> tuple[LabelledText, str]:
-    """Return the row of a line, its text normalised, and its split ("" where it names none).
+def decode(line: bytes) -> tuple[LabelledText, str, str]:
+    """Return the row of a line, its text normalised, its split, and how that was chosen.
 
-    Raises ValueError with what is wrong.
+    The last two are "" where the line does not say. Raises ValueError with what is wrong.
     """
     try:
         values = json.loads(line)
@@ -68,6 +68,9 @@ def decode(line: bytes) -> tuple[LabelledText, str]:
     split = values.get("split", "")
     if split not in ("", *SPLITS):
         raise ValueError(f'"split" must be {" or ".join(SPLITS)}, not {split!r}')
+    split_by = values.get("split_by", "")
+    if split_by not in ("", *KINDS_OF_SPLIT):
+        raise ValueError(f'"split_by" must be {" or ".join(KINDS_OF_SPLIT)}, not {split_by!r}')
     weight = values.get("weight", 1.0)
     if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
         raise ValueError(f'"weight" must be a number above 0, at most {MAX_WEIGHT:g}')
@@ -75,7 +78,7 @@ def decode(line: bytes) -> tuple[LabelledText, str]:
     if wrong := [name for name, value in strings.items() if not isinstance(value, str)]:
         raise ValueError(f'"{wrong[0]}" must be a text, not {strings[wrong[0]]!r}')
     row = LabelledText(text, CLASS_NAMES.index(label), weight=float(weight), **strings)
-    return row, split
+    return row, split, split_by
 
 
 class RowFile:
@@ -238,10 +241,17 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise DatasetError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, force: bool) -> None:
+def write_splits(
+    path: Path,
+    splits: Mapping[str, Sequence[LabelledText]],
+    split_by: str = "",
+    *,
+    force: bool,
+) -> None:
     """Write rows with their splits to a file that only this user may read, all of them or none.
 
-    Raises DatasetError when the file is there already, unless `force`, or cannot be written.
+    `split_by` is the kind of split, one of KINDS_OF_SPLIT, or "" where it is not known. Raises
+    DatasetError when the file is there already, unless `force`, or cannot be written.
     """
     check_writable(path, force=force)
     try:
@@ -251,7 +261,7 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, fo
         ) as file:
             try:
                 for split, rows in splits.items():
-                    file.writelines(f"{encode(row, split)}\n" for row in rows)
+                    file.writelines(f"{encode(row, split, split_by)}\n" for row in rows)
                 file.flush()
                 # Some disks say only now that they are full.
                 os.fsync(file.fileno())
@@ -263,11 +273,13 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[LabelledText]], *, fo
         raise DatasetError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def read_splits(path: Path) -> dict[str, StoredRows]:
-    """Check every line of a file and return its rows by split; empty lines are passed over.
+def read_splits(path: Path) -> tuple[dict[str, StoredRows], str]:
+    """Check every line of a file; return its rows by split, and how they were split.
 
-    Raises DatasetError with the number of the line that is wrong.
+    That is "" where the lines do not all say the same. Empty lines are passed over. Raises
+    DatasetError with the number of the line that is wrong.
     """
+    kinds: set[str] = set()
     numbers: dict[str, array[int]] = {name: array("q") for name in SPLITS}
     try:
         file = RowFile(path)
@@ -275,12 +287,15 @@ def read_splits(path: Path) -> dict[str, StoredRows]:
             for number, line in enumerate(lines):
                 file.add_line(len(line))
                 if line.strip():
-                    numbers[_split_of(path, number, line)].append(number)
+                    split, split_by = _split_of(path, number, line)
+                    numbers[split].append(number)
+                    kinds.add(split_by)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
-    return {
+    splits = {
         name: StoredRows(file, np.array(chosen, dtype=np.int64)) for name, chosen in numbers.items()
     }
+    return splits, kinds.pop() if len(kinds) == 1 else ""
 
 
 def fingerprint(digests: npt.NDArray[np.void], labels: npt.NDArray[np.int8]) -> str:
@@ -306,7 +321,7 @@ def count_labels(splits: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, Any]:
     return {"rows": {name: len(labels) for name, labels in splits.items()}, "classes": classes}
 
 
-def describe(splits: Mapping[str, StoredRows]) -> dict[str, Any]:
+def describe(splits: Mapping[str, StoredRows], split_by: str) -> dict[str, Any]:
     """Return what `read_splits` gave in figures: counts, fingerprint, leakage; ready for JSON."""
     rows = StoredRows.joined(list(splits.values()))
     digests, labels, provenances = bytearray(), array("b"), Counter[str]()
@@ -322,19 +337,19 @@ def describe(splits: Mapping[str, StoredRows]) -> dict[str, Any]:
         "fingerprint": fingerprint(np.frombuffer(bytes(digests), dtype="V32"), of_rows),
         **count_labels({name: of_rows[chosen] for name, chosen in places.items()}),
         "provenance": dict(provenances),
-        "split": {"by": "file", "reason": ""},
+        "split": {"by": split_by or "file", "reason": ""},
         "leakage": similarity.leakage(places["train"], places["test"]),
     }
 
 
-def _split_of(path: Path, number: int, line: bytes) -> str:
+def _split_of(path: Path, number: int, line: bytes) -> tuple[str, str]:
     try:
-        _, split = decode(line)
+        _, split, split_by = decode(line)
     except ValueError as error:
         _refuse(path, number, str(error))
     if not split:
         _refuse(path, number, f'it names no "split": {", ".join(SPLITS)}')
-    return split
+    return split, split_by
 
 
 def _refuse(path: Path, number: int, why: str) -> NoReturn:

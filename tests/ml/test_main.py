@@ -237,7 +237,7 @@ def test_an_empty_split_is_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    splits: dict[str, Any] = {**read_splits(data), "validation": []}
+    splits: dict[str, Any] = {**read_splits(data)[0], "validation": []}
     write_splits(data, splits, force=True)
     assert main(["fit", str(data), f"--out={tmp_path / 'out'}", *flags()]) == 1
     assert "The validation split is empty" in capsys.readouterr().err

@@ -61,8 +61,8 @@ def _fit(options: argparse.Namespace) -> None:
         artifacts.check_writable(out)
     if speaks:
         _say(f"Reading {data}")
-    splits = read_splits(data)
-    figures = describe(splits) if is_first else {}
+    splits, split_by = read_splits(data)
+    figures = describe(splits, split_by) if is_first else {}
     if speaks:
         for line in training_report.data_lines(figures):
             _say(line)

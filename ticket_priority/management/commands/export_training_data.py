@@ -43,18 +43,19 @@ class Command(BaseCommand):
             dataset = datasets.collect(sources, using=options["database"], progress=say)
             if not len(dataset):
                 raise CommandError("There is no ticket whose priority a person set.")
-            for line in training_report.data_lines(dataset.summary()):
+            summary = dataset.summary()
+            for line in training_report.data_lines(summary):
                 say(line)
             splits = {
                 "train": dataset.train,
                 "validation": dataset.validation,
                 "test": dataset.test,
             }
-            write_splits(path, splits, force=options["force"])
+            write_splits(path, splits, datasets.split_of(summary) or "", force=options["force"])
         except TicketPriorityError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped. No file was written.", returncode=130) from None
         say(f"Written to {path}")
         if options["json"]:
-            self.stdout.write(json.dumps({"file": str(path), **dataset.summary()}, indent=2))
+            self.stdout.write(json.dumps({"file": str(path), **summary}, indent=2))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from ticket_priority.conf import ACTIVATE_CHOICES
 from ticket_priority.exceptions import TicketPriorityError
@@ -26,6 +27,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("directory", type=Path, help="the artefact's folder")
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
@@ -37,6 +41,7 @@ class Command(BaseCommand):
                 options["directory"],
                 sources=find_sources(options["source"] or ()),
                 activate=options["activate"],
+                using=options["database"],
                 progress=say,
             )
         except TicketPriorityError as error:

@@ -9,6 +9,7 @@ from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from ticket_priority import training_arguments
 from ticket_priority.conf import ACTIVATE_CHOICES
@@ -31,6 +32,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
         parser.add_argument(
@@ -70,6 +74,7 @@ class Command(BaseCommand):
                 configure(options["preset"], **{name: options.get(name) for name in names}),
                 sources=find_sources(options["source"] or ()),
                 activate=options["activate"],
+                using=options["database"],
                 progress=self.stdout.write if speaks else silent,
                 show_progress_bar=speaks and sys.stdout.isatty(),
             )
