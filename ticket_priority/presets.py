@@ -13,12 +13,12 @@ EMBEDDED: Final = "embedded"
 """The model name of the base model that installs from PyPI."""
 
 _FINE_TUNING: Final[Mapping[str, Any]] = {
-    "max_epochs": 3,
+    "max_epochs": 4,
     "batch_size": 16,
     "max_length": 256,
     "head_learning_rate": 1e-3,
     "lr_scheduler": "cosine",
-    "trainable_layers": 6,
+    "trainable_layers": 4,
     "layer_decay": 0.9,
     "attention_dropout": 0.0,
     "hidden_dropout": 0.0,
@@ -32,7 +32,7 @@ _FINE_TUNING: Final[Mapping[str, Any]] = {
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "baseline": {"model_name": "linear"},
     "production": _FINE_TUNING,
-    "best": {**_FINE_TUNING, "max_epochs": 4, "max_length": 512, "seeds": 3},
+    "best": {**_FINE_TUNING, "max_length": 512, "seeds": 3},
 }
 
 _LEARNING_RATES: Final[Mapping[str, float]] = {EMBEDDED: 3e-4}

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from ticket_priority.interfaces import MAX_TOKENS, LabelledText
 
 _TOKENISE_AT_ONCE = 1000
-_LENGTH_NOISE = 0.2
+_LENGTH_NOISE = 0.4
 
 
 class TicketDataModule(LightningDataModule):
