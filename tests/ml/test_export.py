@@ -140,6 +140,19 @@ def test_int8_is_smaller_and_nearly_the_same(
     assert not any(node.metadata_props or node.doc_string for node in graph.node)
 
 
+def test_int8_cannot_overflow_on_any_processor(
+    published: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    graph = onnx.load(published[0] / "model.onnx").graph
+    matrices = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.name.endswith("_quantized")
+    ]
+    assert matrices
+    assert all(np.abs(matrix.astype(int)).max() <= 64 for matrix in matrices)
+
+
 def test_batch_and_sequence_are_free(published: tuple[Path, dict[str, Any], list[str]]) -> None:
     session = onnxruntime.InferenceSession(published[0] / "model.onnx")
     for shape in ((1, 1), (1, 40), (7, 3)):
