@@ -6,11 +6,11 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from ticket_priority import preload
+import ticket_priority
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helpdesk.settings")
 
 application = get_wsgi_application()
 
 # Or the first ticket would meet its deadline while the model is loading, and wait for a worker.
-preload()
+ticket_priority.preload()
