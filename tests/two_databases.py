@@ -50,6 +50,8 @@ def configure(folder: Path) -> None:
         },
         DATABASE_ROUTERS=["tests.two_databases.DeskRouter"],
         TICKET_PRIORITY={
+            "ARTIFACT_ROOT": str(folder / "models"),
+            "OUTPUT_DIR": str(folder / "outputs"),
             "OVERRIDE_RATE": "1/day",
             "SOURCES": {
                 "uuid_host.Case": {
