@@ -18,6 +18,7 @@ from django.utils import timezone
 from helpdesk.models import Ticket
 from tests.test_classification import OUTAGE
 from ticket_priority import backlog, muted, queue, starter, status, switch
+from ticket_priority.exceptions import ModelTimeoutError
 from ticket_priority.models import ModelVersion, Prediction, TrainingRun
 from ticket_priority.queue import SWEEP_NAME, Workers
 from ticket_priority.status import Level, Thresholds
@@ -289,16 +290,23 @@ class TestWorkers:
         assert status.read().queue.workers == Workers.UNKNOWN
 
     def test_a_broker_that_keeps_silent_is_not_waited_for(
-        self, serving: ModelVersion, monkeypatch: pytest.MonkeyPatch
+        self,
+        serving: ModelVersion,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         from django_q.conf import Conf
 
         monkeypatch.setattr(queue, "BROKER_SECONDS", 0.1)
         monkeypatch.setattr(Conf, "ORM", None)
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            monkeypatch.setattr(Conf, "REDIS", {"port": silent.getsockname()[1]})
+            # Or without the limit this test would wait for ever.
+            patient = {"port": silent.getsockname()[1], "socket_timeout": 10}
+            monkeypatch.setattr(Conf, "REDIS", patient)
             queue._broker_of.cache_clear()
             assert status.read().queue.workers == Workers.UNKNOWN
+        assert caplog.records[-1].exc_info is not None
+        assert caplog.records[-1].exc_info[0] is ModelTimeoutError
 
 
 @pytest.fixture(autouse=True)

@@ -117,9 +117,13 @@ def workers() -> Workers:
 
     broker = _broker_of(os.getpid())
     tells_by_cache = type(broker).get_stats is Broker.get_stats
-    ask = partial(Stat.get_all, broker)
-    # A cache may be a table: what asks it must be the thread whose connection is looked after.
-    if ask() if tells_by_cache else _messenger_of(os.getpid()).pool.call(ask, BROKER_SECONDS):
+    if tells_by_cache:
+        # It may be a table, which only the thread whose connection is looked after may ask.
+        found = Stat.get_all(broker)
+    else:
+        pool = _messenger_of(os.getpid()).pool
+        found = pool.call(partial(Stat.get_all, broker), BROKER_SECONDS)
+    if found:
         return Workers.ALIVE
     if tells_by_cache and (broker.cache is None or isinstance(broker.cache, _SEEN_BY_FEW)):
         return Workers.UNKNOWN
