@@ -116,7 +116,7 @@ def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
     return _decide_between(candidate, active, held_out, over_majority, over_active, activate)
 
 
-def check_settings() -> None:
+def check_gate_settings() -> None:
     """Raise TrainingError where a setting that decides is wrong."""
     options = get_settings()
     if options.gate_metric not in GATE_METRICS:

@@ -31,7 +31,7 @@ from ticket_priority.exceptions import (
     TicketPriorityError,
     TrainingError,
 )
-from ticket_priority.gate import Candidate, Decision, HeldOut, check_settings, decide
+from ticket_priority.gate import Candidate, Decision, HeldOut, check_gate_settings, decide
 from ticket_priority.interfaces import (
     ArtifactFile,
     Classifier,
@@ -197,7 +197,7 @@ def import_model(
     """
     root = get_settings().artifact_root
     with training_lock.hold(root):
-        check_settings()
+        check_gate_settings()
         artifacts.sweep(root, is_registered=_is_registered)
         progress(f"Verifying {directory}")
         found = artifacts.read(directory)
@@ -365,7 +365,7 @@ def _load_trainer() -> Trainer:
 
 def _check_settings(config: TrainingConfig) -> None:
     """Find out now what would otherwise be found out after hours of training."""
-    check_settings()
+    check_gate_settings()
     _check_writable(Path(config.output_dir))
 
 
