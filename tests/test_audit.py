@@ -302,6 +302,9 @@ def test_the_agreement_counts_first_words_of_the_versions_own_answers(
     low, high = found.interval
     assert 0 < low < 0.1
     assert 0.9 < high < 1
+    newest = audit_agreement(active_model, sources, newest=3)
+    assert newest is not None
+    assert (newest.rows, newest.agreeing) == (2, 2), "one is unset, and wrong and changed are older"
     other = ModelVersion.objects.create(name="other", kind="x", directory="x", digest="0")
     assert audit_agreement(other, sources) is None
 

@@ -31,15 +31,21 @@ class Agreement:
 
 
 def audit_agreement(
-    version: ModelVersion, sources: Iterable[TicketSource], *, using: str | None = None
+    version: ModelVersion,
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    newest: int | None = None,
 ) -> Agreement | None:
     """Compare a version's predictions of the audit slice with what people said; None: nothing yet.
 
-    Of a ticket that the version answered more than once its first answer counts.
+    Of a ticket that the version answered more than once its first answer counts. `using` is the
+    database alias of the tickets, None: where their model's router reads. `newest` bounds how many
+    predictions of each source are looked at, None: all.
     """
     rows = agreeing = 0
     for source in sources:
-        said = _held_back_answers(version, source)
+        said = _held_back_answers(version, source, newest)
         keys = list(said)
         for start in range(0, len(keys), _AT_ONCE):
             labels = audited_labels(source, keys[start : start + _AT_ONCE], using)
@@ -57,7 +63,9 @@ def _interval(hits: int, rows: int) -> tuple[float, float] | None:
     return interval(hits, rows)
 
 
-def _held_back_answers(version: ModelVersion, source: TicketSource) -> dict[str, int]:
+def _held_back_answers(
+    version: ModelVersion, source: TicketSource, newest: int | None
+) -> dict[str, int]:
     answers = Prediction.objects.using(plugin_database()).filter(
         content_type=content_type_of(source.model),
         model_version=version,
@@ -65,4 +73,4 @@ def _held_back_answers(version: ModelVersion, source: TicketSource) -> dict[str,
         priority__isnull=False,
     )
     newest_first = answers.order_by("-pk").values_list("object_id", "priority")
-    return dict(newest_first)
+    return dict(newest_first[:newest])
