@@ -11,7 +11,6 @@ from ticket_priority.ml import frozen, linear, starter
 from ticket_priority.ml.encoders import MEAN, Encoder
 from ticket_priority.serving.ensemble import EnsembleClassifier
 from ticket_priority.serving.linear import LinearClassifier
-from ticket_priority.serving.onnx import OnnxClassifier
 
 ROWS, NEW = toy_rows(90, seed=1), toy_rows(60, seed=2)
 TEXTS = [row.text for row in NEW]
@@ -85,16 +84,6 @@ def test_what_is_made_is_the_mean_of_the_linear_model_and_the_fitted_regression(
     right = [answer.priority == row.label for answer, row in zip(answers, NEW, strict=True)]
     assert np.mean(right) > 0.9
     assert serving["precision"] == "fp32, int8"
-
-
-def test_where_int8_answers_otherwise_float32_serves(
-    fit: starter.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(starter, "_MOST_INT8_DIFFERENCE", 0.0)
-    folder, serving = make(tmp_path)
-    assert serving["precision"] == "fp32"
-    assert "on this processor int8 is off by" in str(serving["reason"])
-    assert OnnxClassifier(folder / "transformer", threads=1).classify(TEXTS[:1])
 
 
 def test_a_head_for_another_encoder_is_refused(
