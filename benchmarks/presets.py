@@ -1,14 +1,15 @@
 """Trains a preset on a file of labelled tickets and says what it reaches, and in what time.
 
     python benchmarks/presets.py FILE.csv [--preset NAME] [--set FIELD=VALUE ...] [--json FILE]
+        [--keep DIR]
 
 FILE has the columns subject, body, priority (low, medium or high) and split (train or val), and
 may have language and group (near-copies share one). What `train` says is learnt; `val` chooses
 the epoch and the rung, and is measured on. So that the calibration error is not measured on the
 rows that the temperature was fitted to, the temperature is fitted again on each half of `val` and
 the error taken on the other; halves keep groups whole. `--set` changes a field of TrainingConfig,
-and may be given several times. Everything is measured as it is served, int8 included. Exits 1
-when a target is missed.
+and may be given several times. Everything is measured as it is served, int8 included. `--keep`
+leaves the artefact in DIR, for certified_tickets.py. Exits 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import csv
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -55,7 +57,10 @@ def main() -> int:
     parser.add_argument("--preset", default=presets.DEFAULT_PRESET, choices=list(presets.PRESETS))
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the artefact to this folder")
     options = parser.parse_args()
+    if options.keep and options.keep.exists():
+        parser.error(f"{options.keep} exists already; name a folder that does not")
     splits = read_splits(options.file)
     with tempfile.TemporaryDirectory() as folder:
         changes = {"output_dir": folder} | dict(map(_setting, options.set))
@@ -70,6 +75,8 @@ def main() -> int:
             show_progress_bar=False,
         )
         minutes = (time.monotonic() - started) / 60
+        if options.keep:
+            shutil.copytree(result.artifact_dir, options.keep)
         classifier = build(result.artifact_dir)
         answers = classifier.classify([row.text for row in splits["val"]])
     probabilities = np.array([answer.probabilities for answer in answers])
