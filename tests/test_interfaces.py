@@ -26,6 +26,7 @@ def test_a_tie_goes_to_the_graver_class() -> None:
         {"lr_scheduler": "step"},
         {"monitor": "accuracy"},
         {"trainable_layers": -1},
+        {"soft_labels": 1.0},
         {"patience": 0},
         {"wandb_mode": "maybe"},
         {"model_name": ""},

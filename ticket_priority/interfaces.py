@@ -126,7 +126,9 @@ class TrainingConfig:
     model's own.
     `class_weight` "balanced" lets each class count alike in the loss. `ordinal_smoothing` is the
     share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside the
-    cross-entropy, of the expected squared distance to the true class. `seeds` transformers are
+    cross-entropy, of the expected squared distance to the true class. `soft_labels` is the share of
+    each training label that goes to what a linear model, fitted to other texts, makes of its text.
+    `seeds` transformers are
     trained from as many seeds, and `ensemble` adds a linear model: their mean is published where
     it does better on the validation split than each alone. With fewer than `few_labels`
     texts to train and validate on, the encoder stays as it is and a regression on top of it is
@@ -150,6 +152,7 @@ class TrainingConfig:
     class_weight: str | None = None
     ordinal_smoothing: float = 0.0
     ordinal_loss: float = 0.0
+    soft_labels: float = 0.0
     seeds: int = 1
     ensemble: bool = False
     few_labels: int = 0
@@ -203,6 +206,7 @@ class TrainingConfig:
         _require(
             0 <= self.ordinal_smoothing < 1, "ordinal_smoothing must be at least 0 and below 1"
         )
+        _require(0 <= self.soft_labels < 1, "soft_labels must be at least 0 and below 1")
         _require(self.few_labels >= 0, "few_labels must not be negative")
         _require(self.ordinal_loss >= 0, "ordinal_loss must not be negative")
         _require(self.patience is None or self.patience >= 1, "patience must be None or at least 1")

@@ -48,6 +48,16 @@ def test_weights_have_a_mean_of_one_and_are_left_out_where_all_are_the_same() ->
     assert "weights" not in TokenisedTexts(same, tiny_tokenizer(), "", 64)[[0]]
 
 
+def test_soft_labels_are_the_training_split_s_alone() -> None:
+    rows = toy_rows(40, 1)
+    soft = np.random.default_rng(0).dirichlet((1, 1, 1), len(rows)).astype(np.float32)
+    data = _data(rows, soft_labels=soft)
+    batch = data.dataset("train")[[7, 3]]
+    assert batch["soft_labels"].tolist() == soft[[7, 3]].tolist()
+    assert batch["labels"].tolist() == [rows[7].label, rows[3].label]
+    assert "soft_labels" not in data.dataset("validation")[[0]]
+
+
 def test_texts_are_prefixed_and_cut_at_max_length() -> None:
     tokenizer = tiny_tokenizer()
     row = LabelledText("fire " * 50, 2)

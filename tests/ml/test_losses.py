@@ -29,6 +29,21 @@ def test_a_far_mistake_costs_four_times_a_near_one() -> None:
     assert extra.tolist() == pytest.approx([0.0, 0.5, 2.0])
 
 
+def test_a_class_as_a_probability_costs_the_same() -> None:
+    certain = torch.eye(3)[LABELS]
+    for options in ({}, {"smoothing": 0.1}, {"distance_weight": 0.5}):
+        assert torch.allclose(
+            ordinal_loss(LOGITS, certain, **options), ordinal_loss(LOGITS, LABELS, **options)
+        )
+
+
+def test_doubt_in_a_label_is_doubt_in_the_loss() -> None:
+    doubt = torch.tensor([[0.7, 0.3, 0.0]])
+    low, medium = (ordinal_loss(LOGITS[:1], torch.tensor([k]), distance_weight=1) for k in (0, 1))
+    loss = ordinal_loss(LOGITS[:1], doubt, distance_weight=1)
+    assert torch.allclose(loss, 0.7 * low + 0.3 * medium)
+
+
 def test_it_can_be_minimised() -> None:
     logits = torch.zeros(1, 3, requires_grad=True)
     loss = ordinal_loss(logits, torch.tensor([2]), smoothing=0.2, distance_weight=1.0)

@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from tests.faults import full_disk
 from tests.ml.conftest import toy_rows
 from ticket_priority import metrics
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.interfaces import TrainingConfig, TrainingResult
+from ticket_priority.interfaces import LabelledText, TrainingConfig, TrainingResult
 from ticket_priority.ml import hardware, runs, trainer, transformer_run
 from ticket_priority.ml.fit import fit
 from ticket_priority.ml.module import TicketClassificationModule
@@ -169,6 +171,32 @@ def test_where_labels_contradict_each_other_the_heavier_ones_are_learnt(
         accuracies.append(result.metrics["model"]["accuracy"])
     assert accuracies[0] >= 0.9
     assert accuracies[1] <= 0.7
+
+
+def test_soft_labels_are_what_is_learnt(
+    config: TrainingConfig, tmp_path: Path, no_export: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], float]] = []
+
+    def contradict(rows: Sequence[LabelledText], teacher: Any, share: float) -> Any:
+        asked.append(([row.text for row in rows], share))
+        return np.eye(3, dtype=np.float32)[[2 - row.label for row in rows]]
+
+    monkeypatch.setattr(trainer, "soft_labels", contradict)
+    result = _fit(replace(config, output_dir=str(tmp_path), soft_labels=0.4, monitor="val_loss"))
+    assert asked == [([row.text for row in TRAIN], 0.4)]
+    # Medium alone is contradicted by nothing.
+    assert result.metrics["model"]["per_class"]["high"]["recall"] < 0.5
+
+
+def test_texts_without_words_are_learnt_from_without_soft_labels(
+    config: TrainingConfig, tmp_path: Path, no_export: None
+) -> None:
+    lines: list[str] = []
+    rows = [LabelledText("!" * (1 + row.label), row.label) for row in TRAIN]
+    short = replace(config, output_dir=str(tmp_path), max_epochs=1, soft_labels=0.4)
+    trainer.fit(rows, rows, rows, short, progress=lines.append, show_progress_bar=False)
+    assert any(line.startswith("There is no linear model") for line in lines)
 
 
 def test_progress_tells_of_every_epoch(result: TrainingResult, lines: list[str]) -> None:

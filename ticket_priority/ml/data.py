@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -26,7 +27,8 @@ class TicketDataModule(LightningDataModule):
     longest text; a batch has at most `batch_size` rows on each device. Its `rows` [batch] number
     the texts through all the splits. Where the rows of a split differ in weight, it holds their
     `weights` [batch] too, float32 with a mean of 1 over the split; `balanced` multiplies those of
-    the training split so that each class counts alike.
+    the training split so that each class counts alike. `soft_labels` [rows, classes] are those of
+    the training split, of which a batch then holds its rows, float32 [batch, classes].
     Training batches hold texts of similar length and are drawn anew each epoch from `seed` and the
     epoch; the other loaders go by length, shortest first.
     """
@@ -44,9 +46,11 @@ class TicketDataModule(LightningDataModule):
         num_workers: int = 0,
         *,
         balanced: bool = False,
+        soft_labels: npt.NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__()
         self.balanced = balanced
+        self.soft_labels = soft_labels
         self.batch_size = batch_size
         self.max_length = max_length
         self.seed = seed
@@ -78,6 +82,7 @@ class TicketDataModule(LightningDataModule):
                 self.prefix,
                 self.max_length,
                 balanced=self.balanced and split == "train",
+                soft_labels=self.soft_labels if split == "train" else None,
                 first_row=sum(len(rows) for rows in list(self._rows.values())[:before]),
             )
         return self._tokenised[split]
@@ -115,9 +120,11 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
         max_length: int,
         *,
         balanced: bool = False,
+        soft_labels: npt.NDArray[np.float32] | None = None,
         first_row: int = 0,
     ) -> None:
         self.first_row = first_row
+        self.soft_labels = soft_labels
         self.labels = np.empty(len(rows), dtype=np.int64)
         weights = np.ones(len(rows), dtype=np.float32)
         self.ids: list[np.ndarray[Any, np.dtype[np.int32]]] = []
@@ -160,6 +167,8 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
             "labels": torch.from_numpy(self.labels[list(rows)]),
             "rows": torch.tensor(list(rows)) + self.first_row,
         }
+        if self.soft_labels is not None:
+            batch["soft_labels"] = torch.from_numpy(self.soft_labels[list(rows)])
         if self.weights is not None:
             batch["weights"] = torch.from_numpy(self.weights[list(rows)])
         return batch

@@ -128,11 +128,14 @@ class TicketClassificationModule(LightningModule):
         return output
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of the batch, each row's part multiplied by its weight if any."""
+        """Return the mean loss of the batch, each row's part multiplied by its weight if any.
+
+        Where the batch has `soft_labels` [batch, num_classes], these are learnt, not `labels`.
+        """
         logits = self._logits(batch)
         parts = losses.ordinal_loss(
             logits,
-            batch["labels"],
+            batch.get("soft_labels", batch["labels"]),
             smoothing=self.hparams["ordinal_smoothing"],
             distance_weight=self.hparams["ordinal_loss"],
         )

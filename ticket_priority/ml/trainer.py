@@ -24,10 +24,11 @@ from ticket_priority.interfaces import (
     TrainingResult,
     silent,
 )
-from ticket_priority.ml import baseline, few_labels, linear
+from ticket_priority.ml import baseline, encoders, few_labels, linear
 from ticket_priority.ml.folders import all_or_nothing
 from ticket_priority.ml.ladder import ENSEMBLE, LINEAR, TRANSFORMER, Fitted, Ladder, Rung, best_of
 from ticket_priority.ml.runs import is_first_process, read_checkpoint, run_directory
+from ticket_priority.ml.soft_labels import soft_labels
 from ticket_priority.ml.transformer_run import TransformerRun
 
 _ARTIFACT: Final = "artifact"
@@ -71,10 +72,21 @@ def fit(
             )
             return _publish(few, train, test, config, run_dir, None, progress)
         ladder = Ladder(members, validation, test)
+        # What cannot be had is known now, not when the linear models are done.
+        encoders.resolve(config.model_name, local_files_only=config.local_files_only)
+        words = softened = None
+        if config.ensemble or config.soft_labels:
+            progress("Fitting a linear model on the same split")
+            words = _linear_model(train, validation, config.monitor, progress)
+        if words and config.soft_labels:
+            progress("Asking linear models about texts that they were not fitted to")
+            softened = soft_labels(train, words, config.soft_labels)
         runs: list[dict[str, Any]] = []
         best_checkpoint = memory = None
         for name, one, folder in _transformers(config, run_dir):
-            run = TransformerRun(one, folder, progress, show_progress_bar, resumed, memory)
+            run = TransformerRun(
+                one, folder, progress, show_progress_bar, resumed, memory, softened
+            )
             memory = run.memory
             fitted = run.train(train, validation, test)
             if fitted is None:
@@ -87,9 +99,12 @@ def fit(
             best_checkpoint = best_checkpoint or fitted.best_checkpoint
         if not runs:
             return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
-        if config.ensemble:
-            progress("Fitting a linear model on the same split")
-            _add_linear(ladder, train, validation, test, config.monitor, progress)
+        if words and config.ensemble:
+            ladder.add_linear(
+                words.model,
+                words.model.probabilities([row.text for row in validation]),
+                words.model.probabilities([row.text for row in test]),
+            )
         ladder.figures = runs[0] | {"seconds": round(sum(run["seconds"] for run in runs), 2)}
         return _publish(ladder, train, test, config, run_dir, best_checkpoint, progress)
 
@@ -146,25 +161,18 @@ def _transformers(
         yield name, replace(config, seed=config.seed + number), run_dir / name
 
 
-def _add_linear(
-    ladder: Ladder,
+def _linear_model(
     train: Sequence[LabelledText],
     validation: Sequence[LabelledText],
-    test: Sequence[LabelledText],
     monitor: str,
     progress: ProgressCallback,
-) -> None:
+) -> linear.Trial | None:
     try:
-        model = linear.choose(train, validation, monitor).model
+        return linear.choose(train, validation, monitor)
     except TrainingError as error:
         # What reads letters may still learn from texts without words.
         progress(f"There is no linear model: {error}")
-        return
-    ladder.add_linear(
-        model,
-        model.probabilities([row.text for row in validation]),
-        model.probabilities([row.text for row in test]),
-    )
+        return None
 
 
 def _describe(rung: Rung) -> str:

@@ -63,7 +63,7 @@ class TransformerRun:
     """The steps of one run, which share the configuration and the run's folder.
 
     `resumed` is the checkpoint to go on from, as `runs.read_checkpoint` gives it. `memory` may be
-    shared by runs that differ in nothing but the seed.
+    shared by runs that differ in nothing but the seed. `soft_labels` [rows, classes] are learnt.
     """
 
     def __init__(
@@ -74,8 +74,10 @@ class TransformerRun:
         show_progress_bar: bool,
         resumed: dict[str, Any] | None = None,
         memory: LayerMemory | None = None,
+        soft_labels: Probabilities | None = None,
     ) -> None:
         self.config = config
+        self.soft_labels = soft_labels
         self.run_dir = run_dir
         self.checkpoints = run_dir / "checkpoints"
         self.progress = progress
@@ -147,6 +149,7 @@ class TransformerRun:
             seed=config.seed,
             num_workers=config.num_workers,
             balanced=config.class_weight == "balanced",
+            soft_labels=self.soft_labels,
         )
         module = self._module()
         trainer = self._trainer(len(train))
@@ -191,9 +194,7 @@ class TransformerRun:
 
     def _module(self) -> TicketClassificationModule:
         config = self.config
-        schedule = None
-        if config.lr_scheduler is not None:
-            schedule = {"name": config.lr_scheduler, "warmup_ratio": config.warmup_ratio}
+        schedule = {"name": config.lr_scheduler, "warmup_ratio": config.warmup_ratio}
         # A resumed run reads all its weights from the checkpoint, so none are loaded before it.
         known = self.resumed["hyper_parameters"] if self.resumed else {}
         return TicketClassificationModule(
@@ -201,7 +202,7 @@ class TransformerRun:
             len(CLASS_NAMES),
             config.learning_rate,
             config.weight_decay,
-            schedule,
+            schedule if config.lr_scheduler else None,
             head_learning_rate=config.head_learning_rate,
             trainable_layers=config.trainable_layers,
             layer_decay=config.layer_decay,
@@ -339,8 +340,7 @@ class TransformerRun:
     def _best(self, trainer: Trainer) -> dict[str, Any]:
         """Return the best checkpoint of this run and of the one it resumes, `path` added."""
         callback = trainer.checkpoint_callback
-        path = getattr(callback, "best_model_path", "")
-        if not path:
+        if not (path := getattr(callback, "best_model_path", "")):
             raise TrainingError(
                 f"No epoch was finished, so there is no model. See {self.run_dir}/metrics.csv."
             )
@@ -368,10 +368,10 @@ class TransformerRun:
         if trainer.strategy.launcher is not None:
             # The loggers lived in processes that have ended; metrics.json has the figures.
             return
-        labels = np.array([row.label for row in test], np.int64)
-        report = metrics.report(labels.tolist(), probabilities=probabilities)
+        labels = [row.label for row in test]
+        report = metrics.report(labels, probabilities=probabilities)
         figures = {
-            "test_loss": cross_entropy(log_probabilities(probabilities), labels),
+            "test_loss": cross_entropy(log_probabilities(probabilities), np.array(labels)),
             "test_accuracy": report["accuracy"],
             "test_macro_f1": report["macro_f1"],
         }
