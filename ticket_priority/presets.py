@@ -13,9 +13,9 @@ EMBEDDED: Final = "embedded"
 """The model name of the base model that installs from PyPI."""
 
 _FINE_TUNING: Final[Mapping[str, Any]] = {
-    "max_epochs": 4,
+    "max_epochs": 5,
     "batch_size": 16,
-    "max_length": 256,
+    "max_length": 192,
     "head_learning_rate": 1e-3,
     "lr_scheduler": "cosine",
     "trainable_layers": 4,
@@ -24,6 +24,7 @@ _FINE_TUNING: Final[Mapping[str, Any]] = {
     "hidden_dropout": 0.0,
     "class_weight": "balanced",
     "ordinal_loss": 0.5,
+    "soft_labels": 0.4,
     "patience": None,
     "ensemble": True,
     "few_labels": 1000,

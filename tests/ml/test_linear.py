@@ -140,8 +140,11 @@ def test_weights_move_rows_against_each_other_alone() -> None:
     validation = toy_rows(30, 7, classes=(2,))
     texts = [row.text for row in validation]
     small, large = (
-        linear.choose(contradicting(low, high), validation, "val_loss").model.scores(texts)
-        for low, high in ((0.5, 1.5), (50.0, 150.0))
+        model.scores(model.features.transform(texts))
+        for model in (
+            linear.choose(contradicting(low, high), validation, "val_loss").model
+            for low, high in ((0.5, 1.5), (50.0, 150.0))
+        )
     )
     assert (small[:, 1] > small[:, 0]).all()
     assert small == pytest.approx(large, abs=1e-6)

@@ -141,7 +141,7 @@ def test_no_texts_give_no_answers(classifier: LinearClassifier) -> None:
 def test_temperature_flattens(artefact: Path, model: linear.LinearModel) -> None:
     edit_config(temperature=3.0)(artefact)
     (warm,) = LinearClassifier(artefact).classify(["outage fire"])
-    scores = model.scores(["outage fire"])[0] / 3.0
+    scores = model.scores(model.features.transform(["outage fire"]))[0] / 3.0
     expected = np.exp(scores) / np.exp(scores).sum()
     assert warm.probabilities == pytest.approx(expected, abs=2e-6)
 

@@ -53,18 +53,25 @@ class LinearModel:
         labels: list[int] = self.regression.classes_.tolist()
         return labels
 
-    def scores(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return [texts, learned classes] before temperature and softmax."""
-        found = np.asarray(self.regression.decision_function(self.features.transform(texts)))
+    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return [texts, classes]; a class that training did not see has probability 0."""
+        return self.probabilities_of(self.scores(self.features.transform(texts)))
+
+    def scores(self, counted: Any) -> npt.NDArray[np.float64]:
+        """Return [texts, learned classes] before temperature and softmax.
+
+        `counted` are the texts as `features` count them.
+        """
+        found = np.asarray(self.regression.decision_function(counted))
         if found.ndim == 1:
             # Of two classes scikit-learn scores the second alone.
             found = np.stack((np.zeros_like(found), found), axis=1)
         return found.astype(np.float64)
 
-    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return [texts, classes]; a class that training did not see has probability 0."""
-        answers = np.zeros((len(texts), len(CLASS_NAMES)), np.float32)
-        answers[:, self.learned] = np.exp(log_softmax(self.scores(texts) / self.temperature))
+    def probabilities_of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return [texts, classes] for scores [texts, learned classes]."""
+        answers = np.zeros((len(scores), len(CLASS_NAMES)), np.float32)
+        answers[:, self.learned] = np.exp(log_softmax(scores / self.temperature))
         return answers
 
     def write(self, directory: Path) -> int:
@@ -148,17 +155,46 @@ def choose(
     fitted_texts, labels, weights = columns_of(train)
     features, counted = _fit_features(fitted_texts)
     texts, truth, _ = columns_of(validation)
+    judged = features.transform(texts)
     trials = []
     for strength in STRENGTHS:
         for class_weight in CLASS_WEIGHTS:
             regression = _fit_regression(counted, labels, weights, strength, class_weight)
             model = LinearModel(features, regression)
-            trial = Trial(model, strength, class_weight, _judge(model, texts, truth))
+            trial = Trial(model, strength, class_weight, _judge(model, judged, truth))
             trials.append(trial)
             on_trial(trial)
     sign = -1 if monitor == "val_loss" else 1
     best = max(trials, key=lambda trial: sign * trial.figures[monitor])
-    return replace(best, model=_calibrate(best.model, texts, truth))
+    return replace(best, model=_calibrate(best.model, judged, truth))
+
+
+def answers_out_of_fold(
+    rows: Sequence[LabelledText], trial: Trial, folds: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return [rows, classes]: of each fold the answers of a model fitted to the others' labels.
+
+    It counts the words that `trial` counts, `rows` among them, and is fitted and calibrated as
+    that was. `folds` numbers each row's fold. Rows whose other folds are of a single class get
+    answers of 0.
+    """
+    texts, labels, weights = columns_of(rows)
+    counted, truth = trial.model.features.transform(texts), np.asarray(labels)
+    answers = np.zeros((len(texts), len(CLASS_NAMES)), np.float32)
+    for fold in np.unique(folds):
+        others, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if len(np.unique(truth[others])) < 2:
+            continue
+        regression = _fit_regression(
+            counted[others],
+            truth[others].tolist(),
+            None if weights is None else weights[others],
+            trial.strength,
+            trial.class_weight,
+        )
+        model = replace(trial.model, regression=regression)
+        answers[judged] = model.probabilities_of(model.scores(counted[judged]))
+    return answers
 
 
 def columns_of(
@@ -231,18 +267,19 @@ def _fit_regression(
     return regression.fit(counted, labels, sample_weight=weights)
 
 
-def _judge(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> dict[str, float]:
-    report = metrics.report(truth, probabilities=model.probabilities(texts))
+def _judge(model: LinearModel, counted: Any, truth: Sequence[int]) -> dict[str, float]:
+    scores = model.scores(counted)
+    report = metrics.report(truth, probabilities=model.probabilities_of(scores))
     return {
         "val_accuracy": report["accuracy"],
         "val_macro_f1": report["macro_f1"],
-        "val_loss": cross_entropy(model.scores(texts), _columns(model, truth)),
+        "val_loss": cross_entropy(scores, _columns(model, truth)),
     }
 
 
-def _calibrate(model: LinearModel, texts: Sequence[str], truth: Sequence[int]) -> LinearModel:
+def _calibrate(model: LinearModel, counted: Any, truth: Sequence[int]) -> LinearModel:
     columns = _columns(model, truth)
-    return replace(model, temperature=fit_temperature(model.scores(texts), columns.tolist()))
+    return replace(model, temperature=fit_temperature(model.scores(counted), columns.tolist()))
 
 
 def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
