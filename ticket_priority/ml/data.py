@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from ticket_priority.interfaces import MAX_TOKENS, LabelledText
 
 _TOKENISE_AT_ONCE = 1000
-_SORTED_TOGETHER = 8
-"""The rows of so many training batches, drawn at random, are sorted by length."""
+_LENGTH_NOISE = 0.4
+"""Less of it pads less. Measured: batches of more equal lengths teach less."""
 
 
 class TicketDataModule(LightningDataModule):
@@ -207,17 +207,16 @@ class LengthBucketSampler(DistributedSampler[list[int]]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
+        lengths = self.lengths.astype(np.float64)
         draw = np.random.default_rng([self.seed, self.epoch])
-        rows, pieces = len(self.lengths), self.num_batches * self.num_replicas
-        order = draw.permutation(rows) if self.shuffle else np.arange(rows)
-        drawn = np.array_split(np.resize(order, max(rows, pieces)), pieces)
-        together = _SORTED_TOGETHER * self.num_replicas if self.shuffle else pieces
-        batches: list[npt.NDArray[Any]] = []
-        for start in range(0, pieces, together):
-            some = drawn[start : start + together]
-            of_all = np.concatenate(some)
-            by_length = of_all[np.argsort(self.lengths[of_all], kind="stable")]
-            batches += np.array_split(by_length, len(some))
+        if self.shuffle:
+            # Noise on the length gives an epoch batches of its own; the padding stays small.
+            lengths *= draw.uniform(1 - _LENGTH_NOISE, 1 + _LENGTH_NOISE, len(lengths))
+        order = np.argsort(lengths, kind="stable")
+        pieces = self.num_batches * self.num_replicas
+        if len(order) < pieces:
+            order = np.resize(order, pieces)
+        batches = np.array_split(order, pieces)
         turns = draw.permutation(self.num_batches) if self.shuffle else range(self.num_batches)
         for turn in turns:
             yield batches[turn * self.num_replicas + self.rank].tolist()

@@ -34,8 +34,8 @@ INPUTS: Final = ("input_ids", "attention_mask")
 
 _OPSET: Final = 20
 _BATCH_TOKENS: Final = 1024
-_MOST_TEXTS: Final = 1000
-"""A thousand texts tell the precisions apart; more would only take longer."""
+_MOST_TEXTS: Final = 500
+"""They tell the precisions apart; more would only take longer."""
 
 _MOST_COMPARED: Final = 200
 _MOST_DIFFERENCE: Final = 1e-3

@@ -166,7 +166,8 @@ class TransformerRun:
             best = self._best(trainer)
             module.load_state_dict(best["state_dict"])
             device = trainer.strategy.root_device
-            validated = _probabilities(module, data, "validation", device)
+            with torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
+                validated = _probabilities(module, data, "validation", device)
         # Without the memory, which rounds: the export is compared with these.
         tested = _probabilities(module, data, "test", device)
         self._log_test(trainer, test, tested)
@@ -227,6 +228,7 @@ class TransformerRun:
     def _built_trainer(self, rows: int) -> Trainer:
         config = self.config
         devices = hardware.device_count(config)
+        steps = rows // (config.batch_size * devices * config.num_nodes)
         spawned = devices > 1 and config.num_nodes == 1 and config.strategy == "auto"
         callbacks: list[Callback] = [
             ModelCheckpoint(
@@ -263,9 +265,7 @@ class TransformerRun:
             logger=reporting.loggers(config, self.run_dir),
             callbacks=callbacks,
             default_root_dir=self.run_dir,
-            log_every_n_steps=max(
-                1, min(10, rows // (config.batch_size * devices * config.num_nodes))
-            ),
+            log_every_n_steps=max(1, min(10, steps)),
             enable_progress_bar=self.show_progress_bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,
