@@ -30,7 +30,7 @@ from ticket_priority.serving.linear import LinearClassifier
 from ticket_priority.starter import HEAD_DIRECTORY, STARTER_DIRECTORY
 
 MOST_BYTES = 3_000_000
-MOST_HEAD_BYTES = 60_000
+MOST_HEAD_BYTES = 150_000
 LINEAR = "--starter=linear"
 NAME = f"starter-{artifacts.read(STARTER_DIRECTORY).metrics['starter']['release']}"
 
