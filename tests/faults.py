@@ -102,6 +102,8 @@ def full_disk(room: int = 0) -> Iterator[None]:
 def full_database() -> Iterator[None]:
     """Give SQLite's file no page more than it has: "database or disk is full"."""
     with connection.cursor() as cursor:
+        # What was deleted before has left pages that would be used first.
+        cursor.execute("VACUUM")
         cursor.execute("PRAGMA page_count")
         (pages,) = cursor.fetchone()
         cursor.execute(f"PRAGMA max_page_count = {pages}")
