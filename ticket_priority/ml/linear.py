@@ -175,8 +175,8 @@ def answers_out_of_fold(
     """Return [rows, classes]: of each fold the answers of a model fitted to the others' labels.
 
     It counts the words that `trial` counts, `rows` among them, and is fitted and calibrated as
-    that was. `folds` numbers each row's fold. Rows whose other folds are of a single class get
-    answers of 0.
+    that was. `folds` [rows] numbers each row's fold. Rows get answers of 0 where the other folds
+    are of a single class.
     """
     texts, labels, weights = columns_of(rows)
     counted, truth = trial.model.features.transform(texts), np.asarray(labels)

@@ -1,8 +1,7 @@
 """int8 for an ONNX file: weights are stored in eight bits, activations are rounded as they come.
 
 Each token's activations are rounded on a scale of their own. onnxruntime's quantiser has one scale
-for a whole batch, set by the largest of them, so that an answer depends on the texts beside it:
-measured on a fine-tuned multilingual-e5-small, by up to 0.4 in a probability.
+for a whole batch, set by the largest of them, so that an answer depends on the texts beside it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class TransformerRun:
     """The steps of one run, which share the configuration and the run's folder.
 
     `resumed` is the checkpoint to go on from, as `runs.read_checkpoint` gives it. `memory` may be
-    shared by runs that differ in nothing but the seed. `soft_labels` [rows, classes] are learnt.
+    shared by runs of other seeds. `soft_labels` [rows, classes] stand for the labels to train on.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class TransformerRun:
             device = trainer.strategy.root_device
             with torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
                 validated = _probabilities(module, data, "validation", device)
-        # Without the memory, which rounds: the export is compared with these.
+        # Without the memory: the export is compared with these.
         tested = _probabilities(module, data, "test", device)
         self._log_test(trainer, test, tested)
         return FittedTransformer(
