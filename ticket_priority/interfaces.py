@@ -128,11 +128,10 @@ class TrainingConfig:
     share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside the
     cross-entropy, of the expected squared distance to the true class. `soft_labels` is the share of
     each training label that goes to what a linear model, fitted to other texts, makes of its text.
-    `seeds` transformers are
-    trained from as many seeds, and `ensemble` adds a linear model: their mean is published where
-    it does better on the validation split than each alone. With fewer than `few_labels`
-    texts to train and validate on, the encoder stays as it is and a regression on top of it is
-    fitted in the place of fine-tuning; cross-validation chooses.
+    `seeds` transformers are trained from as many seeds, and `ensemble` adds a linear model: their
+    mean is published where it does better on the validation split than each alone. With fewer than
+    `few_labels` texts to train and validate on, the encoder stays as it is and a regression on top
+    of it is fitted in the place of fine-tuning; cross-validation chooses.
     """
 
     model_name: str = "distilbert-base-multilingual-cased"
