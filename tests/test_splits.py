@@ -59,6 +59,14 @@ def test_few_rows_move_when_tickets_are_added() -> None:
     assert not members(groups, before.test) & members(everything, after.train[:210])
 
 
+def test_a_random_split_is_the_same_in_every_release() -> None:
+    """The gate compares versions on tickets that neither was trained on."""
+    groups = np.arange(40, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    found = at_random([0] * 40, groups)
+    assert found.test.tolist() == [5, 8, 11, 23, 28, 37]
+    assert found.validation.tolist() == [3, 4, 16, 19, 34, 36]
+
+
 @pytest.mark.parametrize("by_time", [True, False])
 def test_a_group_too_large_to_test_with_is_trained_on(by_time: bool) -> None:
     groups = numbered(400)

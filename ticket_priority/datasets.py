@@ -160,7 +160,7 @@ class _Rows:
             if len(labels) % _TOLD_EVERY == 0:
                 progress(f"{len(labels)} labelled tickets read")
         self.spool.finish()
-        self.digests = np.frombuffer(bytes(digests), dtype="S1").view("V32")
+        self.digests = np.frombuffer(digests, dtype="S1").view("V32")
         self.labels = np.frombuffer(labels, dtype=np.int8)
         self.same_texts = agreement(self.digests, self.labels)
         self.kept = deduplicate(self.digests, self.labels, dropped=self.dropped)

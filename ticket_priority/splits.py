@@ -98,8 +98,8 @@ def _newest(
 
 def _drawn(members: _Groups) -> npt.NDArray[np.float64]:
     """Return each group's place in a draw among the groups of its class, 0 to 1."""
-    names = [hashlib.sha256(f"{key:016x}".encode()).hexdigest() for key in members.keys.tolist()]
-    order = np.argsort(np.array(names))
+    drawn = np.fromiter(map(_draw, members.keys), np.uint64, len(members.keys))
+    order = np.argsort(drawn, kind="stable")
     places = np.ones(len(members.keys))
     for label in range(len(CLASS_NAMES)):
         chosen = order[members.labels[order] == label]
@@ -109,6 +109,11 @@ def _drawn(members: _Groups) -> npt.NDArray[np.float64]:
         chosen, sizes = chosen[fits], sizes[fits]
         places[chosen] = (np.cumsum(sizes) - sizes) / max(total, 1)
     return places
+
+
+def _draw(key: np.uint64) -> int:
+    """Return 64 random bits that are always the same for a key."""
+    return int.from_bytes(hashlib.sha256(f"{key:016x}".encode()).digest()[:8], "big")
 
 
 def _cut(members: _Groups, places: npt.NDArray[np.float64], kind: str, reason: str = "") -> Split:
