@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -451,6 +452,7 @@ def test_weights_and_biases_that_is_not_installed_is_named(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainingError, match=r"django-ticket-priority\[wandb\]"):
         _fit(replace(config, output_dir=str(tmp_path), wandb_project="tickets"))
 
@@ -489,12 +491,33 @@ def test_precision_follows_the_hardware(
         assert hardware.precision(auto) == expected
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for native, expected in ((True, "bf16-mixed"), (False, "16-mixed")):
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native
         )
         assert hardware.precision(auto) == expected
         assert hardware.precision(replace(auto, accelerator="cpu")) == "32-true"
+
+
+def test_gradients_that_float16_cannot_hold_end_the_run() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu")
+    # What the guard asks of Lightning's trainer; on a CPU Lightning itself refuses float16.
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    guard = hardware.OverflowGuard()
+    for factor in (1.0, *[float("inf")] * 16):
+        optimizer.zero_grad()
+        scaler.scale(weight * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        guard.on_train_epoch_end(trainer, None)
+    assert weight.item() == pytest.approx(0.9)
+    scaler.update(scaler.get_scale() / 2)
+    with pytest.raises(TrainingError, match=r"float16.*bf16-mixed.*32-true"):
+        guard.on_train_epoch_end(trainer, None)
+    trainer.precision_plugin.scaler = None
+    guard.on_train_epoch_end(trainer, None)
 
 
 def test_the_gain_by_bf16_is_measured_and_leaves_the_threads_alone() -> None:
@@ -518,7 +541,7 @@ def test_bf16_on_this_cpu_learns_as_well(
 def test_mixed_precision_on_cuda(config: TrainingConfig, tmp_path: Path, no_export: None) -> None:
     on_gpu = replace(config, output_dir=str(tmp_path), accelerator="gpu", precision="auto")
     result = _fit(on_gpu)
-    assert result.metrics["training"]["precision"] in ("bf16-mixed", "16-mixed")
+    assert result.metrics["training"]["precision"] in ("bf16-mixed", "32-true")
     assert result.metrics["model"]["accuracy"] >= 0.9
     weights = torch.load(result.best_checkpoint or "", weights_only=True)["state_dict"]
     assert {value.dtype for value in weights.values()} == {torch.float32}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,11 +57,9 @@ def loggers(config: TrainingConfig, run_dir: Path) -> list[Logger]:
 
 def finish(config: TrainingConfig) -> None:
     """Write out what a logger still holds back."""
-    if config.wandb_project is None:
-        return
-    import wandb
-
-    wandb.finish()
+    # Where it is not installed, `loggers` has said so.
+    if config.wandb_project is not None and (wandb := sys.modules.get("wandb")):
+        wandb.finish()
 
 
 class EpochProgress(Callback):

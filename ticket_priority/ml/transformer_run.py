@@ -240,9 +240,8 @@ class TransformerRun:
                 save_top_k=1,
             ),
             # Lightning's own save_last skips the epochs that are not the best so far.
-            ModelCheckpoint(
-                dirpath=self.checkpoints, filename="last", enable_version_counter=False
-            ),
+            ModelCheckpoint(self.checkpoints, "last", enable_version_counter=False),
+            hardware.OverflowGuard(),
         ]
         if config.patience is not None:
             callbacks.append(
