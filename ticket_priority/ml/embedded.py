@@ -13,6 +13,7 @@ import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -141,9 +142,9 @@ def _packed_file() -> Path:
 def _parse(data: memoryview) -> Blob:
     if bytes(data[:4]) != _MAGIC:
         raise ValueError(f"it starts with {bytes(data[:4])!r}, not {_MAGIC!r}")
-    (version,) = struct.unpack_from("<I", data, 4)
-    if version != _VERSION:
-        raise ValueError(f"format version {version}, not {_VERSION}")
+    (format_version,) = struct.unpack_from("<I", data, 4)
+    if format_version != _VERSION:
+        raise ValueError(f"format version {format_version}, not {_VERSION}")
     sizes = Sizes(*struct.unpack_from("<7ifi", data, 8))
     if sizes.block != _BLOCK:
         raise ValueError(f"blocks of {sizes.block} values, not {_BLOCK}")
@@ -265,6 +266,8 @@ def _write_folder(blob: Blob, folder: Path) -> None:
             "bos_token_id": begin,
             "eos_token_id": end,
             "dtype": "float16",
+            # Of a folder without it, transformers 5.17 says that its tokenizer is wrong.
+            "transformers_version": version("transformers"),
         },
     )
     _write_json(folder / "tokenizer.json", _tokenizer(blob))
