@@ -62,7 +62,7 @@ demo: setup
 	@$(MANAGE) run_demo --port $(PORT)
 
 bench: setup
-	@for script in $(filter-out benchmarks/presets.py benchmarks/certified_tickets.py benchmarks/outage_settings.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/ablation.py benchmarks/presets.py benchmarks/certified_tickets.py benchmarks/outage_settings.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv .venv-hosts var outputs
