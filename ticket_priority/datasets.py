@@ -1,6 +1,6 @@
 """From ticket tables to training examples: labels people gave, de-duplicated, grouped, split.
 
-Tables are read in batches and texts wait on disk, so memory holds about 300 bytes a ticket,
+Tables are read in batches and texts wait on disk, so memory holds about 250 bytes a ticket,
 however long its text is.
 """
 
