@@ -1,4 +1,4 @@
-"""What the training machine offers: its devices, its cores, the precision it computes in."""
+"""What the training machine offers: its devices, its cores, a precision, and if that holds."""
 
 from __future__ import annotations
 
