@@ -6,9 +6,9 @@
 FILE is as for presets.py. The preset is trained as it is and with one thing changed at a time, each
 from several seeds; what `train` says is learnt, and `val` chooses the epoch and is measured on.
 Printed are the means over the seeds, before int8: of the transformers alone, and of their mean with
-the linear model, which is what the preset publishes; beside the latter its standard deviation from
-seed to seed. `--jobs` run side by side. A run takes a quarter of an hour on two cores, so this is
-for a machine with a GPU. `--json` writes every run, and takes those that FILE holds as done.
+the linear model; beside the latter its standard deviation from seed to seed. `--jobs` run side by
+side. A run takes a quarter of an hour on two cores, so this is for a machine with a GPU. `--json`
+writes every run, and takes those that FILE holds as done.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.presets import read_splits  # noqa: E402
 from ticket_priority import presets  # noqa: E402
+from ticket_priority.ml import hardware  # noqa: E402
 from ticket_priority.ml.fit import fit  # noqa: E402
 
 ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -72,7 +73,7 @@ def main() -> int:
     if options.json and options.json.exists():
         runs = json.loads(options.json.read_text(encoding="utf-8"))
     done = {(run["row"], run["seed"]) for run in runs}
-    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    threads = max(1, hardware.usable_cores() // options.jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         begun = [

@@ -98,7 +98,7 @@ def _newest(
 
 def _drawn(members: _Groups) -> npt.NDArray[np.float64]:
     """Return each group's place in a draw among the groups of its class, 0 to 1."""
-    drawn = np.fromiter(map(_draw, members.keys), np.uint64, len(members.keys))
+    drawn = np.fromiter(map(_random_bits, members.keys), np.uint64, len(members.keys))
     order = np.argsort(drawn, kind="stable")
     places = np.ones(len(members.keys))
     for label in range(len(CLASS_NAMES)):
@@ -111,8 +111,8 @@ def _drawn(members: _Groups) -> npt.NDArray[np.float64]:
     return places
 
 
-def _draw(key: np.uint64) -> int:
-    """Return 64 random bits that are always the same for a key."""
+def _random_bits(key: np.uint64) -> int:
+    """Return 64 bits that follow no order of the keys, and are always the same for one."""
     return int.from_bytes(hashlib.sha256(f"{key:016x}".encode()).digest()[:8], "big")
 
 
