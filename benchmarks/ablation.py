@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.presets import read_splits  # noqa: E402
-from ticket_priority import presets  # noqa: E402
-from ticket_priority.ml import hardware  # noqa: E402
-from ticket_priority.ml.fit import fit  # noqa: E402
+from ticket_priority.ml.hyperparameters import presets  # noqa: E402
+from ticket_priority.ml.trainers.fit import fit  # noqa: E402
+from ticket_priority.ml.trainers.runs import hardware  # noqa: E402
 
 ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "production": {},

@@ -22,7 +22,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ticket_priority.certification import (  # noqa: E402
+from ticket_priority.ml.policy.certification import (  # noqa: E402
     ERROR_RATE,
     Answers,
     certificates_of,

@@ -26,16 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.presets import build, read_splits  # noqa: E402
-from ticket_priority import linear_config, presets  # noqa: E402
-from ticket_priority.certification import ERROR_RATE, certify, lower_bound  # noqa: E402
-from ticket_priority.interfaces import (  # noqa: E402
+from ticket_priority.ml.artifacts import linear as linear_config  # noqa: E402
+from ticket_priority.ml.hyperparameters import presets  # noqa: E402
+from ticket_priority.ml.policy.certification import ERROR_RATE, certify, lower_bound  # noqa: E402
+from ticket_priority.ml.policy.rule import Certification  # noqa: E402
+from ticket_priority.ml.trainers.fit import fit  # noqa: E402
+from ticket_priority.ml.types import (  # noqa: E402
     CLASS_NAMES,
     Classification,
     Classifier,
     LabelledText,
 )
-from ticket_priority.ml.fit import fit  # noqa: E402
-from ticket_priority.policy import Certification  # noqa: E402
 
 RESAMPLES: Final = 100
 PARTS: Final = 3

@@ -31,11 +31,11 @@ django.setup()
 
 from helpdesk.demo import read_demo_tickets  # noqa: E402
 from helpdesk.models import Ticket  # noqa: E402
-from tests.hostile import HOSTILE_TEXTS  # noqa: E402
-from ticket_priority.registry import get_source  # noqa: E402
-from ticket_priority.serving.linear import LinearClassifier  # noqa: E402
-from ticket_priority.starter import STARTER_DIRECTORY  # noqa: E402
-from ticket_priority.text import MAX_CHARACTERS, normalise  # noqa: E402
+from tests.support.hostile import HOSTILE_TEXTS  # noqa: E402
+from ticket_priority.ml.serving.linear import LinearClassifier  # noqa: E402
+from ticket_priority.ml.text.normalisation import MAX_CHARACTERS, normalise  # noqa: E402
+from ticket_priority.sources.registry import get_source  # noqa: E402
+from ticket_priority.starter.install import STARTER_DIRECTORY  # noqa: E402
 
 ORDINARY = "an ordinary ticket"
 LONG = "an ordinary text of 10,000 characters"

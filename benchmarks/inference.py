@@ -28,10 +28,10 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ticket_priority.interfaces import ArtifactFile
-from ticket_priority.ml.encoders import Encoder, build_model_from_config
-from ticket_priority.ml.export import write_artifact
-from ticket_priority.serving.onnx import OnnxClassifier
+from ticket_priority.ml.serving.onnx import OnnxClassifier
+from ticket_priority.ml.trainers.encoders.build import Encoder, build_model_from_config
+from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.types import ArtifactFile
 
 THREADS = 2
 TOKENS = 100
@@ -55,7 +55,7 @@ from pathlib import Path
 import resource
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-from ticket_priority.serving.onnx import OnnxClassifier
+from ticket_priority.ml.serving.onnx import OnnxClassifier
 imported = megabytes()
 classifier = OnnxClassifier(Path(sys.argv[1]), threads=2)
 loaded = megabytes()

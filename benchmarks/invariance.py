@@ -29,11 +29,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helpdesk.settings")
 django.setup()
 
 from helpdesk.demo import labelled_and_open_texts  # noqa: E402
-from ticket_priority import artifacts, classifiers, datasets, invariance, metrics  # noqa: E402
-from ticket_priority.interfaces import Classification, Classifier, LabelledText  # noqa: E402
-from ticket_priority.ml import linear  # noqa: E402
-from ticket_priority.scoring import score  # noqa: E402
-from ticket_priority.starter import STARTER_DIRECTORY  # noqa: E402
+from ticket_priority.classifiers import active as classifiers  # noqa: E402
+from ticket_priority.ml.artifacts import store as artifacts  # noqa: E402
+from ticket_priority.ml.evaluation import metrics  # noqa: E402
+from ticket_priority.ml.evaluation import robustness as invariance  # noqa: E402
+from ticket_priority.ml.evaluation.scoring import score  # noqa: E402
+from ticket_priority.ml.trainers.linear import model as linear  # noqa: E402
+from ticket_priority.ml.types import Classification, Classifier, LabelledText  # noqa: E402
+from ticket_priority.starter.install import STARTER_DIRECTORY  # noqa: E402
+from ticket_priority.training import dataset as datasets  # noqa: E402
 
 MOST_RAISED = 0.15
 MOST_RAISED_IN_ALL = 0.05

@@ -30,9 +30,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from ticket_priority.interfaces import CLASS_NAMES, LabelledText
-from ticket_priority.ml import linear
-from ticket_priority.serving.linear import LinearClassifier
+from ticket_priority.ml.serving.linear import LinearClassifier
+from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKETS = 50
@@ -49,7 +49,7 @@ import json, resource, sys, time
 from pathlib import Path
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-from ticket_priority.serving.linear import LinearClassifier
+from ticket_priority.ml.serving.linear import LinearClassifier
 imported = megabytes()
 started = time.process_time()
 classifier = LinearClassifier(Path(sys.argv[1]))

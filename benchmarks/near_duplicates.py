@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _measure(rows: int) -> dict[str, float]:
-    from ticket_priority.near_duplicates import TextSimilarity
+    from ticket_priority.ml.data.near_duplicates import TextSimilarity
 
     texts, originals = _tickets(rows)
     started = time.perf_counter()

@@ -38,8 +38,8 @@ from urllib.parse import urlencode
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.services import run_on_server  # noqa: E402
-from ticket_priority.interfaces import Classification  # noqa: E402
+from tests.support.services import run_on_server  # noqa: E402
+from ticket_priority.ml.types import Classification  # noqa: E402
 
 USERS: Final = {"sqlite": "", "postgresql": "postgres", "mariadb": "root"}
 DATABASE_NAME: Final = "ticket_priority_outages"

@@ -29,14 +29,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority import ensemble_config, linear_config, metrics, presets, transformer_config
-from ticket_priority.interfaces import CLASS_NAMES, Classifier, LabelledText
-from ticket_priority.ml.calibration import fit_temperature, log_probabilities, log_softmax
-from ticket_priority.ml.fit import fit
-from ticket_priority.serving.ensemble import EnsembleClassifier
-from ticket_priority.serving.linear import LinearClassifier
-from ticket_priority.serving.onnx import OnnxClassifier
-from ticket_priority.text import normalise
+from ticket_priority.ml.artifacts import ensemble as ensemble_config
+from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts import transformer as transformer_config
+from ticket_priority.ml.evaluation import metrics
+from ticket_priority.ml.evaluation.calibration import (
+    fit_temperature,
+    log_probabilities,
+    log_softmax,
+)
+from ticket_priority.ml.hyperparameters import presets
+from ticket_priority.ml.serving.ensemble import EnsembleClassifier
+from ticket_priority.ml.serving.linear import LinearClassifier
+from ticket_priority.ml.serving.onnx import OnnxClassifier
+from ticket_priority.ml.text.normalisation import normalise
+from ticket_priority.ml.trainers.fit import fit
+from ticket_priority.ml.types import CLASS_NAMES, Classifier, LabelledText
 
 CLASSIFIERS = {
     transformer_config.KIND: OnnxClassifier,

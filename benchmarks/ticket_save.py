@@ -78,9 +78,9 @@ def _run(folder: Path, arguments: argparse.Namespace) -> int:
 
 def _activate_tiny_model(folder: Path) -> None:
     from tests.ml.conftest import toy_rows, write_tiny_encoder
-    from ticket_priority import artifacts
-    from ticket_priority.interfaces import TrainingConfig
-    from ticket_priority.ml.trainer import fit
+    from ticket_priority.ml.artifacts import store as artifacts
+    from ticket_priority.ml.trainers.pipeline import fit
+    from ticket_priority.ml.types import TrainingConfig
     from ticket_priority.models import ModelVersion
 
     encoder = folder / "encoder"

@@ -99,8 +99,8 @@ def _fill(rows: int) -> None:
 
 def _measure() -> dict[str, float]:
     from helpdesk.models import Ticket
-    from ticket_priority import datasets
-    from ticket_priority.registry import get_source
+    from ticket_priority.sources.registry import get_source
+    from ticket_priority.training import dataset as datasets
 
     before = _peak_mib()
     started = time.perf_counter()

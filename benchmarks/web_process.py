@@ -32,7 +32,7 @@ settings.ALLOWED_HOSTS = ["*"]
 call_command("migrate", verbosity=0)
 from django.contrib.auth.models import User
 from helpdesk.models import Ticket
-from ticket_priority import artifacts
+from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.models import ModelVersion, Prediction
 root = Path(os.environ["HELPDESK_ARTIFACT_ROOT"])
 published = artifacts.publish(Path(os.environ["STAGED"]), root, "m")

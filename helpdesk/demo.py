@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from helpdesk.access import AGENTS_GROUP
 from helpdesk.models import Comment, Queue, Ticket
-from ticket_priority.interfaces import LabelledText
+from ticket_priority.ml.text.normalisation import join_fields
+from ticket_priority.ml.types import LabelledText
 from ticket_priority.priorities import Priority
-from ticket_priority.text import join_fields
 
 DEMO_DIRECTORY: Final = Path(__file__).resolve().parent / "demo_tickets"
 LANGUAGES: Final = ("en", "de", "fr", "es", "pt")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.classifiers import FaultyClassifier
+    from tests.support.classifiers import FaultyClassifier
     from ticket_priority.models import ModelVersion
 
 # A test may import onnxruntime before the plugin does.
@@ -32,7 +32,7 @@ def english() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Train the tiny encoder; return the TrainingResult."""
-    from tests.toy import train_toy
+    from tests.support.toy import train_toy
 
     return train_toy(tmp_path_factory.mktemp("toy"))
 
@@ -79,7 +79,7 @@ def configure(settings: Any, artifact_root: Path) -> Callable[..., None]:
 @pytest.fixture
 def fresh_classifier() -> Iterator[None]:
     """Begin and end with no model in this process's memory."""
-    from ticket_priority import classifiers
+    from ticket_priority.classifiers import active as classifiers
 
     classifiers.reset()
     yield
@@ -103,8 +103,8 @@ def active_model(toy_version: ModelVersion, fresh_classifier: None) -> ModelVers
 def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
     """Attach the test host's Case through the settings, as a project does."""
     from tests.uuid_host.models import Case
-    from ticket_priority import registry
-    from ticket_priority.source_checks import register_configured_sources
+    from ticket_priority.checks.sources import register_configured_sources
+    from ticket_priority.sources import registry
 
     def attach(**options: Any) -> None:
         scale: dict[str, Any] = {
@@ -125,7 +125,7 @@ def attach(settings: Any, artifact_root: Path) -> Iterator[Callable[..., None]]:
 
 def publish_toy(toy_run: Any, root: Path, name: str) -> ModelVersion:
     """Publish and register the toy run under a name of its own."""
-    from ticket_priority import artifacts
+    from ticket_priority.ml.artifacts import store as artifacts
     from ticket_priority.models import ModelVersion
 
     staged = root.parent / f"staged-{name}"
@@ -146,11 +146,11 @@ def faulty_model(
     active_model: ModelVersion, configure: Callable[..., None]
 ) -> Iterator[type[FaultyClassifier]]:
     """Serve by a loaded classifier that does what the test says, with a deadline of 100 ms."""
-    from tests.classifiers import FaultyClassifier
-    from ticket_priority import classifiers
+    from tests.support.classifiers import FaultyClassifier
+    from ticket_priority.classifiers import active as classifiers
 
     configure(
-        CLASSIFIERS={"transformer": "tests.classifiers.FaultyClassifier"},
+        CLASSIFIERS={"transformer": "tests.support.classifiers.FaultyClassifier"},
         DEADLINE_MS=100,
     )
     classifiers.get_classifier()

@@ -6,16 +6,15 @@ import os
 import subprocess
 import sys
 
-from services import IN_CI, is_listening
+from support.services import IN_CI, is_listening
 
 USERS = {"postgresql": "postgres", "mariadb": "root"}
 NOT_ABOUT_DATABASES = (
     "tests/browser",
     "tests/ml",
-    "tests/serving",
     "tests/test_locale.py",
     "tests/test_packaging.py",
-    "tests/test_training.py",
+    "tests/training/test_run.py",
 )
 
 
@@ -34,7 +33,7 @@ def main() -> int:
         }
         ignored = [f"--ignore={path}" for path in NOT_ABOUT_DATABASES]
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "load"]
-        command += [*ignored, "-p", "tests.only_database", "-m", "not sqlite"]
+        command += [*ignored, "-p", "tests.support.only_database", "-m", "not sqlite"]
         failed |= subprocess.run(command, env=environment, check=False).returncode != 0
     return int(failed)
 

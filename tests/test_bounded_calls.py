@@ -12,15 +12,17 @@ import pytest
 from django.db import connection
 
 from helpdesk.models import Ticket
-from tests.classifiers import FaultyClassifier, SlowToLoadClassifier, sure_answer
 from tests.conftest import publish_toy
-from tests.test_classification import OUTAGE, TYPO, only_prediction
-from ticket_priority import classifiers, outbox, queue, receivers
+from tests.predictions.test_on_save import OUTAGE, TYPO, only_prediction
+from tests.support.classifiers import FaultyClassifier, SlowToLoadClassifier, sure_answer
 from ticket_priority.bounded_calls import THREADS, Pool
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
-from ticket_priority.interfaces import Classification
+from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Prediction
+from ticket_priority.predictions import outbox, receivers
 from ticket_priority.priorities import Priority
+from ticket_priority.queues import django_q as queue
 
 State, Reason = Prediction.State, Prediction.Reason
 LONG = 30.0
@@ -261,7 +263,8 @@ class TestLoading:
         self, active_model: ModelVersion, configure: Callable[..., None]
     ) -> Iterator[type[SlowToLoadClassifier]]:
         configure(
-            CLASSIFIERS={"transformer": "tests.classifiers.SlowToLoadClassifier"}, DEADLINE_MS=100
+            CLASSIFIERS={"transformer": "tests.support.classifiers.SlowToLoadClassifier"},
+            DEADLINE_MS=100,
         )
         SlowToLoadClassifier.may_load = threading.Event()
         yield SlowToLoadClassifier

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tests import network
+from tests.support import network
 from ticket_priority.models import ModelVersion
 
 HEAVY = ("torch", "lightning", "transformers", "torchmetrics", "sklearn", "pandas")
@@ -30,7 +30,7 @@ import ticket_priority.api.urls, ticket_priority.tasks
 
 CLASSIFY = """
 from pathlib import Path
-from ticket_priority import classifiers
+from ticket_priority.classifiers import active as classifiers
 classifier = classifiers.build("transformer", Path(os.environ["ARTIFACT"]))
 assert classifier.classify(["outage fire breach"])[0].label == "high"
 """
@@ -87,8 +87,9 @@ def test_the_training_room_needs_no_django() -> None:
     code = """
 import sys
 sys.modules["django"] = None
-import ticket_priority.ml.trainer, ticket_priority.ml.classifier, ticket_priority.serving.onnx
-import ticket_priority.ml.fit, ticket_priority.ml.linear_trainer, ticket_priority.serving.linear
+import ticket_priority.ml.trainers.pipeline, ticket_priority.ml.trainers.classifier
+import ticket_priority.ml.trainers.fit, ticket_priority.ml.trainers.linear.train
+import ticket_priority.ml.serving.onnx, ticket_priority.ml.serving.linear
 print("imported")
 """
     result = subprocess.run(

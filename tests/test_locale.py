@@ -16,9 +16,9 @@ import ticket_priority
 from helpdesk.models import Ticket
 from ticket_priority.badges import priority_badge
 from ticket_priority.models import Prediction
-from ticket_priority.overrides import override
+from ticket_priority.models.rows import content_type_of
+from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
-from ticket_priority.ticket_rows import content_type_of
 
 PLUGIN = Path(ticket_priority.__file__).parent
 TRANSLATIONS = ("de", "fr", "es", "pt")

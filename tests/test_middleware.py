@@ -14,10 +14,10 @@ from django.test import AsyncClient, Client, RequestFactory
 
 import ticket_priority
 from tests.uuid_host.models import Case
+from ticket_priority.checks.sources import MIDDLEWARE
 from ticket_priority.middleware import acting_request, acting_user, acting_user_middleware
 from ticket_priority.models import Override
 from ticket_priority.priorities import Priority
-from ticket_priority.source_checks import MIDDLEWARE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.uuid_host.urls")]
 

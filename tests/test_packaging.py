@@ -43,8 +43,8 @@ def test_the_wheel_holds_the_plugin_alone(wheel: Path) -> None:
             )
         ),
         "ticket_priority/migrations/0001_initial.py",
-        "ticket_priority/serving/onnx.py",
-        "ticket_priority/ml/module.py",
+        "ticket_priority/ml/serving/onnx.py",
+        "ticket_priority/ml/trainers/transformer/module.py",
     ):
         assert expected in names
     metadata = next(name for name in names if name.endswith("/METADATA"))

@@ -40,7 +40,7 @@ from urllib.parse import urlencode
 import pytest
 from django.conf import settings
 
-from ticket_priority.interfaces import ArtifactFile
+from ticket_priority.ml.types import ArtifactFile
 
 pytestmark = pytest.mark.sqlite
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.sqlite
 
 def test_decisions_follow_the_commit_and_the_lists_find_them(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.two_databases", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.two_databases", str(tmp_path)],
         cwd=settings.BASE_DIR,
         capture_output=True,
         text=True,

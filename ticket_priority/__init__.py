@@ -12,12 +12,12 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from ticket_priority.classification import classify
-    from ticket_priority.classifiers import get_classifier, preload
-    from ticket_priority.overrides import override
+    from ticket_priority.classifiers.active import get_classifier, preload
+    from ticket_priority.predictions.on_save import classify
+    from ticket_priority.predictions.overrides import override
+    from ticket_priority.predictions.receivers import muted
     from ticket_priority.priorities import Priority
-    from ticket_priority.receivers import muted
-    from ticket_priority.registry import register
+    from ticket_priority.sources.registry import register
 
 __all__ = [
     "Priority",
@@ -30,19 +30,19 @@ __all__ = [
     "register",
 ]
 
-_ROOMS = {
+_EXPORTS = {
     "Priority": "priorities",
-    "classify": "classification",
-    "get_classifier": "classifiers",
-    "muted": "receivers",
-    "override": "overrides",
-    "preload": "classifiers",
-    "register": "registry",
+    "classify": "predictions.on_save",
+    "get_classifier": "classifiers.active",
+    "muted": "predictions.receivers",
+    "override": "predictions.overrides",
+    "preload": "classifiers.active",
+    "register": "sources.registry",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: Django's app registry is not ready while this package is loaded.
-    if name in _ROOMS:
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    if name in _EXPORTS:
+        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,15 +15,13 @@ class TicketPriorityConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from ticket_priority import (
-            checks,
-            deployment_checks,
-            receivers,
-            registry,
-            source_checks,
-        )
+        from ticket_priority.checks import deployment as deployment_checks
+        from ticket_priority.checks import settings as checks
+        from ticket_priority.checks import sources as source_checks
         from ticket_priority.conf import user_settings
+        from ticket_priority.predictions import receivers
         from ticket_priority.signals import model_version_activated
+        from ticket_priority.sources import registry
 
         checks.register_checks()
         deployment_checks.register_checks()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from ticket_priority.presets import DEFAULT_PRESET
+from ticket_priority.ml.hyperparameters.presets import DEFAULT_PRESET
 from ticket_priority.rates import Rate
 
 SETTING: Final = "TICKET_PRIORITY"
@@ -83,12 +83,12 @@ class PluginSettings:
     output_dir: Path = field(default_factory=lambda: base_dir() / "outputs")
     classifiers: Mapping[str, str] = field(
         default_factory=lambda: {
-            "transformer": "ticket_priority.serving.onnx.OnnxClassifier",
-            "linear": "ticket_priority.serving.linear.LinearClassifier",
-            "ensemble": "ticket_priority.serving.ensemble.EnsembleClassifier",
+            "transformer": "ticket_priority.ml.serving.onnx.OnnxClassifier",
+            "linear": "ticket_priority.ml.serving.linear.LinearClassifier",
+            "ensemble": "ticket_priority.ml.serving.ensemble.EnsembleClassifier",
         }
     )
-    trainer: str = "ticket_priority.ml.fit.fit"
+    trainer: str = "ticket_priority.ml.trainers.fit.fit"
     preset: str = DEFAULT_PRESET
     training: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from django.db import OperationalError
 
-from ticket_priority.transactions import is_open
+from ticket_priority.db import is_open
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import register
+from ticket_priority.sources.registry import register
 
 
 class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]

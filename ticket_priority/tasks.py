@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ticket_priority import queue, shadow
-from ticket_priority.outbox import drain
+from ticket_priority.predictions import shadow
+from ticket_priority.predictions.outbox import drain
+from ticket_priority.queues import django_q as queue
 
 
 def drain_predictions() -> int:
@@ -27,6 +28,6 @@ def ask_shadow() -> int:
 def retrain() -> str:
     """Begin a training run if one is due; return what was done, or why nothing was."""
     # Here, as it needs numpy: a worker that only classifies may do without.
-    from ticket_priority.retraining import retrain as begin
+    from ticket_priority.training.schedule import retrain as begin
 
     return begin()

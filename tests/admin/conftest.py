@@ -11,9 +11,9 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.registry import register, unregister
-from ticket_priority.sources import TicketSource
-from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.models.rows import content_type_of
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import register, unregister
 
 METRICS: dict[str, Any] = {
     "model": {

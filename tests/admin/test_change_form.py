@@ -13,14 +13,14 @@ from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import Form, form_of, forms_of, messages_of
 from tests.admin.urls import EditableListAdmin
-from tests.test_classification import OUTAGE, TYPO
+from tests.predictions.test_on_save import OUTAGE, TYPO
 from tests.uuid_host.models import Case
-from ticket_priority import outbox
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.overrides import override
+from ticket_priority.predictions import outbox
+from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import register
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import register
 
 URL = "/admin/helpdesk/ticket/"
 CASES = "/admin/uuid_host/case/"

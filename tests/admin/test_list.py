@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import form_of, messages_of
-from tests.test_classification import INVOICE, OUTAGE, TYPO
+from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.overrides import override
+from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
 
 URL = "/admin/helpdesk/ticket/"

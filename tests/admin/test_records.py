@@ -12,11 +12,12 @@ from django_q.models import OrmQ
 from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import messages_of
-from tests.test_classification import OUTAGE
-from ticket_priority import outbox, queue
+from tests.predictions.test_on_save import OUTAGE
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.overrides import override
+from ticket_priority.predictions import outbox
+from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
+from ticket_priority.queues import django_q as queue
 
 PREDICTIONS = "/admin/ticket_priority/prediction/"
 OVERRIDES = "/admin/ticket_priority/override/"

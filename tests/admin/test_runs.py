@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from tests.test_training_runs import dead_process, running
+from tests.training.test_history import dead_process, running
 from ticket_priority.models import ModelVersion, TrainingRun
 
 RUNS = "/admin/ticket_priority/trainingrun/"

@@ -11,9 +11,9 @@ from helpdesk.models import Ticket
 from tests.admin.pages import forms_of, messages_of
 from tests.admin.test_versions import URL, page_of
 from tests.conftest import publish_toy
-from tests.test_classification import OUTAGE
-from ticket_priority import shadow
+from tests.predictions.test_on_save import OUTAGE
 from ticket_priority.models import ModelVersion, ShadowPrediction
+from ticket_priority.predictions import shadow
 
 
 @pytest.fixture

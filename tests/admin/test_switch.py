@@ -8,9 +8,9 @@ from django.test import Client
 
 from helpdesk.models import Ticket
 from tests.admin.pages import forms_of, messages_of
-from tests.test_classification import OUTAGE
-from ticket_priority import switch
+from tests.predictions.test_on_save import OUTAGE
 from ticket_priority.models import ModelVersion, SwitchChange
+from ticket_priority.predictions import kill_switch as switch
 
 URL = "/admin/ticket_priority/switchchange/"
 TURN = f"{URL}turn/"

@@ -14,12 +14,12 @@ from rest_framework.test import APIClient
 
 from helpdesk.models import Ticket
 from tests.uuid_host.models import Case
-from ticket_priority import registry
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.receivers import muted
-from ticket_priority.registry import register
-from ticket_priority.sources import TicketSource
-from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.models.rows import content_type_of
+from ticket_priority.predictions.receivers import muted
+from ticket_priority.sources import registry
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import register
 
 Login = Callable[..., APIClient]
 

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 
 from helpdesk.models import Ticket
 from tests.api.conftest import overrule, predict
-from ticket_priority import starter
 from ticket_priority.api.schema import PluginSchemaGenerator
+from ticket_priority.starter import install as starter
 
 CHECKS = [
     not_a_server_error,

@@ -9,7 +9,7 @@ from django.db import InterfaceError
 from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
-from ticket_priority import classifiers
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.models import ModelVersion
 from ticket_priority.models.versions import ModelVersionQuerySet
 

@@ -11,7 +11,7 @@ from helpdesk.models import Ticket
 from tests.api.conftest import overrule, predict, quiet, version
 from tests.uuid_host.models import Case
 from ticket_priority.models import Prediction
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources.base import TicketSource
 
 URL = "/api/predictions/"
 

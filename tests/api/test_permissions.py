@@ -11,10 +11,10 @@ from rest_framework.test import APIClient
 from helpdesk.models import Ticket
 from tests.api.conftest import Login, overrule, predict, quiet
 from tests.uuid_host.models import Case, Escalation
-from ticket_priority import registry
 from ticket_priority.models import Override
-from ticket_priority.registry import register
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources import registry
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import register
 
 PEOPLE = ("anonymous", "nobody", "staff", "viewer", "changer", "superuser")
 

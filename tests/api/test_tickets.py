@@ -11,8 +11,8 @@ from helpdesk.models import Ticket
 from tests.api.conftest import overrule, predict, quiet
 from tests.uuid_host.models import Case
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.registry import register
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import register
 
 
 def url_of(ticket: Any, action: str = "") -> str:

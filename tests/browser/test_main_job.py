@@ -16,8 +16,8 @@ import pytest
 from django.conf import settings as project
 from playwright.sync_api import Page, sync_playwright
 
-from tests.services import require_chromium
-from tests.test_queue import Host
+from tests.queues.test_django_q import Host
+from tests.support.services import require_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
 

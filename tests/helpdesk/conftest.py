@@ -11,7 +11,7 @@ import ticket_priority
 from helpdesk.access import AGENTS_GROUP
 from helpdesk.models import Queue, Ticket
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.models.rows import content_type_of
 
 MakeTicket = Callable[..., Ticket]
 MakePrediction = Callable[..., Prediction]

@@ -5,7 +5,7 @@ from django.contrib.auth.models import AnonymousUser, Group, User
 
 from helpdesk.access import AGENTS_GROUP, agents, is_agent
 from helpdesk.models import Ticket
-from ticket_priority.registry import get_source
+from ticket_priority.sources.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,7 @@ from helpdesk import demo
 from helpdesk.access import is_agent
 from helpdesk.models import Comment, Queue, Ticket
 from ticket_priority.models import Prediction
-from ticket_priority.registry import get_source
+from ticket_priority.sources.registry import get_source
 
 
 def load(**options: Any) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from tests.test_queue import Host
+from tests.queues.test_django_q import Host
 
 pytestmark = pytest.mark.sqlite
 
 STARTED_BY_A_SERVER = """
 import helpdesk.wsgi
-from ticket_priority import classifiers
+from ticket_priority.classifiers import active as classifiers
 print("loaded" if classifiers._current_slot(classifiers._ACTIVE).loaded else "not loaded")
 """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ticket_priority.interfaces import LabelledText
+    from ticket_priority.ml.types import LabelledText
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -29,8 +29,8 @@ def main(folder: Path) -> None:
 
     django.setup()
 
-    from tests.toy import train_toy
-    from ticket_priority import artifacts
+    from tests.support.toy import train_toy
+    from ticket_priority.ml.artifacts import store as artifacts
 
     with tempfile.TemporaryDirectory() as scratch:
         run = train_toy(Path(scratch), more=chance_rows(400, seed=4), max_epochs=20)
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
 def chance_rows(count: int, seed: int) -> list[LabelledText]:
     """Return texts of words that nobody knows, with at most two that somebody might: medium."""
     from tests.ml.conftest import CUES, FILLERS
-    from ticket_priority.interfaces import LabelledText
+    from ticket_priority.ml.types import LabelledText
     from ticket_priority.priorities import Priority
 
     chance = random.Random(seed)  # noqa: S311

@@ -81,7 +81,7 @@ class Environments:
         return {**kept, "TICKET_PRIORITY_TOY_MODEL": str(self.model), "HF_HUB_OFFLINE": "1"}
 
     def _toy_model(self) -> Path:
-        sources = sorted(ROOT.glob("ticket_priority/ml/*.py"))
+        sources = sorted(ROOT.glob("ticket_priority/ml/**/*.py"))
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
         model = self.folder / "models" / f"toy-{digest[:12]}"
         if not model.exists():

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests import network
 from tests.ml.conftest import toy_rows
-from ticket_priority import artifacts
-from ticket_priority.interfaces import TrainingResult
+from tests.support import network
 from ticket_priority.ml.__main__ import _is_first, main
-from ticket_priority.ml.fit import fit
-from ticket_priority.serving.linear import LinearClassifier
-from ticket_priority.serving.onnx import OnnxClassifier
-from ticket_priority.training_data import read_splits, write_splits
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.data.jsonl import read_splits, write_splits
+from ticket_priority.ml.serving.linear import LinearClassifier
+from ticket_priority.ml.serving.onnx import OnnxClassifier
+from ticket_priority.ml.trainers.fit import fit
+from ticket_priority.ml.types import TrainingResult
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = """

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from tests.classifiers import FaultyClassifier
-from ticket_priority import classifiers, prometheus, starter
+from tests.support.classifiers import FaultyClassifier
+from ticket_priority import prometheus
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.prometheus import counters
 from ticket_priority.signals import (
     breaker_changed,
@@ -18,6 +19,7 @@ from ticket_priority.signals import (
     priority_overridden,
     priority_predicted,
 )
+from ticket_priority.starter import install as starter
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def faulty(
     db: None, artifact_root: Path, fresh_classifier: None, configure: Callable[..., None]
 ) -> Iterator[type[FaultyClassifier]]:
     """Serve by a classifier that says "high", or has the fault that the test gives it."""
-    configure(CLASSIFIERS={"linear": "tests.classifiers.FaultyClassifier"})
+    configure(CLASSIFIERS={"linear": "tests.support.classifiers.FaultyClassifier"})
     starter.install_linear().activate()
     classifiers.get_classifier()
     FaultyClassifier.fault = None

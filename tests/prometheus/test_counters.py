@@ -10,10 +10,12 @@ from prometheus_client import REGISTRY
 
 import ticket_priority
 from helpdesk.models import Ticket
-from tests.classifiers import FaultyClassifier
-from tests.test_classification import OUTAGE
-from ticket_priority import classifiers, outbox, switch
+from tests.predictions.test_on_save import OUTAGE
+from tests.support.classifiers import FaultyClassifier
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.models import ModelVersion
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import outbox
 from ticket_priority.priorities import Priority
 from ticket_priority.prometheus import counters
 

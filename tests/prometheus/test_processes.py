@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tests.test_queue import OPEN_TICKET, Host, stop, wait_for
+from tests.queues.test_django_q import OPEN_TICKET, Host, stop, wait_for
 
 pytestmark = pytest.mark.sqlite
 

@@ -12,10 +12,10 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpdesk.models import Ticket
-from tests.classifiers import FaultyClassifier
-from tests.test_classification import OUTAGE
-from ticket_priority import switch
+from tests.predictions.test_on_save import OUTAGE
+from tests.support.classifiers import FaultyClassifier
 from ticket_priority.models import ModelVersion, Prediction
+from ticket_priority.predictions import kill_switch as switch
 
 pytestmark = [
     pytest.mark.usefixtures("counting"),

@@ -29,18 +29,18 @@ from ticket_priority.adapters.django_helpdesk_host import (
 )
 from ticket_priority.conf import MODES
 from ticket_priority.exceptions import SourceError
+from ticket_priority.logs import trace_of
 from ticket_priority.middleware import acting_user
+from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
-from ticket_priority.sources import (
+from ticket_priority.sources.base import (
     DecisionRecorder,
     PriorityChange,
     TicketSource,
     UserRows,
     is_column,
 )
-from ticket_priority.text import join_fields
-from ticket_priority.traces import trace_of
+from ticket_priority.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from django.db.models.fields.json import KeyTextTransform
 from django.utils import timezone
 
 from ticket_priority.conf import MODES
+from ticket_priority.db import after_commit, is_lost
+from ticket_priority.logs import trace_of
+from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
-from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
-from ticket_priority.text import join_fields
-from ticket_priority.traces import trace_of
-from ticket_priority.transactions import after_commit, is_lost
+from ticket_priority.sources.base import DecisionRecorder, PriorityChange, TicketSource, UserRows
+from ticket_priority.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 

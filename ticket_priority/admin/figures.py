@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.interfaces import CLASS_NAMES
+from ticket_priority.ml.evaluation.report import is_same_test
+from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.training_report import is_same_test
 
 RIVALS: Final = (
     ("served", _("This model, as served")),

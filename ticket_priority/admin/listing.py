@@ -15,13 +15,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority import audit
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction
-from ticket_priority.overrides import decisive_rows, priorities_of
+from ticket_priority.models.rows import TicketRowQuerySet
+from ticket_priority.predictions import audit
+from ticket_priority.predictions.overrides import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
-from ticket_priority.ticket_rows import TicketRowQuerySet
+from ticket_priority.sources.registry import get_source
 
 UNSET: Final = "unset"
 NO_PREDICTION: Final = "none"

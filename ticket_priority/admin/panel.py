@@ -7,11 +7,11 @@ from typing import Final, Self
 
 from django.db import models
 
-from ticket_priority import audit
 from ticket_priority.models import Override, Prediction
-from ticket_priority.overrides import open_suggestions, priorities_of
+from ticket_priority.predictions import audit
+from ticket_priority.predictions.overrides import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
+from ticket_priority.sources.registry import get_source
 
 SHOWN: Final = 20
 

@@ -16,11 +16,12 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from ticket_priority import audit, outbox, queue
 from ticket_priority.badges import percent, priority_badge
+from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
+from ticket_priority.predictions import audit, outbox
 from ticket_priority.priorities import Priority
-from ticket_priority.transactions import after_commit
+from ticket_priority.queues import django_q as queue
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]

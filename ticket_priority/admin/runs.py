@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin.records import ReadOnlyAdmin
 from ticket_priority.models import TrainingRun
-from ticket_priority.training_runs import settle_dead
+from ticket_priority.training.history import settle_dead
 
 
 @admin.register(TrainingRun)

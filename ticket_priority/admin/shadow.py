@@ -19,9 +19,9 @@ from django.http import (
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority import shadow
 from ticket_priority.admin.figures import Cell, table_of
 from ticket_priority.models import ModelVersion
+from ticket_priority.predictions import shadow
 from ticket_priority.priorities import Priority
 
 

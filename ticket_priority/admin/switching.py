@@ -16,9 +16,10 @@ from django.urls import URLPattern, path, reverse
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority import queue, switch
 from ticket_priority.admin.records import ReadOnlyAdmin
 from ticket_priority.models import SwitchChange
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.queues import django_q as queue
 
 
 @admin.register(SwitchChange)

@@ -32,7 +32,7 @@ from ticket_priority.admin.listing import (
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import plugin_database
-from ticket_priority.overrides import (
+from ticket_priority.predictions.overrides import (
     check_override_rate,
     open_suggestions,
     priorities_of,
@@ -40,10 +40,10 @@ from ticket_priority.overrides import (
     recorded_elsewhere,
     tell_host,
 )
+from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.priorities import Priority
-from ticket_priority.reclassification import classify_instances
-from ticket_priority.registry import get_source
-from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.base import PriorityChange, TicketSource
+from ticket_priority.sources.registry import get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
 _UNKNOWN: Final = object()

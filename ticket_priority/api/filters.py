@@ -19,9 +19,9 @@ from rest_framework.views import APIView
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Override, Prediction
+from ticket_priority.models.rows import content_type_of
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import find_source
-from ticket_priority.ticket_rows import content_type_of
+from ticket_priority.sources.registry import find_source
 
 Rows = models.QuerySet[Any]
 

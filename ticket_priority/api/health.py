@@ -7,12 +7,15 @@ from typing import Any, Final
 
 from django.db import Error
 
-from ticket_priority import __version__, artifacts, queue, switch
-from ticket_priority.breaker import BreakerState
-from ticket_priority.classifiers import breaker_state, loaded_model_version
+from ticket_priority import __version__
+from ticket_priority.classifiers.active import breaker_state, loaded_model_version
+from ticket_priority.classifiers.breaker import BreakerState
 from ticket_priority.conf import get_settings
+from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.models import ModelVersion
-from ticket_priority.registry import all_sources
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.queues import django_q as queue
+from ticket_priority.sources.registry import all_sources
 
 HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_error")
 

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from ticket_priority.conf import get_settings
-from ticket_priority.registry import all_sources
-from ticket_priority.sources import TicketSource
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import all_sources
 
 
 def configured_permissions() -> list[Any]:

@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 
 from ticket_priority import __version__
 from ticket_priority.api import serializers
-from ticket_priority.interfaces import CLASS_NAMES
+from ticket_priority.ml.types import CLASS_NAMES
 
 TAG: Final = "ticket priority"
 

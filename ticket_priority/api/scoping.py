@@ -8,8 +8,8 @@ from django.db import connections, models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Collate, Concat, Substr
 
-from ticket_priority.registry import all_sources
-from ticket_priority.ticket_rows import content_type_of, key_column
+from ticket_priority.models.rows import content_type_of, key_column
+from ticket_priority.sources.registry import all_sources
 
 Row = TypeVar("Row", bound=models.Model)
 

@@ -10,10 +10,10 @@ from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from ticket_priority.conf import get_settings
-from ticket_priority.interfaces import CLASS_NAMES, Classification
+from ticket_priority.ml.text.normalisation import MAX_CHARACTERS, normalise
+from ticket_priority.ml.types import CLASS_NAMES, Classification
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
-from ticket_priority.text import MAX_CHARACTERS, normalise
 
 MAX_TEXT_LENGTH: Final = 4 * MAX_CHARACTERS
 """As much prose as is ever read, in characters."""

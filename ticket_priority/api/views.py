@@ -20,7 +20,6 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ticket_priority import audit, classification, reclassification
 from ticket_priority.api import schema, scoping, serializers
 from ticket_priority.api.base import PluginView
 from ticket_priority.api.errors import TooManyDecisions, model_at_work, model_required
@@ -35,9 +34,12 @@ from ticket_priority.api.pagination import Pages
 from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import OverrideRateError, SourceError
 from ticket_priority.models import Override, Prediction
-from ticket_priority.overrides import override, priorities_of
-from ticket_priority.registry import find_source
-from ticket_priority.sources import TicketSource
+from ticket_priority.predictions import audit
+from ticket_priority.predictions import on_save as classification
+from ticket_priority.predictions import reclassify as reclassification
+from ticket_priority.predictions.overrides import override, priorities_of
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import find_source
 
 SHOWN_OVERRIDES: Final = 20
 

@@ -1,14 +1,3 @@
-"""The training room: the only one that imports torch, lightning and transformers."""
+"""The machine learning half: knows no Django, and imports neither torch nor numpy by itself."""
 
 from __future__ import annotations
-
-from importlib.util import find_spec
-
-# What a linear model needs; `fit` asks for torch and its company where a transformer is trained.
-_REQUIRED = ("numpy", "sklearn", "safetensors")
-
-if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
-    raise ImportError(
-        f"ticket_priority.ml needs {', '.join(_missing)}. Install what training needs with: "
-        'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
-    )

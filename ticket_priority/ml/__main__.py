@@ -12,11 +12,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from ticket_priority import artifacts, presets, training_arguments, training_report
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
-from ticket_priority.interfaces import ArtifactFile, TrainingConfig, TrainingResult, silent
-from ticket_priority.ml.fit import fit
-from ticket_priority.training_data import describe, read_splits
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.data.jsonl import describe, read_splits
+from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.hyperparameters import arguments as training_arguments
+from ticket_priority.ml.hyperparameters import presets
+from ticket_priority.ml.trainers.fit import fit
+from ticket_priority.ml.types import ArtifactFile, TrainingConfig, TrainingResult, silent
 
 _VERTEX: Final = {
     "data": "AIP_TRAINING_DATA_URI",

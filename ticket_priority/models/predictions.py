@@ -13,9 +13,9 @@ from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority.models.rows import TicketRow, TicketRowQuerySet
 from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.ticket_rows import TicketRow, TicketRowQuerySet
 
 
 class PredictionQuerySet(TicketRowQuerySet):

@@ -11,8 +11,8 @@ from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority.db import after_commit
 from ticket_priority.signals import model_version_activated
-from ticket_priority.transactions import after_commit
 
 _Swapped = TypeVar("_Swapped")
 

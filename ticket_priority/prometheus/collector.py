@@ -11,8 +11,9 @@ from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ticket_priority import backlog, switch
 from ticket_priority.models import ModelVersion
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.reports import backlog
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from django.core.management.base import BaseCommand
 
 from helpdesk.demo import LANGUAGES, labelled_and_open_texts
 from helpdesk.starter_cards import better_card, linear_card
-from ticket_priority import __version__, artifacts, datasets
-from ticket_priority.interfaces import (
+from ticket_priority import __version__
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.types import (
     ArtifactFile,
     Classifier,
     LabelledText,
@@ -23,11 +24,12 @@ from ticket_priority.interfaces import (
     TrainingConfig,
     silent,
 )
-from ticket_priority.starter import CARD, HEAD_DIRECTORY, STARTER_DIRECTORY
+from ticket_priority.starter.install import CARD, HEAD_DIRECTORY, STARTER_DIRECTORY
+from ticket_priority.training import dataset as datasets
 
 if TYPE_CHECKING:
     # scikit-learn and torch are for those who build, not for those who list the commands.
-    from ticket_priority.ml import linear
+    from ticket_priority.ml.trainers.linear import model as linear
 
 LINEAR: Final = STARTER_DIRECTORY.name
 BETTER: Final = HEAD_DIRECTORY.name
@@ -109,8 +111,9 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
     Its settings are chosen on the validation split; then it is fitted to the training and the
     validation split together. Every figure is that of the model as it is shipped and served.
     """
-    from ticket_priority.ml import baseline, linear
-    from ticket_priority.serving.linear import LinearClassifier
+    from ticket_priority.ml.serving.linear import LinearClassifier
+    from ticket_priority.ml.trainers.linear import baselines as baseline
+    from ticket_priority.ml.trainers.linear import model as linear
 
     directory.mkdir()
     dataset, seen = tickets.dataset, tickets.seen
@@ -156,8 +159,8 @@ def write_head(
     It is fitted to what the linear starter was fitted to; `words` says how that one was. Every
     figure is that of the whole better starter, made of these files as a host makes it.
     """
-    from ticket_priority.ml import starter
-    from ticket_priority.serving.ensemble import EnsembleClassifier
+    from ticket_priority.ml.serving.ensemble import EnsembleClassifier
+    from ticket_priority.ml.trainers import starter
 
     directory.mkdir()
     fit = starter.fit(tickets.seen, words, progress=progress)
@@ -202,7 +205,7 @@ def _beside(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:
-    from ticket_priority import metrics
+    from ticket_priority.ml.evaluation import metrics
 
     answers = classifier.classify([row.text for row in rows])
     return metrics.report_on(rows, probabilities=[answer.probabilities for answer in answers])

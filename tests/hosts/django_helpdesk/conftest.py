@@ -49,7 +49,7 @@ def configure(settings: Any) -> Callable[..., None]:
 @pytest.fixture
 def without_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where django-q2 is not installed: pending tickets are drained at the commit."""
-    monkeypatch.setattr("ticket_priority.queue.is_installed", lambda: False)
+    monkeypatch.setattr("ticket_priority.queues.django_q.is_installed", lambda: False)
 
 
 @pytest.fixture(params=[False, True], ids=["autocommit", "atomic requests"])

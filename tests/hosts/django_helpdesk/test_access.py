@@ -93,7 +93,7 @@ def test_customers_who_may_write_may_not_decide(desk: Desk, tickets: dict[str, T
 
 
 def test_who_was_switched_off_sees_nothing(desk: Desk, tickets: dict[str, Ticket]) -> None:
-    from ticket_priority.registry import get_source
+    from ticket_priority.sources.registry import get_source
 
     for user in (desk.agent, desk.superuser):
         user.is_active = False

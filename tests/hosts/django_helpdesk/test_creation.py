@@ -17,8 +17,8 @@ from routes import CREATION, TITLE, Desk, open_by_public_form, post_to_api, sign
 import helpdesk
 import ticket_priority
 from helpdesk.models import FollowUp, Ticket, TicketChange
-from ticket_priority import outbox
 from ticket_priority.models import Prediction
+from ticket_priority.predictions import outbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -26,8 +26,8 @@ from routes import (
 
 import ticket_priority
 from helpdesk.models import Checklist, CustomField, FollowUp, Queue, Ticket
-from ticket_priority import outbox
 from ticket_priority.models import Override, Prediction
+from ticket_priority.predictions import outbox
 from ticket_priority.priorities import Priority
 
 pytestmark = pytest.mark.django_db(transaction=True)

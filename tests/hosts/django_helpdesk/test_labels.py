@@ -27,11 +27,12 @@ from routes import (
 
 import ticket_priority
 from helpdesk.models import Queue, Ticket
-from ticket_priority import outbox, reclassification
-from ticket_priority.labels import labelled_texts
 from ticket_priority.models import Prediction
+from ticket_priority.predictions import outbox
+from ticket_priority.predictions import reclassify as reclassification
 from ticket_priority.priorities import Priority
-from ticket_priority.registry import get_source
+from ticket_priority.sources.registry import get_source
+from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

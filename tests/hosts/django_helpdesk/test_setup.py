@@ -12,8 +12,8 @@ from django.core.management import call_command
 from routes import Desk, open_by_public_form
 
 from helpdesk.models import Ticket
-from ticket_priority.registry import get_source
-from ticket_priority.source_checks import register_configured_sources
+from ticket_priority.checks.sources import register_configured_sources
+from ticket_priority.sources.registry import get_source
 
 ADAPTER = "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource"
 

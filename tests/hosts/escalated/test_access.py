@@ -12,7 +12,7 @@ from escalated.ticket_access import ticket_access
 from journeys import OUTAGE, by_service
 
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.registry import get_source
+from ticket_priority.sources.registry import get_source
 
 pytestmark = pytest.mark.django_db
 

@@ -15,10 +15,11 @@ from escalated.services.ticket_service import TicketService
 from journeys import OUTAGE, TYPO, by_service
 
 import ticket_priority
-from ticket_priority import Priority, muted, outbox
-from ticket_priority.labels import labelled_texts
+from ticket_priority import Priority, muted
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.registry import get_source
+from ticket_priority.predictions import outbox
+from ticket_priority.sources.registry import get_source
+from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.django_db
 

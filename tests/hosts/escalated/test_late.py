@@ -23,8 +23,8 @@ from escalated.workflow_models import Workflow, WorkflowLog
 from journeys import OUTAGE, ROADS, TYPO, by_customer_page, by_service, deadlines, log
 from toy_model import activate_toy
 
-from ticket_priority import outbox
 from ticket_priority.models import Override, Prediction
+from ticket_priority.predictions import outbox
 
 pytestmark = pytest.mark.django_db
 road = pytest.mark.parametrize("create", ROADS, ids=lambda road: road.__name__)

@@ -40,10 +40,10 @@ def tell_the_journeys() -> None:
     from journeys import OUTAGE, by_service, deadlines, log
     from toy_model import activate_toy
 
-    from ticket_priority import outbox
-    from ticket_priority.labels import labelled_texts
     from ticket_priority.models import Override, Prediction
-    from ticket_priority.registry import get_source
+    from ticket_priority.predictions import outbox
+    from ticket_priority.sources.registry import get_source
+    from ticket_priority.training.labels import labelled_texts
 
     assert (Ticket.unrestricted.db, Prediction.objects.db) == ("support", "default")
     SlaPolicy.objects.create(

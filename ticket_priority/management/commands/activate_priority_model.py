@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import classifiers, starter
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.interfaces import silent
+from ticket_priority.ml.types import silent
 from ticket_priority.models import ModelVersion
+from ticket_priority.starter import install as starter
 
 _STARTER_REMARK: Final = (
     "It is a starter, trained on tickets that are not yours. When people have set enough "

@@ -11,13 +11,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority.audit_report import Agreement, audit_agreement
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.interfaces import silent
+from ticket_priority.ml.policy.rule import Certificate, Certification
+from ticket_priority.ml.types import silent
 from ticket_priority.models import ModelVersion
-from ticket_priority.policy import Certificate, Certification
-from ticket_priority.recertification import recertify
-from ticket_priority.registry import find_sources
+from ticket_priority.reports.audit import Agreement, audit_agreement
+from ticket_priority.sources.registry import find_sources
+from ticket_priority.training.certify import recertify
 
 
 class Command(BaseCommand):

@@ -10,11 +10,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority import shadow
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.models import ModelVersion
-from ticket_priority.reclassification import backfill
-from ticket_priority.registry import find_sources
+from ticket_priority.predictions import shadow
+from ticket_priority.predictions.reclassify import backfill
+from ticket_priority.sources.registry import find_sources
 
 
 class Command(BaseCommand):

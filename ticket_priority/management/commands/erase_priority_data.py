@@ -12,9 +12,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority import erasure
 from ticket_priority.exceptions import SourceError
-from ticket_priority.registry import find_source, find_sources
+from ticket_priority.predictions import erasure
+from ticket_priority.sources.registry import find_source, find_sources
 
 
 class Command(BaseCommand):

@@ -10,13 +10,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority import classifiers, training_report
-from ticket_priority.evaluation import Evaluation, evaluate
+from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.interfaces import CLASS_NAMES, ProgressCallback, silent
+from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
-from ticket_priority.registry import find_sources
-from ticket_priority.replay import Period, Tally, replay
+from ticket_priority.reports.replay import Period, Tally, replay
+from ticket_priority.reports.test_split import Evaluation, evaluate
+from ticket_priority.sources.registry import find_sources
 
 
 class Command(BaseCommand):

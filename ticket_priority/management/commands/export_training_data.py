@@ -10,11 +10,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority import datasets, training_report
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.interfaces import silent
-from ticket_priority.registry import find_sources
-from ticket_priority.training_data import check_writable, write_splits
+from ticket_priority.ml.data.jsonl import check_writable, write_splits
+from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.types import silent
+from ticket_priority.sources.registry import find_sources
+from ticket_priority.training import dataset as datasets
 
 
 class Command(BaseCommand):

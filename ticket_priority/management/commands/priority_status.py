@@ -13,8 +13,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import Error
 
-from ticket_priority import status
-from ticket_priority.status import Finding, Level, Status, Thresholds, VersionStatus
+from ticket_priority.reports import status
+from ticket_priority.reports.status import Finding, Level, Status, Thresholds, VersionStatus
 
 PER_PROCESS = (
     "The loaded model and the circuit breaker are each process's own: the API's health/ tells "

@@ -8,8 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import shadow, shadow_report
 from ticket_priority.models import ModelVersion
+from ticket_priority.predictions import shadow
+from ticket_priority.reports import shadow as shadow_report
 
 
 class Command(BaseCommand):

@@ -11,9 +11,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority import queue, switch
 from ticket_priority.conf import get_settings
-from ticket_priority.switch import SwitchState
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions.kill_switch import SwitchState
+from ticket_priority.queues import django_q as queue
 
 
 class Command(BaseCommand):

@@ -11,15 +11,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority import training_arguments
 from ticket_priority.conf import ACTIVATE_CHOICES
-from ticket_priority.deadline import deadline, interruptible
 from ticket_priority.exceptions import DatasetError, TicketPriorityError
-from ticket_priority.interfaces import TrainingConfig, silent
+from ticket_priority.ml.hyperparameters import arguments as training_arguments
+from ticket_priority.ml.types import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
-from ticket_priority.registry import find_sources
-from ticket_priority.training import TrainingOutcome, configure, train_model
-from ticket_priority.training_runs import recorded
+from ticket_priority.sources.registry import find_sources
+from ticket_priority.training.history import recorded
+from ticket_priority.training.run import TrainingOutcome, configure, train_model
+from ticket_priority.training.time_limit import deadline, interruptible
 
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ml.conftest import toy_rows
+from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+from ticket_priority.ml.serving.ensemble import EnsembleClassifier
+from ticket_priority.ml.serving.linear import LinearClassifier
+from ticket_priority.ml.trainers import starter
+from ticket_priority.ml.trainers.encoders.build import MEAN, Encoder
+from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.transformer import features as frozen
+
+ROWS, NEW = toy_rows(90, seed=1), toy_rows(60, seed=2)
+TEXTS = [row.text for row in NEW]
+
+
+@pytest.fixture(autouse=True)
+def tiny(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """Let a tiny encoder stand in for the embedded one."""
+    found = Encoder(str(tiny_encoder), MEAN, "query: ", local_files_only=True)
+    monkeypatch.setattr(starter.encoders, "resolve", lambda name: found)
+    monkeypatch.setattr(starter.embedded, "digest", lambda: "tiny")
+    return found
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> linear.Trial:
+    """Return a linear model whose files lie in `tmp_path`/words."""
+    (folder := tmp_path / "words").mkdir()
+    trial = linear.choose(ROWS[:60], ROWS[60:], "val_accuracy")
+    trial.model.write(folder)
+    return trial
+
+
+@pytest.fixture
+def fit(words: linear.Trial, tmp_path: Path) -> starter.Fit:
+    """Return a fit whose head's files lie in `tmp_path`/head."""
+    fit = starter.fit(ROWS, words)
+    (folder := tmp_path / "head").mkdir()
+    fit.head.write(folder)
+    fit.mean.config.write(folder)
+    return fit
+
+
+def make(tmp_path: Path) -> tuple[Path, dict[str, object]]:
+    (folder := tmp_path / "made").mkdir()
+    return folder, starter.write_members(tmp_path / "head", tmp_path / "words", folder)
+
+
+def test_a_head_is_read_as_it_was_written(fit: starter.Fit, tmp_path: Path) -> None:
+    head = starter.Head.read(tmp_path / "head")
+    np.testing.assert_array_equal(head.weight, fit.head.weight)
+    np.testing.assert_array_equal(head.bias, fit.head.bias)
+    assert (head.encoder, head.max_length) == ("tiny", 64)
+
+
+def test_the_strength_with_the_least_loss_is_chosen(
+    words: linear.Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = starter.fit(ROWS, words)
+    losses = []
+    for strength in frozen.STRENGTHS:
+        monkeypatch.setattr(frozen, "STRENGTHS", (strength,))
+        losses.append((starter.fit(ROWS, words).mean.figures["val_loss"], strength))
+    assert (chosen.mean.figures["val_loss"], chosen.strength) == min(losses)
+    assert chosen.folds == 5
+
+
+def test_what_is_made_is_the_mean_of_the_linear_model_and_the_fitted_regression(
+    fit: starter.Fit, tiny: Encoder, tmp_path: Path
+) -> None:
+    folder, serving = make(tmp_path)
+    answers = EnsembleClassifier(folder, threads=1).classify(TEXTS)
+    encoder = frozen.FrozenEncoder.load(tiny, 64)
+    regression = frozen.fit_head(
+        encoder.features(ROWS), [row.label for row in ROWS], strength=fit.strength
+    )
+    by_encoder = frozen.probabilities(regression, encoder.features(NEW))
+    by_words = [a.probabilities for a in LinearClassifier(tmp_path / "words").classify(TEXTS)]
+    expected = fit.mean.config.combine([by_words, by_encoder])
+    np.testing.assert_allclose([a.probabilities for a in answers], expected, atol=0.05)
+    right = [answer.priority == row.label for answer, row in zip(answers, NEW, strict=True)]
+    assert np.mean(right) > 0.9
+    assert serving["precision"] == "fp32, int8"
+
+
+def test_a_head_for_another_encoder_is_refused(
+    fit: starter.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter.embedded, "digest", lambda: "another")
+    with pytest.raises(EncoderUnavailableError, match="another encoder"):
+        make(tmp_path)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_where_nothing_can_be_written_the_error_says_so(fit: starter.Fit, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be written"):
+        starter.write_members(tmp_path / "head", tmp_path / "words", tmp_path / "absent")

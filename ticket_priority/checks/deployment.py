@@ -1,0 +1,179 @@
+"""System checks of how a project is run: its workers, its folders, what it shows to whom."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.db import connections, router
+
+from ticket_priority import conf
+from ticket_priority.queues import django_q as queue
+from ticket_priority.sources.registry import all_sources
+
+
+def register_checks() -> None:
+    checks.register(check_workers, "ticket_priority")
+    checks.register(check_served_folders, "ticket_priority")
+    checks.register(check_metrics, "ticket_priority")
+    checks.register(check_transactions, "ticket_priority")
+    checks.register(check_deployed_workers, "ticket_priority", deploy=True)
+    checks.register(check_writable_folders, "ticket_priority", deploy=True)
+
+
+def check_workers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    cluster = queue.worker_settings()
+    if cluster is None:
+        return
+    if not cluster.timeout:
+        yield checks.Warning(
+            "Q_CLUSTER has no 'timeout': a model that hangs keeps a worker for ever.",
+            hint='"timeout": 600, "retry": 1900, with one worker and "queue_limit": 1.',
+            id="ticket_priority.W070",
+        )
+    elif cluster.repeats and cluster.retry <= cluster.timeout:
+        yield checks.Warning(
+            f"Q_CLUSTER's 'retry' is {cluster.retry:g}, and a task may take 'timeout', "
+            f"{cluster.timeout:g} seconds: a second worker is handed what the first is busy with.",
+            hint=f"Set 'retry' above {cluster.tasks_ahead * cluster.timeout:g}: (queue_limit / "
+            "workers + 2) * timeout.",
+            id="ticket_priority.W071",
+        )
+    if cluster.repeats and not cluster.max_attempts and not cluster.acknowledges_failures:
+        yield checks.Warning(
+            "Q_CLUSTER has no 'max_attempts': a task that fails is tried again for ever.",
+            hint='"max_attempts": 3, or "ack_failures": True; the sweep finds what was left.',
+            id="ticket_priority.W072",
+        )
+    if not cluster.recycle and not cluster.max_rss:
+        yield checks.Warning(
+            "Q_CLUSTER has neither 'recycle' nor 'max_rss': a worker never gives memory back.",
+            hint='"recycle": 5000; each new worker loads the model anew, so not too often.',
+            id="ticket_priority.W073",
+        )
+
+
+def check_deployed_workers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Run with `check --deploy`: while developing and in tests both are at home."""
+    cluster = queue.worker_settings()
+    if cluster is None:
+        return
+    if cluster.is_sync:
+        yield checks.Warning(
+            "Q_CLUSTER has 'sync': tasks run in the request that enqueues them, and raise there.",
+            hint="Leave 'sync' out, and run manage.py qcluster.",
+            id="ticket_priority.W074",
+        )
+    if settings.DEBUG:
+        yield checks.Warning(
+            "DEBUG is True: a worker, which answers no request, keeps the last 9,000 queries of "
+            "each connection in memory, tickets' texts among them.",
+            hint="Set DEBUG to False where qcluster runs.",
+            id="ticket_priority.W075",
+        )
+
+
+def check_served_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for name, folder in _folders():
+        for setting, served in _served():
+            if folder.is_relative_to(served):
+                yield checks.Warning(
+                    f"{conf.SETTING}[{name!r}] is {folder}, inside {setting}: a web server may "
+                    "hand out what was learnt from tickets.",
+                    hint=f"Move it out of {served}.",
+                    id="ticket_priority.W076",
+                )
+
+
+def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for name, folder in _folders():
+        if _is_writable_by_all(folder):
+            yield checks.Warning(
+                f"{conf.SETTING}[{name!r}] is {folder}, in which every user of this machine may "
+                "write: models can be taken away, and checkpoints put there for a training to "
+                "resume from.",
+                hint=f"chmod o-w {folder}",
+                id="ticket_priority.W077",
+            )
+
+
+def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    given = conf.user_settings()
+    token = given.get("METRICS_TOKEN")
+    if token is not None and not (isinstance(token, str) and token):
+        yield checks.Error(
+            f"{conf.SETTING}['METRICS_TOKEN'] is no text, or an empty one.",
+            hint="Give what the scraper sends as `Authorization: Bearer ...`, or None.",
+            id="ticket_priority.E080",
+        )
+    if not given.get("METRICS"):
+        return
+    if find_spec("prometheus_client") is None:
+        yield checks.Warning(
+            f"{conf.SETTING}['METRICS'] needs prometheus_client, which is not installed, so "
+            "nothing is counted.",
+            hint='pip install "django-ticket-priority[prometheus]"',
+            id="ticket_priority.W081",
+        )
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
+        yield checks.Warning(
+            f"PROMETHEUS_MULTIPROC_DIR is {folder}, which is no folder to write in, so nothing is "
+            "counted.",
+            hint="Make it, empty, before the processes start.",
+            id="ticket_priority.W082",
+        )
+
+
+def check_transactions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    for alias in connections:
+        if not connections[alias].settings_dict["AUTOCOMMIT"]:
+            yield checks.Warning(
+                f"The database {alias!r} has 'AUTOCOMMIT' False, so nobody hears of a commit: "
+                "workers are told of tickets, and receivers of priorities, before they are there.",
+                hint="Leave 'AUTOCOMMIT' out; 'ATOMIC_REQUESTS' makes a request one transaction.",
+                id="ticket_priority.W078",
+            )
+    if conf.get_settings().deadline_ms is not None:
+        return
+    for source in all_sources():
+        alias = router.db_for_write(source.model)
+        if source.effective_mode == "sync" and connections[alias].settings_dict["ATOMIC_REQUESTS"]:
+            yield checks.Warning(
+                f"{source.label}: with 'ATOMIC_REQUESTS' a request keeps its locks while the "
+                f"model is asked, and {conf.SETTING}['DEADLINE_MS'] is None: a model that hangs "
+                "keeps them for ever.",
+                hint="Set DEADLINE_MS (300 where it is left out), or choose the mode async.",
+                id="ticket_priority.W079",
+            )
+
+
+def _folders() -> list[tuple[str, Path]]:
+    options = conf.get_settings()
+    return [
+        ("ARTIFACT_ROOT", options.artifact_root.resolve()),
+        ("OUTPUT_DIR", options.output_dir.resolve()),
+    ]
+
+
+def _served() -> Iterator[tuple[str, Path]]:
+    for setting in ("STATIC_ROOT", "MEDIA_ROOT"):
+        if given := getattr(settings, setting, None):
+            yield setting, Path(given).resolve()
+    for given in getattr(settings, "STATICFILES_DIRS", ()):
+        # A folder, or a prefix and a folder.
+        folder = given if isinstance(given, str | os.PathLike) else given[1]
+        yield "STATICFILES_DIRS", Path(folder).resolve()
+
+
+def _is_writable_by_all(folder: Path) -> bool:
+    try:
+        return os.name == "posix" and bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False

@@ -1,0 +1,101 @@
+"""config.json of an ensemble: several models in one artefact, whose answers are averaged.
+
+Each member lies in a folder of its own, with the files of an artefact of its kind but for the
+metrics and the manifest. Needs numpy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ticket_priority.exceptions import ArtifactError
+from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts import transformer as transformer_config
+from ticket_priority.ml.artifacts.reading import ADVICE, is_positive, read_config, write_config
+from ticket_priority.ml.types import ArtifactFile
+
+KIND: Final = "ensemble"
+
+MEMBER_KINDS: Final = (transformer_config.KIND, linear_config.KIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model of the ensemble: its folder inside the artefact, its kind, its share of the mean."""
+
+    folder: str
+    kind: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleConfig:
+    """How an ensemble turns its members' probabilities into its own.
+
+    They are averaged by the members' weights, and the logarithms of the means are divided by
+    `temperature` before the softmax.
+    """
+
+    members: tuple[Member, ...]
+    temperature: float = 1.0
+
+    @classmethod
+    def read(cls, directory: Path) -> EnsembleConfig:
+        """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
+        values = read_config(directory, KIND)
+        problem = _problem(values)
+        if problem:
+            raise ArtifactError(f"{directory / ArtifactFile.CONFIG}: {problem}. {ADVICE}")
+        return cls(
+            members=tuple(
+                Member(member["folder"], member["kind"], float(member["weight"]))
+                for member in values["members"]
+            ),
+            temperature=float(values["temperature"]),
+        )
+
+    def combine(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return [rows, classes] for the members' own [members, rows, classes]."""
+        weights = np.array([member.weight for member in self.members])
+        answers = np.asarray(probabilities, np.float64)
+        powers = np.tensordot(weights / weights.sum(), answers, axes=1) ** (1 / self.temperature)
+        combined: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return combined
+
+    def write(self, directory: Path) -> None:
+        """Write config.json into `directory`."""
+        members = [
+            {"folder": member.folder, "kind": member.kind, "weight": member.weight}
+            for member in self.members
+        ]
+        write_config(directory, KIND, {"temperature": self.temperature, "members": members})
+
+
+def _problem(values: dict[str, Any]) -> str:
+    """Say what is wrong, or nothing."""
+    members = values.get("members")
+    if not isinstance(members, list) or not members:
+        return f"members is {members!r}, not a list of models"
+    for member in members:
+        if not isinstance(member, dict):
+            return f"a member is {member!r}, not an object"
+        if not _is_folder(folder := member.get("folder")):
+            return f"a member's folder is {folder!r}, not a name"
+        if (kind := member.get("kind")) not in MEMBER_KINDS:
+            return f"a member's kind is {kind!r}, not {' or '.join(MEMBER_KINDS)}"
+        if not is_positive(weight := member.get("weight")):
+            return f"a member's weight is {weight!r}, not a positive number"
+    if not is_positive(temperature := values.get("temperature")):
+        return f"temperature is {temperature!r}, not a positive number"
+    return ""
+
+
+def _is_folder(name: object) -> bool:
+    """Accept plain names: a path could lead out of the artefact, whose files are verified."""
+    return isinstance(name, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) is not None

@@ -1,0 +1,258 @@
+"""Certificates: which answers are right often enough to be applied unseen.
+
+A threshold is looked for on the validation split and put to the test on the test split, which
+the model was not fitted to. Knows no Django. Needs numpy and scipy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Self
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+    from scipy.special import betaincinv
+except ImportError as error:
+    raise ImportError(
+        "Certifying needs numpy and scipy. Install what training needs with: "
+        'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
+    ) from error
+
+from ticket_priority.ml.policy.rule import Certificate, Certification, Costs, choose
+from ticket_priority.ml.types import CLASS_NAMES, Classifier, LabelledText
+
+ERROR_RATE: Final = 0.05
+"""How often a certificate may be given that should not be, for each class and language."""
+
+MIN_ROWS: Final = 50
+"""Fewer answers of a class in the validation or the test split than this certify nothing."""
+
+STEPS: Final = 8
+"""So many thresholds are tried on the test split at most, from strict to loose."""
+
+_DIGITS: Final = 10_000
+_BATCH: Final = 2_000
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model said of tickets with a known label, one of each group of near-copies.
+
+    Arrays of one length: the class id that was chosen, its probability, whether it is the label,
+    and the ticket's language.
+    """
+
+    chosen: npt.NDArray[np.int8]
+    confidence: Floats
+    is_right: Flags
+    languages: npt.NDArray[np.str_]
+
+    @classmethod
+    def of(
+        cls, classifier: Classifier, rows: Sequence[LabelledText], costs: Costs | None = None
+    ) -> Self:
+        """Classify the rows, and choose the classes as the costs have it."""
+        chosen, confidence, is_right = array("b"), array("d"), array("b")
+        languages: list[str] = []
+        kept = _one_a_group(rows)
+        # Rows are read from disk, and not all of their texts at once.
+        while batch := list(islice(kept, _BATCH)):
+            given = classifier.classify([row.text for row in batch])
+            for row, answer in zip(batch, given, strict=True):
+                decided = choose(answer, costs)
+                chosen.append(decided.priority)
+                confidence.append(decided.confidence)
+                is_right.append(decided.priority == row.label)
+                languages.append(row.language)
+        return cls(
+            chosen=np.array(chosen, dtype=np.int8),
+            confidence=np.array(confidence, dtype=np.float64),
+            is_right=np.array(is_right, dtype=bool),
+            languages=np.array(languages, dtype=np.str_),
+        )
+
+    def take(self, rows: Flags) -> Answers:
+        return Answers(
+            self.chosen[rows], self.confidence[rows], self.is_right[rows], self.languages[rows]
+        )
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+def _one_a_group(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
+    """Yield the first row of each group: near-copies say the same thing over and over."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.group and row.group in seen:
+            continue
+        seen.add(row.group)
+        yield row
+
+
+def lower_bound(hits: Any, rows: Any, error_rate: float = ERROR_RATE) -> Any:
+    """Return what a share is at least (Clopper-Pearson, one-sided), given `hits` of `rows`.
+
+    Takes numbers or arrays; 0 where there are no hits.
+    """
+    hits, rows = np.asarray(hits), np.asarray(rows)
+    found = betaincinv(np.maximum(hits, 1), rows - hits + 1, error_rate)
+    return np.where(hits > 0, found, 0.0)
+
+
+def interval(hits: int, rows: int) -> tuple[float, float]:
+    """Return between what a share lies at 95% confidence (Clopper-Pearson, two-sided)."""
+    half = ERROR_RATE / 2
+    return (
+        float(lower_bound(hits, rows, half)),
+        1.0 - float(lower_bound(rows - hits, rows, half)),
+    )
+
+
+def certify(
+    classifier: Classifier,
+    validation: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    *,
+    targets: Mapping[str, float],
+    costs: Costs | None = None,
+) -> Certification:
+    """Find out which answers of a model reach the precisions in `targets`, by class name.
+
+    `test` may hold no row that the model was fitted to. Of `validation` it may, as a model of few
+    labels does: the thresholds looked up there are then worse, and what is certified holds.
+    """
+    tried, tested = (Answers.of(classifier, rows, costs) for rows in (validation, test))
+    certificates = tuple(
+        certificate
+        for name, target in targets.items()
+        for certificate in certificates_of(name, target, tried, tested)
+    )
+    return Certification(targets, costs, certificates)
+
+
+def certificates_of(
+    name: str, target: float, validation: Answers, test: Answers
+) -> list[Certificate]:
+    """Certify the answers of one class: each language that has enough of them, and the others.
+
+    Each certificate is wrong, its precision below the target, with a chance of 5% at most.
+    """
+    label = CLASS_NAMES.index(name)
+    validation, test = (answers.take(answers.chosen == label) for answers in (validation, test))
+    counts = [Counter(answers.languages.tolist()) for answers in (validation, test)]
+    own = sorted(
+        language
+        for language in counts[1]
+        if language and min(count[language] for count in counts) >= MIN_ROWS
+    )
+    others = sorted(set(counts[1]) - set(own))
+    found = [
+        _certificate(name, language, (language,), target, *_spoken(validation, test, [language]))
+        for language in own
+    ]
+    if others or not own:
+        spoken = _spoken(validation, test, own, among=False)
+        found.append(_certificate(name, "", tuple(others), target, *spoken))
+    return found
+
+
+def _spoken(
+    validation: Answers, test: Answers, languages: list[str], *, among: bool = True
+) -> tuple[Answers, Answers]:
+    """Keep the answers about tickets in these languages, or in none of them."""
+    first, second = (
+        answers.take(np.isin(answers.languages, languages) == among)
+        for answers in (validation, test)
+    )
+    return first, second
+
+
+def _certificate(
+    name: str,
+    language: str,
+    languages: tuple[str, ...],
+    target: float,
+    validation: Answers,
+    test: Answers,
+) -> Certificate:
+    def conclude(tried: _Tried | None, reason: str = "") -> Certificate:
+        rows = 0 if tried is None else tried.rows
+        return Certificate(
+            priority=name,
+            language=language,
+            languages=languages,
+            target=target,
+            threshold=None if tried is None else tried.threshold,
+            rows=rows,
+            precision=None if tried is None or not rows else tried.hits / rows,
+            lower_bound=None if tried is None else tried.lower_bound,
+            coverage=rows / len(test) if len(test) else 0.0,
+            holds=tried is not None and not reason,
+            reason=reason,
+        )
+
+    fewest = min(len(validation), len(test))
+    if fewest < MIN_ROWS:
+        return conclude(
+            None,
+            f"too few answers: {len(validation)} in the validation split and {len(test)} in the "
+            f"test split, {MIN_ROWS} are needed in each",
+        )
+    accepted: _Tried | None = None
+    for threshold in thresholds(validation, target):
+        tried = _Tried.on(test, threshold)
+        if tried.lower_bound < target:
+            # A looser one may not be tried any more: that is what bounds the error of them all.
+            if accepted is None:
+                return conclude(
+                    tried,
+                    f"the precision may be as low as {tried.lower_bound:.3f}",
+                )
+            break
+        accepted = tried
+    return conclude(accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """How a threshold does on the test split."""
+
+    threshold: float
+    rows: int
+    hits: int
+    lower_bound: float
+
+    @classmethod
+    def on(cls, test: Answers, threshold: float) -> Self:
+        covered = test.confidence >= threshold
+        rows, hits = int(covered.sum()), int(test.is_right[covered].sum())
+        return cls(threshold, rows, hits, float(lower_bound(hits, rows)))
+
+
+def thresholds(validation: Answers, target: float) -> list[float]:
+    """Return the thresholds to put to the test, in this order, from strict to loose.
+
+    The first is the one that the validation answers speak for most strongly, the last the loosest
+    at which they still reach the target. They are looked up on the validation split alone.
+    """
+    # Rounded down, so that an answer is not shut out by its own threshold.
+    confidence = np.floor(validation.confidence * _DIGITS) / _DIGITS
+    surest_first = np.argsort(-confidence, kind="stable")
+    candidates, counts = np.unique(-confidence, return_counts=True)
+    rows = np.cumsum(counts)
+    hits = np.cumsum(validation.is_right[surest_first])[rows - 1]
+    bounds = lower_bound(hits, rows)
+    first = int(np.flatnonzero(bounds == bounds.max())[-1])
+    reaching = np.flatnonzero(hits >= target * rows)
+    last = max(first, int(reaching[-1])) if len(reaching) else first
+    places = np.unique(np.linspace(first, last, STEPS).round().astype(int))
+    return [float(threshold) for threshold in -candidates[places]]

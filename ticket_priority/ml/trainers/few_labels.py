@@ -1,0 +1,194 @@
+"""What to fit to a few hundred labels: a regression on words, one on the encoder's features, or
+both. Cross-validation chooses, as a validation split of some dozens tells little."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ticket_priority.exceptions import TrainingError
+from ticket_priority.ml.artifacts import transformer as transformer_config
+from ticket_priority.ml.evaluation.calibration import fit_temperature, log_probabilities
+from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.runs import hardware
+from ticket_priority.ml.trainers.runs import loggers as reporting
+from ticket_priority.ml.trainers.selection import (
+    LINEAR,
+    TRANSFORMER,
+    Fitted,
+    Ladder,
+    validation_figures,
+)
+from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.types import CLASS_NAMES, LabelledText, ProgressCallback, TrainingConfig
+
+Probabilities = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+Fold = tuple[Rows, Rows]
+
+_FOLDS: Final = 5
+
+
+def fit(
+    rows: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    config: TrainingConfig,
+    run_dir: Path,
+    members: Path,
+    *,
+    progress: ProgressCallback,
+) -> Ladder:
+    """Fit a regression to the frozen encoder's features, and with `config.ensemble` a linear model.
+
+    The strength of each is chosen, and the rungs are judged, on answers for rows of folds that
+    they were not fitted to; near-copies are in one fold. What is published is fitted to all `rows`,
+    and its files lie below `members`. metrics.csv in `run_dir` has a line for each strength.
+    Raises TrainingError as `trainer.fit` does.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(config.threads or hardware.usable_cores())
+        return _Fit(rows, test, config, run_dir, members, progress).ladder()
+    finally:
+        torch.set_num_threads(threads)
+        reporting.finish(config)
+
+
+class _Fit:
+    """The steps of one `fit`, which share the rows and their folds."""
+
+    def __init__(
+        self,
+        rows: Sequence[LabelledText],
+        test: Sequence[LabelledText],
+        config: TrainingConfig,
+        run_dir: Path,
+        members: Path,
+        progress: ProgressCallback,
+    ) -> None:
+        self.rows = rows
+        self.test = test
+        self.config = config
+        self.members = members
+        self.progress = progress
+        self.loggers = reporting.loggers(config, run_dir)
+        self.texts, self.labels, self.weights = linear.columns_of(rows)
+        self.folds = folds_of(rows)
+        self.trials = 0
+
+    def ladder(self) -> Ladder:
+        started = time.monotonic()
+        ladder = Ladder(self.members, self.rows, self.test)
+        self._add_frozen(ladder)
+        if self.config.ensemble:
+            self._add_linear(ladder)
+        ladder.figures = {
+            "folds": len(self.folds),
+            "monitor": self.config.monitor,
+            "seconds": round(time.monotonic() - started, 2),
+            "rows": {"train": len(self.rows), "validation": 0, "test": len(self.test)},
+            "precision": "32-true",
+        }
+        return ladder
+
+    def _add_frozen(self, ladder: Ladder) -> None:
+        config = self.config
+        self.progress(f"Loading the base model {config.model_name}")
+        resolved = encoders.resolve(config.model_name, local_files_only=config.local_files_only)
+        encoder = frozen.FrozenEncoder.load(resolved, config.max_length)
+        self.progress(
+            f"Fitting to {len(self.rows)} texts, the encoder as it is: too few to fine-tune it"
+        )
+        features, tested = encoder.features(self.rows), encoder.features(self.test)
+
+        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
+            labels = [self.labels[place] for place in fitted]
+            weights = None if self.weights is None else self.weights[fitted]
+            head = frozen.fit_head(features[fitted], labels, weights, strength=strength)
+            return frozen.probabilities(head, features[judged])
+
+        strength, answers = self._best(TRANSFORMER, frozen.STRENGTHS, held_out)
+        head = frozen.fit_head(features, self.labels, self.weights, strength=strength)
+        serving = write_artifact(
+            encoder.with_head(head),
+            encoder.tokenizer,
+            encoder.encoder,
+            self.members / TRANSFORMER,
+            max_length=encoder.max_length,
+            base_model=config.model_name,
+            test_texts=[row.text for row in self.test],
+            test_labels=[row.label for row in self.test],
+            quantize=config.quantize,
+            progress=self.progress,
+        )
+        fitted = frozen.probabilities(head, tested)
+        ladder.add(TRANSFORMER, Fitted(transformer_config.KIND, answers, fitted, serving))
+
+    def _add_linear(self, ladder: Ladder) -> None:
+        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
+            chosen = [self.rows[place] for place in fitted]
+            model = linear.train(chosen, strength=strength, weighted=True)
+            return model.probabilities([self.texts[place] for place in judged])
+
+        try:
+            strength, answers = self._best(LINEAR, linear.STRENGTHS, held_out)
+            model = linear.train(self.rows, strength=strength, weighted=True)
+        except TrainingError as error:
+            # What reads letters may still learn from texts without words.
+            self.progress(f"There is no linear model: {error}")
+            return
+        ladder.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
+
+    def _best(
+        self,
+        name: str,
+        strengths: Sequence[float],
+        held_out: Callable[..., Probabilities],
+    ) -> tuple[float, Probabilities]:
+        """Return the strength that does best on rows held out, and the answers for these."""
+        sign = -1 if self.config.monitor == "val_loss" else 1
+        found: list[tuple[float, float, Probabilities]] = []
+        for strength in strengths:
+            answers = answers_held_out(self.folds, partial(held_out, strength=strength))
+            temperature = fit_temperature(log_probabilities(answers), self.labels)
+            figures = validation_figures(self.labels, answers, temperature)
+            self._log({f"{name}_strength": strength, **figures})
+            found.append((sign * figures[self.config.monitor], strength, answers))
+        _, strength, answers = max(found, key=lambda trial: trial[0])
+        return strength, answers
+
+    def _log(self, figures: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.trials)
+            logger.save()
+        self.trials += 1
+
+
+def folds_of(rows: Sequence[LabelledText]) -> list[Fold]:
+    """Return the places to fit to and those to judge, for each fold; near-copies are in one."""
+    labels, groups = [row.label for row in rows], [row.group for row in rows]
+    smallest = min(Counter(labels).values())
+    splitter = StratifiedGroupKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=0)
+    named = [group or f"row {place}" for place, group in enumerate(groups)]
+    return list(splitter.split(np.zeros(len(labels)), labels, named))
+
+
+def answers_held_out(
+    folds: Sequence[Fold], held_out: Callable[[Rows, Rows], Probabilities]
+) -> Probabilities:
+    """Return [rows, classes]: what `held_out(fitted, judged)` gives for each fold's judged rows."""
+    answers = np.zeros((sum(len(judged) for _, judged in folds), len(CLASS_NAMES)))
+    for fitted, judged in folds:
+        answers[judged] = held_out(fitted, judged)
+    return answers

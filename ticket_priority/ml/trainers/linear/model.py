@@ -1,0 +1,329 @@
+"""The linear rung: TF-IDF of words and letters, and logistic regression. Needs no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion
+
+from ticket_priority.exceptions import TrainingError
+from ticket_priority.ml.artifacts.linear import (
+    LETTER_NGRAMS,
+    MOST_LETTERS,
+    WORD_NGRAMS,
+    WORD_PATTERN,
+    LinearConfig,
+)
+from ticket_priority.ml.evaluation import metrics
+from ticket_priority.ml.evaluation.calibration import cross_entropy, fit_temperature, log_softmax
+from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, LabelledText
+
+ClassWeight = Literal["balanced"] | None
+
+STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)
+"""The inverse strengths of regularisation that `choose` tries."""
+
+CLASS_WEIGHTS: Final[tuple[ClassWeight, ...]] = ("balanced", None)
+
+_SMALL: Final = 1_000
+_LARGE: Final = 20_000
+"""From so many rows on, letter counts add minutes and gigabytes but no accuracy to speak of."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel:
+    """A fitted pipeline. `temperature` divides its scores before they become probabilities."""
+
+    features: FeatureUnion
+    regression: LogisticRegression
+    temperature: float = 1.0
+
+    @property
+    def learned(self) -> list[int]:
+        """The class ids that training saw, ascending."""
+        labels: list[int] = self.regression.classes_.tolist()
+        return labels
+
+    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return [texts, classes]; a class that training did not see has probability 0."""
+        return self.probabilities_of(self.scores(self.features.transform(texts)))
+
+    def scores(self, counted: Any) -> npt.NDArray[np.float64]:
+        """Return [texts, learned classes] before temperature and softmax.
+
+        `counted` are the texts as `features` count them.
+        """
+        found = np.asarray(self.regression.decision_function(counted))
+        if found.ndim == 1:
+            # Of two classes scikit-learn scores the second alone.
+            found = np.stack((np.zeros_like(found), found), axis=1)
+        return found.astype(np.float64)
+
+    def probabilities_of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return [texts, classes] for scores [texts, learned classes]."""
+        answers = np.zeros((len(scores), len(CLASS_NAMES)), np.float32)
+        answers[:, self.learned] = np.exp(log_softmax(scores / self.temperature))
+        return answers
+
+    def write(self, directory: Path) -> int:
+        """Write model.safetensors and config.json; return the size of the weights in bytes."""
+        path = directory / ArtifactFile.WEIGHTS
+        save_file(self._tensors(), path)
+        LinearConfig(tuple(self.learned), self.temperature).write(directory)
+        return path.stat().st_size
+
+    def _tensors(self) -> dict[str, npt.NDArray[Any]]:
+        coefficients = np.asarray(self.regression.coef_).T
+        intercepts = np.asarray(self.regression.intercept_)
+        if len(intercepts) == 1:
+            coefficients = np.hstack((np.zeros_like(coefficients), coefficients))
+            intercepts = np.append(0.0, intercepts)
+        vectorizers = dict(self.features.transformer_list)
+        words, letters = vectorizers["words"], vectorizers.get("letters")
+        number_of_words = len(words.vocabulary_)
+        listed, key_of_words = _word_keys(words.vocabulary_)
+        characters, key_of_letters = _letter_keys(letters.vocabulary_ if letters else {})
+        return {
+            "words": np.frombuffer("\n".join(listed).encode(), np.uint8),
+            "letters": np.array([ord(character) for character in characters], np.int32),
+            "intercepts": intercepts.astype(np.float32),
+            **_weights("word", words, coefficients[:number_of_words], key_of_words),
+            **_weights("letter", letters, coefficients[number_of_words:], key_of_letters),
+        }
+
+
+def train(
+    rows: Sequence[LabelledText],
+    *,
+    strength: float = 1.0,
+    class_weight: ClassWeight = "balanced",
+    weighted: bool = False,
+) -> LinearModel:
+    """Fit a linear model to `rows`; all of them count alike unless their weights are asked for.
+
+    Words and pairs of words, and 3 to 5 letters within a word. Raises TrainingError where there
+    is a single class, or no usable word.
+    """
+    texts, labels, weights = columns_of(rows)
+    features, counted = _fit_features(texts)
+    weights = weights if weighted else None
+    return LinearModel(features, _fit_regression(counted, labels, weights, strength, class_weight))
+
+
+def serving_figures(size: int) -> dict[str, Any]:
+    """Return the `serving` metrics of a linear artefact whose weights take `size` bytes."""
+    return {
+        "precision": "fp32",
+        "reason": "a linear model is served as it was trained",
+        "size_mb": round(size / 1e6, 1),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model that `choose` tried, and how it did on the validation split."""
+
+    model: LinearModel
+    strength: float
+    class_weight: ClassWeight
+    figures: Mapping[str, float]
+
+
+def choose(
+    train: Sequence[LabelledText],
+    validation: Sequence[LabelledText],
+    monitor: str,
+    *,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Trial:
+    """Fit models to `train` and return the one that does best on `validation`, calibrated there.
+
+    Strengths of regularisation and class weights are tried, `monitor` judges ("val_accuracy",
+    "val_macro_f1" or "val_loss"), and on a tie the more regularised model wins. Its temperature
+    minimises the loss on `validation`. A row's weight multiplies its part in the loss on `train`;
+    figures are not weighted. Raises TrainingError like `train`.
+    """
+    fitted_texts, labels, weights = columns_of(train)
+    features, counted = _fit_features(fitted_texts)
+    texts, truth, _ = columns_of(validation)
+    judged = features.transform(texts)
+    trials = []
+    for strength in STRENGTHS:
+        for class_weight in CLASS_WEIGHTS:
+            regression = _fit_regression(counted, labels, weights, strength, class_weight)
+            model = LinearModel(features, regression)
+            trial = Trial(model, strength, class_weight, _judge(model, judged, truth))
+            trials.append(trial)
+            on_trial(trial)
+    sign = -1 if monitor == "val_loss" else 1
+    best = max(trials, key=lambda trial: sign * trial.figures[monitor])
+    return replace(best, model=_calibrate(best.model, judged, truth))
+
+
+def answers_out_of_fold(
+    rows: Sequence[LabelledText], trial: Trial, folds: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return [rows, classes]: of each fold the answers of a model fitted to the others' labels.
+
+    It counts the words that `trial` counts, `rows` among them, and is fitted and calibrated as
+    that was. `folds` [rows] numbers each row's fold. Rows get answers of 0 where the other folds
+    are of a single class.
+    """
+    texts, labels, weights = columns_of(rows)
+    counted, truth = trial.model.features.transform(texts), np.asarray(labels)
+    answers = np.zeros((len(texts), len(CLASS_NAMES)), np.float32)
+    for fold in np.unique(folds):
+        others, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if len(np.unique(truth[others])) < 2:
+            continue
+        regression = _fit_regression(
+            counted[others],
+            truth[others].tolist(),
+            None if weights is None else weights[others],
+            trial.strength,
+            trial.class_weight,
+        )
+        model = replace(trial.model, regression=regression)
+        answers[judged] = model.probabilities_of(model.scores(counted[judged]))
+    return answers
+
+
+def columns_of(
+    rows: Sequence[LabelledText],
+) -> tuple[list[str], list[int], npt.NDArray[np.float64] | None]:
+    """Return texts, labels and weights with a mean of 1; no weights where all are the same."""
+    texts, labels, weights = [], [], np.ones(len(rows))
+    # Rows may be read from disk, so each is taken once.
+    for place, row in enumerate(rows):
+        texts.append(row.text)
+        labels.append(row.label)
+        weights[place] = row.weight
+    # A mean of 1, so that weights move rows against each other and not the regularisation.
+    return texts, labels, None if (weights == weights[:1]).all() else weights / weights.mean()
+
+
+def _fit_features(texts: Sequence[str]) -> tuple[FeatureUnion, Any]:
+    """Return the fitted vectorizers, and the texts as they count them."""
+    features = _features(len(texts))
+    try:
+        counted = features.fit_transform(texts)
+        letters = dict(features.transformer_list).get("letters")
+        if letters and (kept := _without_rare_letters(letters.vocabulary_)):
+            letters.set_params(vocabulary=kept)
+            counted = features.fit_transform(texts)
+    except ValueError as error:
+        raise TrainingError(f"The texts hold no words to learn from: {error}") from error
+    return features, counted
+
+
+def _features(rows: int) -> FeatureUnion:
+    words = TfidfVectorizer(
+        ngram_range=WORD_NGRAMS,
+        token_pattern=WORD_PATTERN,
+        min_df=1 if rows < _SMALL else 2,
+        max_features=50_000,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    letters = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=LETTER_NGRAMS,
+        min_df=2,
+        max_features=100_000,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    return FeatureUnion([("words", words)] + ([("letters", letters)] if rows < _LARGE else []))
+
+
+def _without_rare_letters(vocabulary: Mapping[str, int]) -> list[str]:
+    """Return the n-grams of the most frequent characters; nothing where all have their place."""
+    letters = Counter(character for ngram in vocabulary for character in set(ngram))
+    if len(letters) <= MOST_LETTERS:
+        return []
+    kept = {character for character, _ in letters.most_common(MOST_LETTERS)}
+    return [ngram for ngram in sorted(vocabulary) if kept.issuperset(ngram)]
+
+
+def _fit_regression(
+    counted: Any,
+    labels: Sequence[int],
+    weights: npt.NDArray[np.float64] | None,
+    strength: float,
+    class_weight: ClassWeight,
+) -> LogisticRegression:
+    if len(set(labels)) < 2:
+        raise TrainingError("All texts to train on are of one class: there is nothing to learn.")
+    regression = LogisticRegression(C=strength, class_weight=class_weight, max_iter=1000)
+    return regression.fit(counted, labels, sample_weight=weights)
+
+
+def _judge(model: LinearModel, counted: Any, truth: Sequence[int]) -> dict[str, float]:
+    scores = model.scores(counted)
+    report = metrics.report(truth, probabilities=model.probabilities_of(scores))
+    return {
+        "val_accuracy": report["accuracy"],
+        "val_macro_f1": report["macro_f1"],
+        "val_loss": cross_entropy(scores, _columns(model, truth)),
+    }
+
+
+def _calibrate(model: LinearModel, counted: Any, truth: Sequence[int]) -> LinearModel:
+    columns = _columns(model, truth)
+    return replace(model, temperature=fit_temperature(model.scores(counted), columns.tolist()))
+
+
+def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return each label's column of scores, -1 for a class that training did not see."""
+    places = {label: column for column, label in enumerate(model.learned)}
+    return np.array([places.get(label, -1) for label in truth], np.int64)
+
+
+def _word_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
+    """Return the words, and what gives a word or a pair of words its key."""
+    words = sorted({word for ngram in vocabulary for word in ngram.split(" ")})
+    numbers = {word: number for number, word in enumerate(words, start=1)}
+    return words, _keys_by_numbers(numbers, lambda ngram: ngram.split(" "))
+
+
+def _letter_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
+    letters = sorted({letter for ngram in vocabulary for letter in ngram})
+    numbers = {letter: number for number, letter in enumerate(letters, start=1)}
+    return letters, _keys_by_numbers(numbers, list)
+
+
+def _keys_by_numbers(
+    numbers: Mapping[str, int], split: Callable[[str], list[str]]
+) -> Callable[[str], int]:
+    base = len(numbers) + 1
+
+    def key(ngram: str) -> int:
+        value = 0
+        for part in split(ngram):
+            value = value * base + numbers[part]
+        return value
+
+    return key
+
+
+def _weights(
+    name: str, vectorizer: TfidfVectorizer | None, coefficients: Any, key: Callable[[str], int]
+) -> dict[str, npt.NDArray[Any]]:
+    vocabulary = vectorizer.vocabulary_ if vectorizer else {}
+    keyed = sorted((key(ngram), column) for ngram, column in vocabulary.items())
+    columns = np.array([column for _, column in keyed], np.int64)
+    idf = vectorizer.idf_ if vectorizer else np.zeros(0)
+    return {
+        f"{name}_keys": np.array([number for number, _ in keyed], np.int64),
+        f"{name}_idf": np.asarray(idf)[columns].astype(np.float32),
+        f"{name}_coefficients": np.ascontiguousarray(coefficients[columns], np.float32),
+    }

@@ -1,0 +1,173 @@
+"""Which of several fitted models to publish: one alone, or their mean."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts import transformer as transformer_config
+from ticket_priority.ml.artifacts.ensemble import EnsembleConfig, Member
+from ticket_priority.ml.artifacts.linear import LinearConfig
+from ticket_priority.ml.artifacts.transformer import TransformerConfig
+from ticket_priority.ml.evaluation import metrics
+from ticket_priority.ml.evaluation.calibration import (
+    cross_entropy,
+    fit_temperature,
+    log_probabilities,
+)
+from ticket_priority.ml.trainers.linear.model import LinearModel, serving_figures
+from ticket_priority.ml.types import LabelledText
+
+LINEAR: Final = "tfidf_logreg"
+TRANSFORMER: Final = "transformer"
+ENSEMBLE: Final = "ensemble"
+
+LINEAR_SHARES: Final = (0.5, 0.4, 0.3, 0.2, 0.1)
+"""How much a linear model may weigh beside transformers; the validation split chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted model whose files lie in the folder of its name.
+
+    `validation` and `test` hold its probabilities [rows, classes]; `serving` says how it serves.
+    """
+
+    kind: str
+    validation: npt.NDArray[Any]
+    test: npt.NDArray[Any]
+    serving: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A choice of members, calibrated on the validation split, where `figures` were measured."""
+
+    name: str
+    config: EnsembleConfig
+    figures: dict[str, float]
+
+
+def validation_figures(
+    labels: Sequence[int], probabilities: npt.NDArray[Any], temperature: float
+) -> dict[str, float]:
+    """Return the figures that `TrainingConfig.monitor` may name, and the weighted kappa."""
+    report = metrics.report(labels, probabilities=probabilities)
+    scores = log_probabilities(probabilities) / temperature
+    return {
+        "val_accuracy": float(report["accuracy"]),
+        "val_macro_f1": float(report["macro_f1"]),
+        "val_weighted_kappa": float(report["weighted_kappa"]),
+        "val_loss": cross_entropy(scores, np.asarray(labels, np.int64)),
+    }
+
+
+def best_of(rungs: Sequence[Rung], monitor: str) -> Rung:
+    """Return the rung that does best on the validation split; on a tie the first."""
+    sign = -1 if monitor == "val_loss" else 1
+    return max(rungs, key=lambda rung: sign * rung.figures[monitor])
+
+
+class Ladder:
+    """Fitted models, and the rungs they make."""
+
+    def __init__(
+        self,
+        directory: Path,
+        validation: Sequence[LabelledText],
+        test: Sequence[LabelledText],
+        linear_shares: Sequence[float] = LINEAR_SHARES,
+    ) -> None:
+        """Take the folder below which the models' files lie, and the splits to judge on."""
+        self.linear_shares = linear_shares
+        self.directory = directory
+        self.validation = [row.label for row in validation]
+        self.test = test
+        self.fitted: dict[str, Fitted] = {}
+        self.figures: dict[str, Any] = {}
+        """How the models were fitted, ready for JSON."""
+
+    def add(self, name: str, fitted: Fitted) -> None:
+        self.fitted[name] = fitted
+
+    def add_linear(
+        self, model: LinearModel, validation: npt.NDArray[Any], test: npt.NDArray[Any]
+    ) -> None:
+        """Add a linear model with its probabilities for both splits, and write its files."""
+        folder = self.directory / linear_config.KIND
+        folder.mkdir(parents=True)
+        serving = serving_figures(model.write(folder))
+        self.add(linear_config.KIND, Fitted(linear_config.KIND, validation, test, serving))
+
+    def rungs(self) -> list[Rung]:
+        """Return every rung, the simplest first."""
+        linear, transformers = (
+            [name for name, one in self.fitted.items() if one.kind == kind]
+            for kind in (linear_config.KIND, transformer_config.KIND)
+        )
+        found = [
+            self._rung(name, {member: 1 / len(members) for member in members})
+            for name, members in ((LINEAR, linear), (TRANSFORMER, transformers))
+            if members
+        ]
+        if linear and transformers:
+            # The one that is calibrated best: which share wins by a few rows more is chance.
+            found.append(best_of(list(self._mixtures(linear, transformers)), "val_loss"))
+        return found
+
+    def report(self, rung: Rung) -> dict[str, Any]:
+        """Return a rung's figures on the test split."""
+        answers = [self.fitted[member.folder].test for member in rung.config.members]
+        return metrics.report_on(self.test, probabilities=rung.config.combine(answers))
+
+    def serving(self, rung: Rung) -> dict[str, Any]:
+        """Return how a rung serves: its one model's figures, or each model's by its name."""
+        members = {
+            member.folder: self.fitted[member.folder].serving for member in rung.config.members
+        }
+        if len(members) == 1:
+            return next(iter(members.values()))
+        precisions = [figures["precision"] for figures in members.values()]
+        return {
+            "precision": ", ".join(dict.fromkeys(precisions)),
+            "reason": f"the mean of {len(members)} models, each served as it does best",
+            "size_mb": round(sum(figures["size_mb"] for figures in members.values()), 1),
+            "members": members,
+        }
+
+    def write(self, rung: Rung, directory: Path) -> None:
+        """Write a rung's files but metrics.json; of one model alone, as an artefact of its kind."""
+        members = rung.config.members
+        if len(members) > 1:
+            for member in members:
+                shutil.copytree(self.directory / member.folder, directory / member.folder)
+            rung.config.write(directory)
+            return
+        shutil.copytree(self.directory / members[0].folder, directory, dirs_exist_ok=True)
+        reader = LinearConfig if members[0].kind == linear_config.KIND else TransformerConfig
+        config = reader.read(directory)
+        # What divides the logarithms of its probabilities may as well divide its scores.
+        temperature = config.temperature * rung.config.temperature
+        replace(config, temperature=temperature).write(directory)
+
+    def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Rung]:
+        for share in self.linear_shares:
+            weights = {member: share / len(linear) for member in linear}
+            weights |= {member: (1 - share) / len(transformers) for member in transformers}
+            yield self._rung(ENSEMBLE, weights)
+
+    def _rung(self, name: str, weights: Mapping[str, float]) -> Rung:
+        members = tuple(
+            Member(member, self.fitted[member].kind, weight) for member, weight in weights.items()
+        )
+        mean = EnsembleConfig(members).combine([self.fitted[m.folder].validation for m in members])
+        temperature = fit_temperature(log_probabilities(mean), self.validation)
+        config = EnsembleConfig(members, temperature)
+        return Rung(name, config, validation_figures(self.validation, mean, temperature))

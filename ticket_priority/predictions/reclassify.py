@@ -1,0 +1,187 @@
+"""Use case: tickets that are there already are classified, again or for the first time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from django.db import models, router, transaction
+from django.utils import timezone
+
+from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.conf import get_settings
+from ticket_priority.contention import again
+from ticket_priority.models import Override, Prediction, plugin_database
+from ticket_priority.predictions import audit
+from ticket_priority.predictions.outcome import (
+    Reason,
+    State,
+    announce,
+    answers_about,
+    applied_to,
+    fill,
+    fill_abstained,
+    priority_of,
+    save_about,
+    suggest_unless_applicable,
+    supersede_pending,
+)
+from ticket_priority.priorities import Priority
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import get_source
+
+
+def classify_instances(
+    instances: Iterable[models.Model], *, mode: str | None = None
+) -> list[Prediction]:
+    """Classify saved tickets of one model again or for the first time, and store predictions.
+
+    A priority that a person set stays; the prediction is then kept as a suggestion. `mode`
+    defaults to the source's; "suggest" writes no ticket. What is said of an undecided ticket of
+    the audit slice is held back again. Raises ModelUnavailableError.
+    """
+    tickets = list(instances)
+    if not tickets:
+        return []
+    source = get_source(type(tickets[0]))
+    using = tickets[0]._state.db or router.db_for_write(type(tickets[0]))
+    classifier = get_classifier()
+    mode = mode or source.effective_mode
+    decided_by_person = _decided_by_person(source, tickets)
+    audited = audit.audited_keys(source.model, [ticket.pk for ticket in tickets])
+    held_back = audited - decided_by_person
+    answers = answers_about(source, classifier, tickets)
+    predictions = []
+    for ticket, asked in zip(tickets, answers, strict=True):
+        prediction = Prediction(
+            mode=audit.MODE if str(ticket.pk) in held_back else mode,
+            value_before=source.value_of(ticket),
+            attempts=1,
+        )
+        if isinstance(asked.answer, Exception):
+            prediction.state, prediction.reason = State.FAILED, Reason.MODEL_ERROR
+        elif asked.answer is None:
+            fill_abstained(prediction, classifier)
+        else:
+            answer, milliseconds = asked.answer
+            fill(prediction, asked.text, answer, classifier, milliseconds, language=asked.language)
+        by_person = str(ticket.pk) in decided_by_person
+        predictions.append(_store(source, ticket, prediction, by_person=by_person, using=using))
+    return predictions
+
+
+def _store(
+    source: TicketSource,
+    ticket: models.Model,
+    prediction: Prediction,
+    *,
+    by_person: bool,
+    using: str,
+) -> Prediction:
+    prediction.decided_at = timezone.now()
+    said = prediction.state, prediction.reason
+
+    def store() -> None:
+        prediction.state, prediction.reason = said
+        with transaction.atomic(using=using):
+            if prediction.state == State.PENDING:
+                if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
+                    prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
+                elif suggest_unless_applicable(prediction):
+                    _apply(source, ticket, prediction, using)
+            if prediction.state != State.FAILED:
+                supersede_pending(source, ticket, Reason.REPLACED)
+            # Last, so that what is done again has no key yet.
+            save_about(source, ticket, prediction)
+
+    again(store, using=using)
+    announce(ticket, prediction)
+    return prediction
+
+
+def _apply(source: TicketSource, ticket: models.Model, prediction: Prediction, using: str) -> None:
+    written = source.compare_and_set(
+        ticket.pk,
+        before=prediction.value_before,
+        priority=priority_of(prediction),
+        using=using,
+    )
+    if written:
+        prediction.state = State.APPLIED
+        applied_to(source, ticket, prediction, using)
+    else:
+        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
+
+
+def backfill(
+    source: TicketSource,
+    *,
+    dry_run: bool = False,
+    limit: int | None = None,
+    using: str | None = None,
+) -> Iterator[tuple[Counter[str], int]]:
+    """Classify every undecided ticket of a source; yield counts and size of each batch.
+
+    Passed over are tickets whose default a person chose, and those that the active version has
+    answered already, so a run that was stopped is resumed by running again. Counts have the keys
+    of `Prediction.State`, the class names, and `skipped`. With `dry_run` nothing is written.
+    Raises ModelUnavailableError.
+    """
+    version = get_classifier().model_version
+    rows = source.unset_rows(using).order_by("pk")
+    last_pk: Any = None
+    left = limit
+    while left is None or left > 0:
+        size = get_settings().batch_size if left is None else min(get_settings().batch_size, left)
+        page = list(rows.filter(pk__gt=last_pk)[:size] if last_pk is not None else rows[:size])
+        if not page:
+            return
+        last_pk = page[-1].pk
+        left = None if left is None else left - len(page)
+        keys, alias = [ticket.pk for ticket in page], plugin_database()
+        predictions = Prediction.objects.using(alias).for_keys(source.model, keys)
+        answered = predictions.filter(model_version=version).values_list("object_id", flat=True)
+        overrides = Override.objects.using(alias).for_keys(source.model, keys)
+        # Who decided for a value that means unset elsewhere has decided all the same.
+        chosen = {
+            str(ticket.pk)
+            for ticket in page
+            if source.meaning_of(source.value_of(ticket)) is not None
+        }.intersection(overrides.values_list("object_id", flat=True))
+        passed_over = chosen.union(answered)
+        fresh = [ticket for ticket in page if str(ticket.pk) not in passed_over]
+        counts = Counter({"skipped": len(page) - len(fresh)})
+        if dry_run:
+            texts = [text for text in map(source.text_of, fresh) if text]
+            counts.update(answer.label for answer in get_classifier().classify(texts))
+        else:
+            for prediction in classify_instances(fresh):
+                counts[prediction.state] += 1
+                if prediction.priority is not None:
+                    counts[Priority(prediction.priority).slug] += 1
+        yield counts, len(page)
+
+
+def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, using: str) -> bool:
+    """Whether a person decided on the very value that is there; compare-and-set cannot see it."""
+    if before is None:
+        return False
+    # The lock makes a person who is deciding now wait for us, or us for them.
+    source.lock(ticket.pk, using=using)
+    overrides = Override.objects.using(plugin_database())
+    return overrides.for_keys(source.model, [ticket.pk]).exists()
+
+
+def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
+    """Return the keys of tickets that were overruled, or bear a value that is not ours."""
+    keys = [ticket.pk for ticket in tickets]
+    overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
+    decided = set(overrides.values_list("object_id", flat=True))
+    applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
+    for ticket in tickets:
+        value, key = source.value_of(ticket), str(ticket.pk)
+        ours = {source.to_host_value(priority) for priority in applied[key]}
+        if not source.is_unset(value) and value not in ours:
+            decided.add(key)
+    return decided

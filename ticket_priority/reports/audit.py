@@ -1,0 +1,76 @@
+"""How often people agreed with the predictions of the audit slice, which they had not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ticket_priority.models import ModelVersion, Prediction, plugin_database
+from ticket_priority.models.rows import content_type_of
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.training.labels import audited_labels
+
+_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """On how many of the tickets that people judged a version agreed with them.
+
+    `interval` holds the ends of the accuracy's 95% interval; None where scipy is not installed.
+    """
+
+    rows: int
+    agreeing: int
+    interval: tuple[float, float] | None
+
+    @property
+    def accuracy(self) -> float:
+        return self.agreeing / self.rows
+
+
+def audit_agreement(
+    version: ModelVersion,
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    newest: int | None = None,
+) -> Agreement | None:
+    """Compare a version's predictions of the audit slice with what people said; None: nothing yet.
+
+    Of a ticket that the version answered more than once its first answer counts. `using` is the
+    database alias of the tickets, None: where their model's router reads. `newest` bounds how many
+    predictions of each source are looked at, None: all.
+    """
+    rows = agreeing = 0
+    for source in sources:
+        said = _held_back_answers(version, source, newest)
+        keys = list(said)
+        for start in range(0, len(keys), _AT_ONCE):
+            labels = audited_labels(source, keys[start : start + _AT_ONCE], using)
+            rows += len(labels)
+            agreeing += sum(said[key] == label for key, label in labels.items())
+    return Agreement(rows, agreeing, _interval(agreeing, rows)) if rows else None
+
+
+def _interval(hits: int, rows: int) -> tuple[float, float] | None:
+    try:
+        from ticket_priority.ml.policy.certification import interval
+    except ImportError:
+        # A machine that only serves needs no scipy.
+        return None
+    return interval(hits, rows)
+
+
+def _held_back_answers(
+    version: ModelVersion, source: TicketSource, newest: int | None
+) -> dict[str, int]:
+    answers = Prediction.objects.using(plugin_database()).filter(
+        content_type=content_type_of(source.model),
+        model_version=version,
+        reason=Prediction.Reason.AUDIT,
+        priority__isnull=False,
+    )
+    newest_first = answers.order_by("-pk").values_list("object_id", "priority")
+    return dict(newest_first[:newest])

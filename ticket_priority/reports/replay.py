@@ -1,0 +1,238 @@
+"""Use case: what a model version would have said of the tickets of a period. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+from django.utils import timezone
+
+from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import ActiveClassifier
+from ticket_priority.exceptions import SourceError
+from ticket_priority.ml.evaluation.metrics import Counts, report_counts
+from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
+from ticket_priority.models import ModelVersion, Prediction, plugin_database
+from ticket_priority.predictions.outcome import Answer, answers_about, answers_of
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.training.labels import labels_of
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `since` on and before `until` (None: no end), in the time zone of the project."""
+
+    since: datetime
+    until: datetime | None = None
+
+    @classmethod
+    def parse(cls, since: str, until: str | None = None) -> Period:
+        """Read ISO dates or times; a date that ends the period belongs to it.
+
+        Raises ValueError with what is wrong.
+        """
+        first = _moment(since)
+        last = None if until is None else _moment(until, whole_day=True)
+        if last is not None and last <= first:
+            raise ValueError(f"the period ends before it begins: {since} to {until}")
+        return cls(first, last)
+
+    def rows(self, source: TicketSource, using: str | None) -> models.QuerySet[Any]:
+        """The source's tickets that were created in the period; raises SourceError."""
+        name = source.created_field
+        try:
+            column = source.model._meta.get_field(name or "")
+        except FieldDoesNotExist:
+            column = None
+        if not isinstance(column, models.DateField):
+            what = f"its {name} is no column of dates" if name else "it names no created_field"
+            raise SourceError(
+                f"It is not known when the tickets of {source.label} were created: {what}. Name "
+                'the column as "created_field", or choose other tickets with --source.'
+            )
+        has_time = isinstance(column, models.DateTimeField)
+        ends = {f"{name}__gte": self.since, f"{name}__lt": self.until}
+        known = {
+            lookup: moment if has_time else _local_date(moment)
+            for lookup, moment in ends.items()
+            if moment is not None
+        }
+        return source.queryset(using).filter(**known)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one version says of a period's tickets, counted.
+
+    `chosen` [classes] counts its answers. The others are [classes, classes], with a column for
+    each class it answers and a row for each class that was `applied` when the ticket came, that
+    the ticket is `held` to be now, and that is the `labels` people gave.
+    """
+
+    version: ModelVersion
+    caution: str = ""
+    chosen: Counts = field(default_factory=lambda: np.zeros(len(CLASS_NAMES), dtype=np.int64))
+    applied: Counts = field(default_factory=lambda: _square())
+    held: Counts = field(default_factory=lambda: _square())
+    labels: Counts = field(default_factory=lambda: _square())
+    without_text: int = 0
+    failed: int = 0
+
+    @property
+    def tickets(self) -> int:
+        return int(self.chosen.sum()) + self.without_text + self.failed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON; `labels` has the figures of `report`, None without a label."""
+        return {
+            "model_version": self.version.name,
+            "active": bool(self.version.is_active),
+            "tickets": self.tickets,
+            "classes": dict(zip(CLASS_NAMES, self.chosen.tolist(), strict=True)),
+            "without_text": self.without_text,
+            "failed": self.failed,
+            "applied_then": _agreement(self.applied),
+            "held_now": _agreement(self.held),
+            "labels": report_counts(self.labels) if self.labels.any() else None,
+            "caution": self.caution,
+        }
+
+    def add(self, answer: Answer, applied: int | None, held: int | None, label: int | None) -> None:
+        """Count the answer about one ticket; None: it bears no such class."""
+        if answer is None:
+            self.without_text += 1
+            return
+        if isinstance(answer, Exception):
+            self.failed += 1
+            return
+        chosen = answer[0].priority
+        self.chosen[chosen] += 1
+        for table, other in ((self.applied, applied), (self.held, held), (self.labels, label)):
+            if other is not None:
+                table[other, chosen] += 1
+
+
+def replay(
+    versions: Sequence[ModelVersion],
+    sources: Sequence[TicketSource],
+    period: Period,
+    *,
+    limit: int | None = None,
+    using: str | None = None,
+    progress: ProgressCallback = silent,
+) -> list[Tally]:
+    """Classify every ticket of a period with each version, as its text is today.
+
+    Tickets are read in batches; `limit` is how many at most of each source. Nothing is written. A
+    ticket that cannot be read or classified is counted and logged. Raises SourceError where a
+    source does not say when its tickets were created, ArtifactError or ModelUnavailableError.
+    """
+    chosen = [period.rows(source, using) for source in sources]
+    loaded = [
+        ActiveClassifier(version, classifiers.load(version), classifiers.rule_of(version))
+        for version in versions
+    ]
+    tallies = [Tally(version, _caution(version, period)) for version in versions]
+    for source, rows in zip(sources, chosen, strict=True):
+        total = rows.count() if limit is None else min(rows.count(), limit)
+        progress(f"{source.label}: {total} tickets")
+        seen = 0
+        for batch in _batches(rows, limit):
+            _replay_batch(source, batch, loaded, tallies, using)
+            seen += len(batch)
+            progress(f"  {seen} of {total}")
+    return tallies
+
+
+def _replay_batch(
+    source: TicketSource,
+    batch: Sequence[models.Model],
+    loaded: Sequence[ActiveClassifier],
+    tallies: Sequence[Tally],
+    using: str | None,
+) -> None:
+    applied = _first_applied(source, batch)
+    labels = labels_of(source, [str(ticket.pk) for ticket in batch], using)
+    first, *others = loaded
+    found = answers_about(source, first, batch)
+    texts = [asked.text for asked in found]
+    answers = [[asked.answer for asked in found]]
+    answers += [answers_of(classifier, texts) for classifier in others]
+    for tally, said in zip(tallies, answers, strict=True):
+        for ticket, answer in zip(batch, said, strict=True):
+            key = str(ticket.pk)
+            held = source.to_priority(source.value_of(ticket))
+            tally.add(answer, applied.get(key), held, labels.get(key))
+
+
+def _first_applied(source: TicketSource, batch: Sequence[models.Model]) -> dict[str, int]:
+    """Return the class that was applied to each ticket first, by `str(pk)`."""
+    rows = Prediction.objects.using(plugin_database()).for_keys(
+        source.model, [ticket.pk for ticket in batch]
+    )
+    applied = rows.filter(state=Prediction.State.APPLIED).order_by("-pk")
+    return dict(applied.values_list("object_id", "priority"))
+
+
+def _batches(rows: models.QuerySet[Any], limit: int | None) -> Iterator[list[models.Model]]:
+    rows = rows.order_by("pk")
+    left, last_pk = limit, None
+    while left is None or left > 0:
+        size = _BATCH if left is None else min(_BATCH, left)
+        batch = list((rows if last_pk is None else rows.filter(pk__gt=last_pk))[:size])
+        if not batch:
+            return
+        yield batch
+        last_pk = batch[-1].pk
+        left = None if left is None else left - len(batch)
+
+
+def _caution(version: ModelVersion, period: Period) -> str:
+    if version.is_starter or period.since >= version.created_at:
+        return ""
+    return (
+        f"{version.name} may have been trained on tickets from before "
+        f"{_local_date(version.created_at)}, which flatters it"
+    )
+
+
+def _agreement(table: Counts) -> dict[str, Any]:
+    """Say of how many tickets a version's answer is the same, graver or less grave; for JSON."""
+    return {
+        "compared": int(table.sum()),
+        "same": int(np.trace(table)),
+        "higher": int(np.triu(table, 1).sum()),
+        "lower": int(np.tril(table, -1).sum()),
+        "matrix": table.tolist(),
+    }
+
+
+def _square() -> Counts:
+    return np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), dtype=np.int64)
+
+
+def _moment(text: str, *, whole_day: bool = False) -> datetime:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no date such as 2026-11-01") from None
+    else:
+        moment = datetime.combine(day, time()) + timedelta(days=whole_day)
+    if settings.USE_TZ:
+        return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return moment if timezone.is_naive(moment) else timezone.make_naive(moment)
+
+
+def _local_date(moment: datetime) -> date:
+    return (timezone.localtime(moment) if timezone.is_aware(moment) else moment).date()

@@ -1,0 +1,143 @@
+"""Use case: how the shadow does beside the version that serves, ticket by ticket."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.db.models import QuerySet
+
+from ticket_priority.ml.types import CLASS_NAMES
+from ticket_priority.models import ModelVersion, ShadowPrediction
+from ticket_priority.predictions.shadow import agreement, waiting
+from ticket_priority.sources.registry import all_sources
+from ticket_priority.training.labels import labels_of
+
+_BATCH: Final = 2000
+_RIVALS: Final = ("shadow", "served")
+
+
+def report(version: ModelVersion, served_by: ModelVersion) -> dict[str, Any]:
+    """Compare a shadow with a version that served, on the tickets both answered; ready for JSON.
+
+    `agreement` counts tickets by what served (rows) and what the shadow said (columns). `labels`
+    has the figures against the labels that people gave, those a training would learn from.
+    """
+    table = agreement(version, served_by)
+    compared = sum(map(sum, table))
+    agreed = sum(table[label][label] for label in range(len(CLASS_NAMES)))
+    answers = ShadowPrediction.objects.filter(model_version=version)
+    since = version.shadow_since
+    return {
+        "shadow": version.name,
+        "is_shadow": bool(version.is_shadow),
+        "served_by": served_by.name,
+        "since": None if since is None else since.isoformat(timespec="seconds"),
+        "answered": answers.filter(priority__isnull=False).count(),
+        "failed": answers.filter(priority=None).count(),
+        "waiting": waiting(version) if version.is_shadow else 0,
+        "compared": compared,
+        "agreement": {"share": _share(agreed, compared), "table": table},
+        "labels": _figures_of(_outcomes(version, served_by)),
+        "load_error": version.load_error,
+    }
+
+
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield what `report` found as lines to print."""
+    state = "the shadow" if figures["is_shadow"] else "no longer the shadow"
+    yield f"{figures['shadow']} is {state}, since {figures['since']}"
+    unread = f", {figures['failed']} without an answer" if figures["failed"] else ""
+    yield f"{figures['answered']} tickets answered{unread}, {figures['waiting']} waiting"
+    if figures["load_error"]:
+        yield f"It fails: {figures['load_error']}"
+    if not figures["compared"]:
+        yield f"There is no ticket to compare with {figures['served_by']} on yet"
+        return
+    yield ""
+    share = figures["agreement"]["share"]
+    yield (
+        f"{figures['compared']} tickets compared with {figures['served_by']}: "
+        f"{share:.1%} got the same answer"
+    )
+    yield _row(figures["served_by"], *(f"shadow: {name}" for name in CLASS_NAMES))
+    for name, counts in zip(CLASS_NAMES, figures["agreement"]["table"], strict=True):
+        yield _row(name, *map(str, counts))
+    yield ""
+    yield from _label_lines(figures["labels"], figures["served_by"])
+
+
+def _label_lines(labels: dict[str, Any], served_by: str) -> Iterator[str]:
+    if not labels["labelled"]:
+        yield "Nobody has set the priority of one of them yet"
+        return
+    yield (
+        f"People set the priority of {labels['labelled']} of them: {labels['both_right']} both "
+        f"got right, {labels['shadow_alone_right']} the shadow alone, "
+        f"{labels['served_alone_right']} {served_by} alone, {labels['neither_right']} neither"
+    )
+    yield _row("", "shadow", served_by)
+    yield _row("accuracy", *(f"{labels['accuracy'][who]:.3f}" for who in _RIVALS))
+    for name, recall in labels["recall"].items():
+        title = f"recall of {name} ({recall['labelled']})"
+        yield _row(title, *(f"{recall[who]:.3f}" for who in _RIVALS))
+    yield f"People saw what {served_by} said before they decided, which favours it"
+
+
+def _outcomes(version: ModelVersion, served_by: ModelVersion) -> Counter[tuple[int, bool, bool]]:
+    """Count labelled tickets by label, and by whether the shadow and who served got them right."""
+    outcomes: Counter[tuple[int, bool, bool]] = Counter()
+    answers = ShadowPrediction.objects.filter(model_version=version, priority__isnull=False)
+    for source in all_sources():
+        rows = answers.for_model(source.model).beside(served_by).filter(served__isnull=False)
+        for batch in _batches(rows.order_by("pk")):
+            labels = labels_of(source, [row.object_id for row in batch])
+            for row in batch:
+                if (label := labels.get(row.object_id)) is not None:
+                    outcomes[label, row.priority == label, row.served == label] += 1
+    return outcomes
+
+
+def _batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
+    batch = list(rows[:_BATCH])
+    while batch:
+        yield batch
+        batch = list(rows.filter(pk__gt=batch[-1].pk)[:_BATCH])
+
+
+def _figures_of(outcomes: Counter[tuple[int, bool, bool]]) -> dict[str, Any]:
+    labelled = outcomes.total()
+    right: Counter[tuple[bool, bool]] = Counter()
+    tickets: Counter[int] = Counter()
+    hits: Counter[tuple[int, str]] = Counter()
+    for (label, by_shadow, by_served), number in outcomes.items():
+        right[by_shadow, by_served] += number
+        tickets[label] += number
+        hits[label, "shadow"] += number * by_shadow
+        hits[label, "served"] += number * by_served
+    return {
+        "labelled": labelled,
+        "both_right": right[True, True],
+        "shadow_alone_right": right[True, False],
+        "served_alone_right": right[False, True],
+        "neither_right": right[False, False],
+        "accuracy": {
+            who: _share(sum(hits[label, who] for label in tickets), labelled) for who in _RIVALS
+        },
+        "recall": {
+            CLASS_NAMES[label]: {
+                "labelled": number,
+                **{who: _share(hits[label, who], number) for who in _RIVALS},
+            }
+            for label, number in sorted(tickets.items())
+        },
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _row(title: str, *cells: str) -> str:
+    return f"{title:<28}" + "".join(f"{cell:>18}" for cell in cells)

@@ -1,0 +1,253 @@
+"""Use case: a lead or a monitor asks how classification stands. Nothing is written or loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Final
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ticket_priority.conf import get_settings
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.models import ModelVersion, Prediction, TrainingRun
+from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions.kill_switch import SwitchState
+from ticket_priority.queues import django_q as queue
+from ticket_priority.queues.django_q import Workers
+from ticket_priority.reports import backlog
+from ticket_priority.reports.backlog import Backlog
+from ticket_priority.sources.registry import all_sources
+
+logger = logging.getLogger(__name__)
+
+_Reason, _Run = Prediction.Reason, TrainingRun
+
+_TELL_OF_FAILURE: Final = (_Reason.MODEL_ERROR, _Reason.BREAKER_OPEN)
+_SWEEP_GRACE: Final = timedelta(minutes=2)
+"""django-q2 looks at its schedules about twice a minute."""
+
+
+class Level(IntEnum):
+    """How bad it is, as the exit codes of monitoring plugins say it."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Seconds from which on, or within which, something is a finding; 0: never.
+
+    `max_age` and `critical_age` of the oldest pending ticket; tickets that wait as the model fails
+    are told of while the newest is younger than `max_age`, and those that were given up while the
+    last is younger than `failed_within`.
+    """
+
+    max_age: float = 300
+    critical_age: float = 3600
+    failed_within: float = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A model version; `error` says why it cannot serve, as far as files and rows can tell."""
+
+    name: str
+    since: datetime | None
+    is_starter: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """`next_sweep_at` is None where the schedule is missing."""
+
+    installed: bool
+    workers: Workers
+    next_sweep_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A training run, as it was written down."""
+
+    state: str
+    trigger: str
+    started_at: datetime
+    finished_at: datetime | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How classification stands at a time. `modes` maps each source to its mode."""
+
+    at: datetime
+    active: VersionStatus | None
+    shadow: VersionStatus | None
+    switch: SwitchState
+    modes: Mapping[str, str]
+    backlog: Backlog
+    queue: QueueStatus
+    training_run: RunStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that somebody should see to."""
+
+    level: Level
+    says: str
+
+
+def read() -> Status:
+    """Read the status: five queries, and the queue's own sign of life.
+
+    The breaker and the loaded model are each process's own, so none of them is known here. Raises
+    DatabaseError.
+    """
+    chosen = ModelVersion.objects.filter(Q(is_active=True) | Q(is_shadow=True))
+    versions = list(chosen.defer("config", "dataset"))
+    return Status(
+        at=timezone.now(),
+        active=next((_active(one) for one in versions if one.is_active), None),
+        shadow=next((_shadow(one) for one in versions if one.is_shadow), None),
+        switch=switch.read(),
+        modes={source.label: source.effective_mode for source in all_sources()},
+        backlog=backlog.read(),
+        queue=QueueStatus(queue.is_installed(), _workers(), queue.next_sweep()),
+        training_run=_training_run(),
+    )
+
+
+def findings(status: Status, thresholds: Thresholds) -> list[Finding]:
+    """Return what is wrong, the worst first."""
+    found = [
+        *_of_versions(status),
+        *_of_switch(status),
+        *_of_backlog(status, thresholds),
+        *_of_queue(status),
+        *_of_training(status),
+    ]
+    return sorted(found, key=lambda finding: -finding.level)
+
+
+def _active(version: ModelVersion) -> VersionStatus:
+    return _version(version, version.activated_at)
+
+
+def _shadow(version: ModelVersion) -> VersionStatus:
+    return _version(version, version.shadow_since)
+
+
+def _version(version: ModelVersion, since: datetime | None) -> VersionStatus:
+    error = version.load_error
+    directory = get_settings().artifact_root / version.directory
+    if not error and not artifacts.is_published(directory):
+        error = f"There is no artefact at {directory}."
+    return VersionStatus(version.name, since, version.is_starter, error)
+
+
+def _workers() -> Workers:
+    try:
+        return queue.workers()
+    except Exception:
+        # A broker or a cache that is down is among what one comes here to find out.
+        logger.exception("The queue's broker cannot be asked for its workers")
+        return Workers.UNKNOWN
+
+
+def _training_run() -> RunStatus | None:
+    run = _Run.objects.first()
+    if run is None:
+        return None
+    return RunStatus(run.state, run.trigger, run.started_at, run.finished_at, run.message)
+
+
+def _of_versions(status: Status) -> Iterator[Finding]:
+    if status.active is None:
+        yield Finding(
+            Level.CRITICAL,
+            "No model version is active: manage.py activate_priority_model NAME, or --starter.",
+        )
+    elif status.active.error:
+        yield Finding(
+            Level.CRITICAL,
+            f"The active version {status.active.name} cannot be loaded: {status.active.error}",
+        )
+    if status.shadow is not None and status.shadow.error:
+        yield Finding(
+            Level.WARNING, f"The shadow {status.shadow.name} fails: {status.shadow.error}"
+        )
+
+
+def _of_switch(status: Status) -> Iterator[Finding]:
+    state = status.switch
+    if not state.enabled:
+        says = 'Classification is switched off: TICKET_PRIORITY["ENABLED"] is False.'
+    else:
+        says = "Classification is switched off" + (f": {state.reason}" if state.reason else ".")
+    if not state.on:
+        yield Finding(Level.WARNING, says)
+
+
+def _of_backlog(status: Status, thresholds: Thresholds) -> Iterator[Finding]:
+    waiting = status.backlog
+    if waiting.oldest_at is not None and status.switch.on:
+        # Switched off, tickets are meant to wait.
+        age = (status.at - waiting.oldest_at).total_seconds()
+        says = f"{waiting.count} tickets wait, the oldest for {age:.0f} s."
+        if 0 < thresholds.critical_age <= age:
+            yield Finding(Level.CRITICAL, says)
+        elif 0 < thresholds.max_age <= age:
+            yield Finding(Level.WARNING, says)
+    for reason in _TELL_OF_FAILURE:
+        group = waiting.waiting.get(reason)
+        if group is not None and _is_within(status, group.newest_at, thresholds.max_age):
+            yield Finding(
+                Level.WARNING,
+                f"{group.count} tickets wait as the model fails ({reason}); the log says why.",
+            )
+    if _is_within(status, waiting.last_failed_at, thresholds.failed_within):
+        yield Finding(
+            Level.WARNING,
+            f"{waiting.failed} tickets were given up: the admin's action on the predictions in "
+            "state failed tries them again.",
+        )
+
+
+def _is_within(status: Status, at: datetime | None, seconds: float) -> bool:
+    return at is not None and (status.at - at).total_seconds() < seconds
+
+
+def _of_queue(status: Status) -> Iterator[Finding]:
+    deferred = [label for label, mode in status.modes.items() if mode != "sync"]
+    if not status.queue.installed:
+        if deferred:
+            yield Finding(Level.WARNING, f"{', '.join(deferred)}: the mode needs django-q2.")
+        return
+    if status.queue.workers is Workers.ABSENT:
+        yield Finding(Level.WARNING, "No worker runs: manage.py qcluster.")
+    next_sweep_at = status.queue.next_sweep_at
+    if next_sweep_at is None:
+        yield Finding(Level.WARNING, "The sweep is not scheduled: manage.py migrate.")
+    elif status.at - next_sweep_at > _SWEEP_GRACE:
+        yield Finding(
+            Level.WARNING,
+            f"The sweep was due at {next_sweep_at.isoformat(timespec='seconds')}: no worker runs "
+            "(manage.py qcluster), or none that has time.",
+        )
+
+
+def _of_training(status: Status) -> Iterator[Finding]:
+    run = status.training_run
+    if run is None or run.trigger != _Run.Trigger.SCHEDULE:
+        return
+    if run.state in (_Run.State.FAILED, _Run.State.INTERRUPTED):
+        yield Finding(Level.WARNING, f"The last training by the clock {run.state}: {run.message}")

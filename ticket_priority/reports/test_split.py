@@ -1,0 +1,76 @@
+"""Use case: how a model version does today, on the test split of the labelled tickets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ticket_priority.classifiers import active as classifiers
+from ticket_priority.exceptions import DatasetError
+from ticket_priority.ml.types import ProgressCallback, silent
+from ticket_priority.models import ModelVersion
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.training import dataset as datasets
+from ticket_priority.training.gate import HeldOut, may_know_test, way_of_split
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A version's figures as it is served, with those of the most frequent class under `majority`.
+
+    `moved` says how far its answers move where tickets are only written in another manner,
+    `caution` says why the figures may flatter it; empty where nothing is known to.
+    """
+
+    version: ModelVersion
+    dataset: dict[str, Any]
+    figures: dict[str, Any]
+    moved: dict[str, Any]
+    caution: str
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures as a version's metrics hold them."""
+        return {"served": self.figures, "invariance": self.moved}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "model_version": self.version.name,
+            "dataset": self.dataset,
+            **self.metrics,
+            "caution": self.caution,
+        }
+
+
+def evaluate(
+    version: ModelVersion,
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = silent,
+) -> Evaluation:
+    """Score a version on the test split that a training of today would have; nothing is written.
+
+    Raises DatasetError, ArtifactError or ModelUnavailableError.
+    """
+    classifier = classifiers.load(version)
+    progress("Reading labelled tickets")
+    dataset = datasets.build(sources, using=using, progress=progress)
+    held_out = HeldOut.of(dataset)
+    if not held_out.rows:
+        raise DatasetError(
+            "The test split is empty: nearly all labelled tickets are near-copies of each other."
+        )
+    progress(f"Classifying {len(held_out.rows)} test tickets")
+    figures = held_out.score(classifier).figures(held_out.majority)
+    progress("Classifying some of them again, rewritten")
+    moved = held_out.rewrite(classifier)
+    caution = ""
+    if may_know_test(version, held_out.split_by):
+        caution = (
+            f"{version.name} was trained on tickets that were split {way_of_split(version)}, so "
+            "it may have been trained on part of this test, which flatters it"
+        )
+    return Evaluation(version, dataset.summary(), figures, moved, caution)

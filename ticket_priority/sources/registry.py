@@ -1,0 +1,115 @@
+"""Which models are ticket sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+from django.utils.module_loading import import_string
+
+from ticket_priority.exceptions import SourceError
+from ticket_priority.sources.base import TicketSource
+
+_sources: dict[type[models.Model], TicketSource] = {}
+_subscribers: list[Callable[[TicketSource], None]] = []
+
+
+def register(
+    model: type[models.Model] | str,
+    *,
+    text_fields: Sequence[str] | None = None,
+    adapter: str | None = None,
+    **options: Any,
+) -> TicketSource:
+    """Give a model automatic priority; call it at any time, the last call for a model counts.
+
+    `model` is a class or "app_label.ModelName"; `adapter` the dotted path of a `TicketSource`
+    subclass, which may bring `text_fields` and more of its own; the options are `TicketSource`'s
+    fields. No column is added. Raises SourceError for an unknown model or option.
+    """
+    try:
+        host = apps.get_model(model) if isinstance(model, str) else model
+        build = _adapter(adapter) if adapter else TicketSource
+        if text_fields is not None:
+            options["text_fields"] = tuple(_listed(text_fields))
+        _refuse_unknown(build, options)
+        source = build(model=host, **options)
+    except (LookupError, ImportError, TypeError, ValueError) as error:
+        raise SourceError(f"The ticket source {model!r} cannot be registered: {error}") from error
+    _sources[host] = source
+    for subscriber in _subscribers:
+        subscriber(source)
+    return source
+
+
+def _adapter(path: str) -> type[TicketSource]:
+    found = import_string(path)
+    if not (isinstance(found, type) and issubclass(found, TicketSource)):
+        raise TypeError(f"the adapter {path} is no subclass of TicketSource.")
+    return found
+
+
+def _refuse_unknown(build: type[TicketSource], options: Mapping[str, Any]) -> None:
+    known = [item.name for item in fields(build) if item.init and item.name != "model"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)}. Options: {', '.join(known)}, adapter."
+        )
+
+
+def unregister(model: type[models.Model]) -> None:
+    """Forget a source. Its receivers stay connected and do nothing."""
+    _sources.pop(model, None)
+
+
+def subscribe(subscriber: Callable[[TicketSource], None]) -> None:
+    """Call `subscriber` for each source, those registered already and those to come."""
+    _subscribers.append(subscriber)
+    for source in _sources.values():
+        subscriber(source)
+
+
+def all_sources() -> list[TicketSource]:
+    return list(_sources.values())
+
+
+def get_source(model: type[models.Model]) -> TicketSource:
+    """Return the source of a model, of its proxy or of its child; raises SourceError."""
+    for base in model.__mro__:
+        if base in _sources:
+            return _sources[base]
+    raise SourceError(
+        f"{model.__name__} is no ticket source: give it a PriorityField, or name it in "
+        'TICKET_PRIORITY["SOURCES"].'
+    )
+
+
+def find_source(label: str) -> TicketSource:
+    """Return the source called `app_label.ModelName` in any case; raises SourceError."""
+    for source in _sources.values():
+        if source.label.lower() == label.lower():
+            return source
+    known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
+    raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
+
+
+def find_sources(labels: Iterable[str] = ()) -> list[TicketSource]:
+    """Return the sources of these labels, or else all whose tickets are to be had here.
+
+    Raises SourceError for a label that is unknown or has no tickets here, and where none is left.
+    """
+    named = [find_source(label) for label in labels]
+    sources = named or all_sources()
+    available = [source for source in sources if not source.why_unavailable()]
+    if len(available) < len(named) or not available:
+        reasons = [reason for source in sources if (reason := source.why_unavailable())]
+        raise SourceError(" ".join(reasons) or "No model is a ticket source. See manage.py check.")
+    return available
+
+
+def _listed(names: Sequence[str]) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else names

@@ -1,0 +1,209 @@
+"""Use case: the model that came with this release, for the time before the first label."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from django.utils.module_loading import import_string
+
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import ArtifactError, TrainingError
+from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts import scratch as unfinished
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts.store import Artifact
+from ticket_priority.ml.hyperparameters.presets import EMBEDDED
+from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
+from ticket_priority.models import ModelVersion
+
+STARTER_DIRECTORY: Final = Path(__file__).resolve().parent / "model"
+"""A published linear artefact. CARD.md in it says what it was trained on and how it does."""
+
+HEAD_DIRECTORY: Final = Path(__file__).resolve().parent / "head"
+"""What makes the better starter of the linear one and the embedded encoder: all the files of an
+ensemble artefact but its members, and a head for the encoder. It has a CARD.md of its own."""
+
+CARD: Final = "CARD.md"
+
+BETTER: Final = 'pip install "django-ticket-priority[ml,embedded]"'
+"""What the better starter needs where it is made; served it needs the extra `serving` alone."""
+
+_STAGING: Final = "starter-"
+
+# By path, as the trainer: the core never imports what trains.
+_WRITER: Final = "ticket_priority.ml.trainers.starter.write_members"
+
+
+def install(*, progress: ProgressCallback = silent) -> ModelVersion:
+    """Publish the better starter where it can be made, else the linear one; return its version.
+
+    `progress` hears what is done, and why it is the linear one. To make the better one takes about
+    a minute, 3 GB of memory, and 2 GB of disk meanwhile. What is there already is left as it is.
+    Raises ArtifactError with what to do when the files that came along were altered or
+    ARTIFACT_ROOT cannot be written.
+    """
+    head = artifacts.read(HEAD_DIRECTORY)
+    known = _version_of(head)
+    if known is not None and _folder_of(known).exists():
+        return known
+    try:
+        return _install_better(head, known, progress)
+    except TrainingError as error:
+        progress(f"The small starter is installed: {error}")
+    return install_linear()
+
+
+def install_linear() -> ModelVersion:
+    """Publish the linear starter and register it, as `install` does; return its version."""
+    shipped = artifacts.read(STARTER_DIRECTORY)
+    root = get_settings().artifact_root
+    known = ModelVersion.objects.filter(digest=shipped.digest).first()
+    if known is not None:
+        if not _folder_of(known).exists():
+            artifacts.publish(STARTER_DIRECTORY, root, known.directory)
+        return known
+    name = _free_name(_base_name(shipped), lambda found: found.digest == shipped.digest)
+    if (root / name).exists():
+        published = artifacts.read(root / name)
+    else:
+        published = artifacts.publish(STARTER_DIRECTORY, root, name)
+    return _register(published, linear_config.KIND)
+
+
+def _install_better(
+    head: Artifact, known: ModelVersion | None, progress: ProgressCallback
+) -> ModelVersion:
+    """Make, publish and register it; raises TrainingError, with why, where it cannot be made."""
+    root = get_settings().artifact_root
+    if known is not None:
+        name = known.directory
+    else:
+        name = _free_name(f"{_base_name(head)}-{EMBEDDED}", lambda found: _is_made_of(found, head))
+        if (root / name).exists():
+            return _register(artifacts.read(root / name), EMBEDDED)
+    words = artifacts.read(STARTER_DIRECTORY)
+    write = _load_writer(head)
+    with _staging() as staged:
+        progress("Making the better starter, which takes about a minute")
+        serving = write(head.directory, words.directory, staged, progress=progress)
+        _write_descriptions(head, serving, staged)
+        progress("Publishing the artefact")
+        published = artifacts.publish(staged, root, name)
+    if known is None:
+        return _register(published, EMBEDDED)
+    known.digest = published.digest
+    known.save(update_fields=["digest"])
+    return known
+
+
+@contextmanager
+def _staging() -> Iterator[Path]:
+    """Give a folder for what is large and gone afterwards; raises TrainingError.
+
+    Those of processes that were killed are deleted now.
+    """
+    output = get_settings().output_dir
+    for mark in unfinished.left_behind(output.glob(f"{_STAGING}*/{unfinished.MARK}")):
+        artifacts.remove(mark.parent)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=_STAGING, dir=output) as made,
+            unfinished.filling(Path(made, unfinished.MARK)),
+        ):
+            staged = Path(made, "artifact")
+            staged.mkdir()
+            yield staged
+    except OSError as error:
+        raise TrainingError(
+            f"{output} cannot be written: {error.strerror or error}. Check its free space, or set "
+            'TICKET_PRIORITY["OUTPUT_DIR"].'
+        ) from error
+
+
+def _load_writer(head: Artifact) -> Callable[..., dict[str, Any]]:
+    """Return what writes the better starter's members; raises TrainingError where that is absent.
+
+    Where the settings name no class to serve it by, that counts as absent too.
+    """
+    if head.kind not in get_settings().classifiers:
+        raise TrainingError(
+            f'A better one is of kind {head.kind!r}, for which TICKET_PRIORITY["CLASSIFIERS"] '
+            "names no class."
+        )
+    try:
+        writer: Callable[..., dict[str, Any]] = import_string(_WRITER)
+    except ImportError as error:
+        raise TrainingError(f"A better one can be had after {BETTER}") from error
+    return writer
+
+
+def _write_descriptions(head: Artifact, serving: dict[str, Any], staged: Path) -> None:
+    """Write the card, and the metrics with how it serves here and what it was made of."""
+    metrics = head.metrics | {
+        "serving": serving,
+        "starter": head.metrics["starter"] | {"head": head.digest},
+    }
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    (staged / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
+    (staged / CARD).write_bytes((head.directory / CARD).read_bytes())
+
+
+def _version_of(head: Artifact) -> ModelVersion | None:
+    """Find it by its head: no two exports are sure to be the same to the byte."""
+    return ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
+
+
+def _is_made_of(found: Artifact, head: Artifact) -> bool:
+    starter = found.metrics.get("starter")
+    return isinstance(starter, dict) and starter.get("head") == head.digest
+
+
+def _folder_of(version: ModelVersion) -> Path:
+    return get_settings().artifact_root / version.directory
+
+
+def _register(published: Artifact, base_model: str) -> ModelVersion:
+    version, _created = ModelVersion.objects.get_or_create(
+        name=published.directory.name,
+        defaults={
+            "kind": published.kind,
+            "directory": published.directory.name,
+            "digest": published.digest,
+            "base_model": base_model,
+            "metrics": published.metrics,
+            "dataset": published.metrics["starter"]["dataset"],
+        },
+    )
+    return version
+
+
+def _base_name(shipped: Artifact) -> str:
+    # The release it was built for, which may be an earlier one than this.
+    return f"starter-{shipped.metrics['starter']['release']}"
+
+
+def _free_name(base: str, is_same: Callable[[Artifact], bool]) -> str:
+    """Return a name that no version has, and under which nothing lies but the same starter."""
+    name, number = base, 1
+    while not _is_free(name, is_same):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _is_free(name: str, is_same: Callable[[Artifact], bool]) -> bool:
+    if ModelVersion.objects.filter(name=name).exists():
+        return False
+    folder = get_settings().artifact_root / name
+    if not folder.exists():
+        return True
+    try:
+        return is_same(artifacts.read(folder))
+    except ArtifactError:
+        return False

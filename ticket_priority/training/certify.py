@@ -1,0 +1,119 @@
+"""Use case: a version's answers are certified for what AUTO_APPLY and COSTS ask today."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.db import router
+
+from ticket_priority.classifiers import active as classifiers
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import CertificationError
+from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.policy.rule import METRICS_KEY, Certification, DecisionRule
+from ticket_priority.ml.types import Classifier, ProgressCallback, silent
+from ticket_priority.models import ModelVersion
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.training import dataset as datasets
+
+logger = logging.getLogger(__name__)
+
+
+def certify_candidate(
+    artifact: artifacts.Artifact,
+    held_out: datasets.Dataset | None,
+    trained_on: Any,
+    progress: ProgressCallback = silent,
+) -> dict[str, Any]:
+    """Return a new artefact's metrics, with certificates where AUTO_APPLY asks for them.
+
+    `trained_on` describes the tickets that it was trained on. Certificates that an artefact brings
+    along say nothing of the tickets here, and go. Never raises: without certificates every answer
+    is only suggested.
+    """
+    metrics = {name: value for name, value in artifact.metrics.items() if name != METRICS_KEY}
+    if get_settings().auto_apply is None:
+        return metrics
+    try:
+        if held_out is None:
+            raise CertificationError("there are too few labelled tickets")
+        _require_unseen(trained_on, held_out)
+        progress("Certifying the answers on tickets it was not fitted to")
+        served = classifiers.build(artifact.kind, artifact.directory)
+        found = _certify(served, held_out)
+        metrics[METRICS_KEY] = found.as_dict()
+        progress(f"{len(found.holding)} of {len(found.certificates)} certificates hold")
+    except Exception as error:
+        # The training is done and must not be lost for the want of a certificate.
+        logger.warning("%s was not certified", artifact.directory.name, exc_info=True)
+        progress(f"Not certified, so its answers are only suggested: {error}")
+    return metrics
+
+
+def recertify(
+    version: ModelVersion,
+    sources: Iterable[TicketSource],
+    *,
+    using: str | None = None,
+    progress: ProgressCallback = silent,
+) -> Certification:
+    """Certify a version on today's labelled tickets, and keep the certificates with it.
+
+    Raises CertificationError, and what `datasets.build` and `classifiers.load` raise; the version
+    is then as it was.
+    """
+    _rule()
+    held_out = datasets.build(sources, using=using, progress=progress)
+    if not version.is_starter:
+        _require_unseen(version.dataset, held_out)
+    progress(f"Certifying the answers of {version.name}")
+    found = _certify(classifiers.load(version), held_out)
+    metrics = version.metrics if isinstance(version.metrics, dict) else {}
+    version.metrics = {**metrics, METRICS_KEY: found.as_dict()}
+    version.save(using=router.db_for_write(ModelVersion), update_fields=["metrics"])
+    return found
+
+
+def _certify(classifier: Classifier, held_out: datasets.Dataset) -> Certification:
+    try:
+        from ticket_priority.ml.policy import certification
+    except ImportError as error:
+        # A machine that only serves has no scipy, and may register an imported artefact.
+        raise CertificationError(str(error)) from error
+    rule = _rule()
+    return certification.certify(
+        classifier,
+        held_out.validation,
+        held_out.test,
+        targets=rule.targets or {},
+        costs=rule.costs,
+    )
+
+
+def _rule() -> DecisionRule:
+    options = get_settings()
+    try:
+        rule = DecisionRule.of(None, costs=options.costs, targets=options.auto_apply)
+    except ValueError as error:
+        raise CertificationError(f"TICKET_PRIORITY, {error}.") from error
+    if rule.targets is None:
+        raise CertificationError(
+            'TICKET_PRIORITY["AUTO_APPLY"] asks for no precision, so every answer is applied. Set '
+            'it to something like {"high": 0.9, "medium": 0.8}.'
+        )
+    return rule
+
+
+def _require_unseen(trained_on: Any, held_out: datasets.Dataset) -> None:
+    """Raise CertificationError where the model may have been fitted to tickets of the splits."""
+    today = held_out.summary()
+    known = trained_on if isinstance(trained_on, Mapping) else {}
+    same_rows = known.get("fingerprint") == today["fingerprint"]
+    if not same_rows and datasets.split_of(trained_on) != datasets.split_of(today):
+        raise CertificationError(
+            "the tickets that it was trained on were split differently, or it isn't known how, so "
+            "it may have seen those that it would be tested on. Train a version on the tickets "
+            "here"
+        )
