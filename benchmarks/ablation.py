@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def train_row(file: Path, row: str, seed: int, threads: int) -> dict[str, Any]:
-    """Train one row from one seed; return the figures of its rungs, and the minutes."""
+    """Train one row from one seed; return the figures of its candidates, and the minutes."""
     splits = read_splits(file)
     with tempfile.TemporaryDirectory() as folder:
         changes = {"output_dir": folder, "quantize": False, "seed": seed, "threads": threads}
@@ -100,9 +100,9 @@ def train_row(file: Path, row: str, seed: int, threads: int) -> dict[str, Any]:
         started = time.monotonic()
         result = fit(splits["train"], splits["val"], splits["val"], config, show_progress_bar=False)
         minutes = (time.monotonic() - started) / 60
-    rungs = result.metrics["training"]["rungs"]
+    candidates = result.metrics["training"]["candidates"]
     return {"row": row, "seed": seed, "minutes": round(minutes, 2)} | {
-        model: {name: rungs[model][name] for name in FIGURES} for model in MODELS
+        model: {name: candidates[model][name] for name in FIGURES} for model in MODELS
     }
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/certified_tickets.py FILE.csv [--artifact DIR] [--target 0.7] [--json]
 
-FILE is as for presets.py. The artefact, or where none is named a linear model that is trained on
+FILE is as for presets.py. The artifact, or where none is named a linear model that is trained on
 what `split` calls train, answers what it calls val. A hundred times these tickets are cut in three
 at random, groups kept whole: two parts certify, as validation and test split do, and the third is
 fresh. Counted is how often its answers that apply themselves are right less often than certified,

@@ -140,7 +140,7 @@ def memory(directory: Path, texts: list[str]) -> dict[str, float]:
 
 
 def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Write an int8 artefact of DistilBERT's shape; return model, tokenizer and its figures."""
+    """Write an int8 artifact of DistilBERT's shape; return model, tokenizer and its figures."""
     torch.manual_seed(0)
     draw = random.Random(0)  # noqa: S311
     tokenizer = synthetic_tokenizer()
@@ -161,7 +161,7 @@ def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def run(directory: Path, rounds: int) -> dict[str, Any]:
-    """Build the artefact, time and weigh it, and return every figure with its verdict."""
+    """Build the artifact, time and weigh it, and return every figure with its verdict."""
     torch.set_num_threads(THREADS)
     draw = random.Random(0)  # noqa: S311
     model, tokenizer, figures = build_artifact(directory)
@@ -223,7 +223,7 @@ def run(directory: Path, rounds: int) -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
         },
         "rounds": rounds,
-        "artefact": figures,
+        "artifact": figures,
         "ticket_ms": ticket_ms,
         "batch_ms": batch_ms,
         "tickets_per_second": {name: 64_000 / value for name, value in batch_ms.items()},
@@ -256,7 +256,7 @@ def table(figures: dict[str, Any]) -> str:
             f"  {name:<24}{value:9.0f} ms {64_000 / value:9.1f} tickets/s"
             for name, value in figures["batch_ms"].items()
         ),
-        f"Resident memory, model.onnx of {figures['artefact']['size_mb']} MB, no torch",
+        f"Resident memory, model.onnx of {figures['artifact']['size_mb']} MB, no torch",
         *(f"  {name:<24}{value:9.0f} MB" for name, value in figures["resident_mb"].items()),
         "Targets",
         *(
@@ -272,7 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default 30)")
-    parser.add_argument("--cache", type=Path, help="keep the artefact in this folder")
+    parser.add_argument("--cache", type=Path, help="keep the artifact in this folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         figures = run(arguments.cache or Path(scratch), arguments.rounds)

@@ -5,11 +5,12 @@
 
 FILE has the columns subject, body, priority (low, medium or high) and split (train or val), and
 may have language and group (near-copies share one). What `train` says is learnt; `val` chooses
-the epoch and the rung, and is measured on. So that the calibration error is not measured on the
-rows that the temperature was fitted to, the temperature is fitted again on each half of `val` and
-the error taken on the other; halves keep groups whole. `--set` changes a field of TrainingConfig,
-and may be given several times. Everything is measured as it is served, int8 included. `--keep`
-leaves the artefact in DIR, for certified_tickets.py. Exits 1 when a target is missed.
+the epoch and the candidate, and is measured on. So that the calibration error is not measured on
+the rows that the temperature was fitted to, the temperature is fitted again on each half of `val`
+and the error taken on the other; halves keep groups whole. `--set` changes a field of
+TrainingConfig, and may be given several times. Everything is measured as it is served, int8
+included. `--keep` leaves the artifact in DIR, for certified_tickets.py. Exits 1 when a target is
+missed.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main() -> int:
     parser.add_argument("--preset", default=presets.DEFAULT_PRESET, choices=list(presets.PRESETS))
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the artefact to this folder")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the artifact to this folder")
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         parser.error(f"{options.keep} exists already; name a folder that does not")
@@ -102,7 +103,7 @@ def main() -> int:
         "high_recall": report["per_class"]["high"]["recall"],
         "calibration_error": report["calibration_error"],
         "calibration_error_on_the_other_half": _cross_fitted(splits["val"], probabilities),
-        "rungs": result.metrics["training"].get("rungs", {}),
+        "candidates": result.metrics["training"].get("candidates", {}),
     }
     text = json.dumps(figures, indent=2)
     print(text)
@@ -124,7 +125,7 @@ def main() -> int:
 
 
 def build(artifact: Path) -> Classifier:
-    """Return the classifier of an artefact's kind."""
+    """Return the classifier of an artifact's kind."""
     kind = json.loads((artifact / "config.json").read_text())["kind"]
     classifier: Classifier = CLASSIFIERS[kind](artifact)
     return classifier

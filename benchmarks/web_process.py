@@ -59,7 +59,7 @@ print(json.dumps({
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--artifact", type=Path, help="an artefact folder instead of a new one")
+    parser.add_argument("--artifact", type=Path, help="an artifact folder instead of a new one")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

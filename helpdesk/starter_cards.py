@@ -37,7 +37,7 @@ def linear_card(figures: Mapping[str, Any]) -> str:
         f"""**What it is.** TF-IDF of words, of pairs of words, and of 3 to 5 letters, with
         multinomial logistic regression; {figures["serving"]["size_mb"]} MB.""",
         f"""**What it was trained on.** {training["rows"]["train"]} of the 660 {_AUTHORSHIP}
-        C = {training["strength"]:g}, class weight {training["class_weight"] or "none"} and
+        C = {training["C"]:g}, class weight {training["class_weight"] or "none"} and
         temperature {training["temperature"]:.2f} were chosen on a validation split, with the model
         fitted to the training split alone; then the model was fitted to both.""",
         """**How it does on text it has never seen.** Measured on these very weights, as they are
@@ -54,7 +54,7 @@ def linear_card(figures: Mapping[str, Any]) -> str:
 def better_card(figures: Mapping[str, Any]) -> str:
     """Return the card of the better starter for its metrics."""
     training, unseen = figures["training"], figures["starter"]["unseen"]
-    rungs = training["rungs"]
+    candidates = training["candidates"]
     return _card(
         "The better starter model",
         _ADVICE,
@@ -65,12 +65,12 @@ def better_card(figures: Mapping[str, Any]) -> str:
         Served in {figures["serving"]["precision"].rpartition(" ")[2]},
         {figures["serving"]["size_mb"]:.0f} MB.""",
         f"""**What it was trained on.** {training["rows"]["train"]} of the 660 {_AUTHORSHIP}
-        C = {training["strength"]:g} and temperature {training["temperature"]:.2f} are those of the
+        C = {training["C"]:g} and temperature {training["temperature"]:.2f} are those of the
         least loss in {training["folds"]}-fold cross-validation on these tickets, near-copies in
         one fold; then the regression was fitted to all. In the cross-validation the linear model
-        got {rungs["tfidf_logreg"]["val_accuracy"]:.3f} accuracy, the encoder
-        {rungs["transformer"]["val_accuracy"]:.3f}, their mean
-        {rungs["ensemble"]["val_accuracy"]:.3f}.""",
+        got {candidates["tfidf_logreg"]["val_accuracy"]:.3f} accuracy, the encoder
+        {candidates["transformer"]["val_accuracy"]:.3f}, their mean
+        {candidates["ensemble"]["val_accuracy"]:.3f}.""",
         """**How it does on text it has never seen.** Measured as it is served, after an
         installation as on your machine. No ticket below was used to fit or to choose anything.
         "Linear" is the linear starter on the same tickets, "majority" always answers the most

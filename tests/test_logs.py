@@ -10,7 +10,7 @@ from django.db import OperationalError
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import outbox, shadow
 from ticket_priority.predictions.reclassify import classify_instances
@@ -34,7 +34,7 @@ def caught(function: Callable[[], Any]) -> BaseException:
 
 def test_types_and_frames_without_a_message() -> None:
     secret = ["swordfish"]
-    trace = trace_of(caught(lambda: quote(secret)))
+    trace = redacted_traceback(caught(lambda: quote(secret)))
     assert "swordfish" not in trace
     assert "ValueError" in trace
     assert "after KeyError" in trace
@@ -45,11 +45,11 @@ def test_a_loop_of_causes_ends() -> None:
     error = ValueError()
     error.__cause__ = KeyError()
     error.__cause__.__cause__ = error
-    assert trace_of(error) == "ValueError\nafter KeyError"
+    assert redacted_traceback(error) == "ValueError\nafter KeyError"
 
 
 def test_what_the_database_says_of_itself_is_told() -> None:
-    assert trace_of(OperationalError("no such table: tickets")) == (
+    assert redacted_traceback(OperationalError("no such table: tickets")) == (
         "OperationalError: no such table: tickets"
     )
 

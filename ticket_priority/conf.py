@@ -54,7 +54,7 @@ class Retraining:
 class PluginSettings:
     """The merged settings. Field names are the keys of `TICKET_PRIORITY` in lower case.
 
-    `classifiers` maps an artefact's kind to the class that serves it; `threads` is per process
+    `classifiers` maps an artifact's kind to the class that serves it; `threads` is per process
     (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
     how long a worker may sit on a batch before another takes it over. Within
     `stale_form_minutes` of a prediction that came later than its ticket, or of another person's

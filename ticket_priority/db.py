@@ -1,14 +1,26 @@
-"""The transaction that a host saves in: whether it is lost, and what is to follow its commit."""
+"""Transactions: whether one can still commit, what runs after it, and retry on a deadlock."""
 
 from __future__ import annotations
 
+import math
+import random
+import time
 from collections.abc import Callable
+from typing import Final, TypeVar
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
+T = TypeVar("T")
 
-def is_lost(using: str) -> bool:
+ATTEMPTS: Final = 5
+LONGEST_PAUSE_SECONDS: Final = 0.05
+
+SAVE_SECONDS: Final = 5.0
+"""How long the save of a host's ticket retries to store our rows."""
+
+
+def needs_rollback(using: str) -> bool:
     """Say whether what is open there cannot be committed any more, whatever its owner does.
 
     A deadlock on MariaDB, a disk that is full, a connection that breaks take more with them than
@@ -39,3 +51,28 @@ def after_commit(function: Callable[[], object], *, using: str) -> None:
         transaction.on_commit(function, using=using, robust=True)
     except TransactionManagementError:
         function()
+
+
+def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = math.inf) -> T:
+    """Do a step that is a transaction of its own; raises OperationalError when it goes on failing.
+
+    Databases end a deadlock by giving up one of the two. Inside another transaction it is done
+    once: that one is lost with it, and its owner's to repeat. After so many `seconds` no try is
+    begun any more.
+    """
+    tries = 1 if is_open(using) else ATTEMPTS
+    begun = time.monotonic()
+    for attempt in range(1, tries):
+        try:
+            return step()
+        except OperationalError as error:
+            if not _may_pass(error) or time.monotonic() - begun >= seconds:
+                raise
+            time.sleep(random.uniform(0, attempt * LONGEST_PAUSE_SECONDS))  # noqa: S311
+    return step()
+
+
+def _may_pass(error: OperationalError) -> bool:
+    """Whether another try may go well. SQLite says the same of a lock and of a missing table."""
+    name = getattr(error.__cause__, "sqlite_errorname", "SQLITE_BUSY")
+    return str(name).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

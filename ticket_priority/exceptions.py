@@ -8,7 +8,7 @@ class TicketPriorityError(Exception):
 
 
 class ArtifactError(TicketPriorityError):
-    """A published artefact is missing, incomplete, altered, or too new."""
+    """A published artifact is missing, incomplete, altered, or too new."""
 
 
 class ModelUnavailableError(TicketPriorityError):

@@ -13,7 +13,7 @@ _DISCREET: Final = (TicketPriorityError, OperationalError, ProgrammingError)
 """Errors whose messages speak of models, tables and connections."""
 
 
-def trace_of(error: BaseException) -> str:
+def redacted_traceback(error: BaseException) -> str:
     """Return an error's type and frames, and its causes'; no message that may hold a text."""
     parts: list[str] = []
     seen: set[int] = set()

@@ -112,7 +112,7 @@ class TestPage:
     ) -> None:
         moved = {"kept": 0.93, "raised": 0.04, "shift": 0.1234}
         figures = {"n": 84, "overall": moved, "by_perturbation": {"plea": moved}}
-        version.metrics = {**METRICS, "invariance": figures}
+        version.metrics = {**METRICS, "robustness": figures}
         version.save()
         page = admin_client.get(page_of(version)).text
         for text in (
@@ -156,8 +156,8 @@ class TestPage:
             {"model": None, "serving": "int8", "training": 3},
             {"model": {"accuracy": "good", "confusion_matrix": [[1, 2], [3, 4]]}},
             {"model": {"confusion_matrix": [[0, 0, 0], ["x", None, 1], [0, 0, 1]]}},
-            {"invariance": 3},
-            {"invariance": {"n": "x", "overall": {"kept": None}, "by_perturbation": {"html": 1}}},
+            {"robustness": 3},
+            {"robustness": {"n": "x", "overall": {"kept": None}, "by_perturbation": {"html": 1}}},
             {"served": 3, "model": {"intervals": [1], "by_language": "en"}},
             {"served": {"intervals": {"accuracy": [0.1, "x"]}, "by_language": {"en": 1}}},
             {"model": {"per_class": {"low": 1, "high": {"f1": None}}}, "serving": {"int8": {}}},
@@ -222,7 +222,7 @@ class TestActivating:
             assert classifiers.get_classifier().model_version == version
             assert ModelVersion.objects.active() == version
 
-    def test_an_altered_artefact_is_refused_with_the_reason(
+    def test_an_altered_artifact_is_refused_with_the_reason(
         self,
         admin_client: Client,
         active_model: ModelVersion,
@@ -241,7 +241,7 @@ class TestActivating:
         assert "altered" in broken.load_error
         assert "cannot be loaded" in response.content.decode()
 
-    def test_an_artefact_that_is_not_there(
+    def test_an_artifact_that_is_not_there(
         self, admin_client: Client, version: ModelVersion
     ) -> None:
         response = admin_client.post(activate_page_of(version), follow=True)

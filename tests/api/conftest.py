@@ -133,7 +133,7 @@ def overrule(ticket: models.Model, to: int, **values: Any) -> Override:
 
 
 def version(name: str, **values: Any) -> ModelVersion:
-    """Register a version without an artefact."""
+    """Register a version without an artifact."""
     return ModelVersion.objects.create(
         name=name, kind="transformer", directory=name, digest="0" * 64, **values
     )

@@ -53,7 +53,7 @@ def test_a_loaded_version_is_ok(active_model: ModelVersion) -> None:
     )
 
 
-def test_a_lost_artefact_cannot_serve(active_model: ModelVersion, artifact_root: Path) -> None:
+def test_a_lost_artifact_cannot_serve(active_model: ModelVersion, artifact_root: Path) -> None:
     shutil.rmtree(artifact_root)
     assert health()[0] == 503
 

@@ -82,7 +82,7 @@ def test_an_import_says_that_there_is_no_room_and_succeeds_once_there_is(
         ("Training on", 3_000, "Check the free space and the permissions of"),
         ("Publishing", 4_000, "bring it in with `manage.py import_priority_model "),
     ],
-    ids=["texts", "metrics.csv", "model", "artefact"],
+    ids=["texts", "metrics.csv", "model", "artifact"],
 )
 def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
     labelled_tickets: None,
@@ -146,7 +146,7 @@ def test_an_export_appears_only_when_it_is_whole(labelled_tickets: None, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_an_artefact_that_finds_no_room_leaves_its_folder_empty(tmp_path: Path) -> None:
+def test_an_artifact_that_finds_no_room_leaves_its_folder_empty(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with full_disk(1_000), pytest.raises(ArtifactError, match="Check its free space"):
         artifacts.write(starter.STARTER_DIRECTORY, out)

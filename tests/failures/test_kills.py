@@ -33,7 +33,7 @@ pytestmark = [
 State = Prediction.State
 
 
-def test_a_process_that_is_killed_while_it_publishes_leaves_no_half_artefact(
+def test_a_process_that_is_killed_while_it_publishes_leaves_no_half_artifact(
     tmp_path: Path,
 ) -> None:
     staged, root = tmp_path / "staged", tmp_path / "root"

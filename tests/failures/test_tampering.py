@@ -40,11 +40,11 @@ TAMPERED: dict[str, tuple[Damage, str, str]] = {
     "a later format": (edit("manifest.json", format=99), AS_REGISTERED, "upgrade"),
     "no manifest": (
         lambda folder: (folder / "manifest.json").unlink(),
-        "no readable artefact",
-        "no readable artefact",
+        "no readable artifact",
+        "no readable artifact",
     ),
 }
-"""The damage to a published artefact, and why it is refused: once registered, and as an import."""
+"""The damage to a published artifact, and why it is refused: once registered, and as an import."""
 
 MALICIOUS: dict[str, tuple[Damage, str]] = {
     "of another kind": (edit("config.json", kind="linear"), "learned is None"),
@@ -71,7 +71,7 @@ MALICIOUS: dict[str, tuple[Damage, str]] = {
     "deep metrics": (tampering.nested("metrics.json"), "metrics.json is not JSON"),
     "a deep tokenizer": (tampering.nested("tokenizer.json"), "tokenizer.json cannot be loaded"),
 }
-"""What an artefact could hold whose checksums are right, and why it is refused."""
+"""What an artifact could hold whose checksums are right, and why it is refused."""
 
 
 def by_name(cases: dict[str, Any]) -> Any:
@@ -139,7 +139,7 @@ def test_a_registered_version_that_was_tampered_with_does_not_serve(
 
 
 @by_name(TAMPERED)
-def test_an_artefact_that_was_tampered_with_is_not_imported(
+def test_an_artifact_that_was_tampered_with_is_not_imported(
     toy_run: Any,
     tmp_path: Path,
     import_refused: Callable[[Path, str], None],
@@ -153,7 +153,7 @@ def test_an_artefact_that_was_tampered_with_is_not_imported(
 
 
 def forged(toy_run: Any, folder: Path, damage: Damage) -> Path:
-    """Write an artefact with a damage inside and a manifest that is right about it."""
+    """Write an artifact with a damage inside and a manifest that is right about it."""
     shutil.copytree(toy_run.artifact_dir, folder)
     damage(folder)
     artifacts._write_manifest(folder)
@@ -161,7 +161,7 @@ def forged(toy_run: Any, folder: Path, damage: Damage) -> Path:
 
 
 def registered(folder: Path) -> ModelVersion:
-    """Register an artefact without looking at it."""
+    """Register an artifact without looking at it."""
     digest = sha256((folder / "manifest.json").read_bytes()).hexdigest()
     return ModelVersion.objects.create(
         name=folder.name, kind="transformer", directory=folder.name, digest=digest
@@ -169,7 +169,7 @@ def registered(folder: Path) -> ModelVersion:
 
 
 @by_name(MALICIOUS)
-def test_a_malicious_artefact_is_not_imported(
+def test_a_malicious_artifact_is_not_imported(
     toy_run: Any,
     tmp_path: Path,
     import_refused: Callable[[Path, str], None],
@@ -180,7 +180,7 @@ def test_a_malicious_artefact_is_not_imported(
 
 
 @by_name(MALICIOUS)
-def test_a_malicious_artefact_does_not_serve(
+def test_a_malicious_artifact_does_not_serve(
     serving: ModelVersion,
     toy_run: Any,
     artifact_root: Path,

@@ -308,7 +308,7 @@ class TestTheTicketPage:
         ticket = make_ticket()
         url = f"/tickets/{ticket.pk}/comments/"
         agent_client.post(url, {"body": "We are on our way.", "is_internal": ""})
-        agent_client.post(url, {"body": "Bring the ladder.", "is_internal": "on"})
+        agent_client.post(url, {"body": "Bring the selection.", "is_internal": "on"})
         reply, note = Comment.objects.order_by("pk")
         assert (reply.author, reply.is_internal, note.is_internal) == (agent, False, True)
         (sent,) = mail.outbox

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ticket_priority.models import ModelVersion
 
 ARTIFACT = Path(os.environ["TICKET_PRIORITY_TOY_MODEL"])
-"""The published artefact; its parent is the ARTIFACT_ROOT of a host's settings."""
+"""The published artifact; its parent is the ARTIFACT_ROOT of a host's settings."""
 
 
 def activate_toy() -> ModelVersion:

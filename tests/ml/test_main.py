@@ -78,7 +78,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_file_becomes_an_artefact_where_there_is_no_django(
+def test_a_file_becomes_an_artifact_where_there_is_no_django(
     data: Path, flags: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Nor is there a network, which transformers, Lightning and Weights & Biases like to ask."""

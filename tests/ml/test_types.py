@@ -12,7 +12,7 @@ def test_a_classification_names_its_class() -> None:
     assert (answer.priority, answer.label, answer.confidence) == (2, "high", 0.7)
 
 
-def test_a_tie_goes_to_the_graver_class() -> None:
+def test_a_tie_goes_to_the_higher_priority() -> None:
     assert Classification((0.4, 0.4, 0.2)).label == "medium"
 
 

@@ -117,7 +117,7 @@ def test_what_waited_for_a_model_is_classified_when_there_is_one(
     assert ticket.priority == Priority.HIGH
 
 
-def test_a_ticket_saves_when_the_artefact_is_damaged(
+def test_a_ticket_saves_when_the_artifact_is_damaged(
     active_model: ModelVersion, artifact_root: Path
 ) -> None:
     (artifact_root / active_model.directory / "model.onnx").write_bytes(b"garbage")

@@ -70,7 +70,7 @@ def test_another_broker_is_told_after_the_commit(
     monkeypatch.setattr(Conf, "ORM", None)
     with django_capture_on_commit_callbacks() as callbacks:
         Ticket.objects.create(**OUTAGE)
-    assert callbacks == [queue.nudge]
+    assert callbacks == [queue.notify_workers]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -67,12 +67,12 @@ class Host:
         return self.manage("shell", code=code)
 
     def prepare(self, artifact: Path) -> None:
-        """Migrate, and let a copy of the artefact serve."""
+        """Migrate, and let a copy of the artifact serve."""
         self.manage("migrate", "--verbosity=0")
         self.activate(artifact, "toy")
 
     def activate(self, artifact: Path, name: str) -> None:
-        """Publish a copy of the artefact and make it the version that serves."""
+        """Publish a copy of the artifact and make it the version that serves."""
         self.shell(
             "from pathlib import Path\n"
             "from ticket_priority.ml.artifacts import store as artifacts\n"

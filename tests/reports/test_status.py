@@ -96,7 +96,7 @@ class TestWhatIsWrong:
         assert level == Level.CRITICAL
         assert "no memory" in says
 
-    def test_a_lost_artefact(self, serving: ModelVersion, artifact_root: Path) -> None:
+    def test_a_lost_artifact(self, serving: ModelVersion, artifact_root: Path) -> None:
         shutil.rmtree(artifact_root)
         level, says = the_finding()
         assert level == Level.CRITICAL

@@ -47,8 +47,8 @@ def test_the_active_version_is_scored_on_the_test_split_of_today(
     assert found["served"]["by_language"]["en"]["n"] == len(test)
     assert found["served"]["majority"]["macro_f1"] < 0.5
     assert found["dataset"]["split"]["by"] == "random"
-    assert found["invariance"]["n"] == len(test)
-    kept = found["invariance"]["by_perturbation"]["html"]["kept"]
+    assert found["robustness"]["n"] == len(test)
+    kept = found["robustness"]["by_perturbation"]["html"]["kept"]
     assert kept == 1.0, "what the model reads is the same"
     low, high = found["served"]["intervals"]["accuracy"]
     said = evaluate()

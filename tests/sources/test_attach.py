@@ -125,12 +125,12 @@ def test_a_person_may_use_a_value_that_no_class_is_written_as(
     attach: Callable[..., None], active_model: ModelVersion
 ) -> None:
     attach()
-    graver, foreign = Case.objects.create(body=OUTAGE), Case.objects.create(body=OUTAGE)
-    Case.objects.filter(pk=graver.pk).update(urgency=1, body="typo font wish")
+    raised, foreign = Case.objects.create(body=OUTAGE), Case.objects.create(body=OUTAGE)
+    Case.objects.filter(pk=raised.pk).update(urgency=1, body="typo font wish")
     Case.objects.filter(pk=foreign.pk).update(urgency=9)
-    for case in (graver, foreign):
+    for case in (raised, foreign):
         case.refresh_from_db()
-    reclassification.classify_instances([graver, foreign])
+    reclassification.classify_instances([raised, foreign])
     assert sorted(Case.objects.values_list("urgency", flat=True)) == [1, 9]
 
 

@@ -79,10 +79,10 @@ def toy_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.sqlite
-class TestArtefact:
+class TestArtifact:
     def test_it_is_whole_and_small(self) -> None:
-        artefact = artifacts.read(STARTER_DIRECTORY)
-        assert artefact.kind == "linear"
+        artifact = artifacts.read(STARTER_DIRECTORY)
+        assert artifact.kind == "linear"
         assert sum(path.stat().st_size for path in STARTER_DIRECTORY.iterdir()) < MOST_BYTES
 
     def test_it_was_fitted_to_the_training_and_validation_tickets_alone(

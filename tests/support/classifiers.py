@@ -25,7 +25,7 @@ class FailingClassifier:
 
 
 class PoisonableClassifier(OnnxClassifier):
-    """Serves the artefact, but fails at a batch that holds the word poison."""
+    """Serves the artifact, but fails at a batch that holds the word poison."""
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         if any("poison" in text for text in texts):
@@ -34,7 +34,7 @@ class PoisonableClassifier(OnnxClassifier):
 
 
 class InterruptedClassifier(OnnxClassifier):
-    """Serves the artefact, and lets something happen while it is busy."""
+    """Serves the artifact, and lets something happen while it is busy."""
 
     meanwhile: ClassVar[Callable[[], Any]]
 

@@ -44,7 +44,7 @@ def labelled_tickets(db: None) -> None:
 
 @pytest.fixture
 def elsewhere(toy_run: Any, tmp_path: Path) -> Path:
-    """Return an artefact as `python -m ticket_priority.ml fit` leaves it."""
+    """Return an artifact as `python -m ticket_priority.ml fit` leaves it."""
     directory = tmp_path / "elsewhere"
     artifacts.write(toy_run.artifact_dir, directory)
     return directory
@@ -124,7 +124,7 @@ def test_a_bad_target_is_named_before_the_tickets_are_read(
         ("check_training_data",),
         ("classify_tickets",),
         ("export_training_data", "data.jsonl"),
-        ("import_priority_model", "artefact"),
+        ("import_priority_model", "artifact"),
         ("train_priority_model",),
     ],
     ids=lambda command: command[0],
@@ -273,7 +273,7 @@ def test_without_labelled_tickets_nothing_replaces_the_active_model_unasked(
     assert reason in said
 
 
-def test_an_altered_artefact_is_refused(elsewhere: Path, artifact_root: Path) -> None:
+def test_an_altered_artifact_is_refused(elsewhere: Path, artifact_root: Path) -> None:
     with (elsewhere / "model.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(CommandError, match="differs from its checksum"):
@@ -282,8 +282,8 @@ def test_an_altered_artefact_is_refused(elsewhere: Path, artifact_root: Path) ->
     assert [path.name for path in artifact_root.iterdir()] == [".training.lock"]
 
 
-def test_a_folder_that_is_no_artefact_is_refused(tmp_path: Path, artifact_root: Path) -> None:
-    with pytest.raises(CommandError, match="holds no readable artefact") as caught:
+def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path, artifact_root: Path) -> None:
+    with pytest.raises(CommandError, match="holds no readable artifact") as caught:
         call("import_priority_model", tmp_path / "nothing")
     assert "train again" not in str(caught.value)
 
@@ -324,7 +324,7 @@ def _whole(folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("activate", ["always", "never"])
-def test_an_artefact_that_cannot_be_served_is_refused(
+def test_an_artifact_that_cannot_be_served_is_refused(
     toy_run: Any,
     tmp_path: Path,
     artifact_root: Path,
@@ -351,7 +351,7 @@ def test_an_artefact_that_cannot_be_served_is_refused(
     assert [path.name for path in artifact_root.iterdir()] == [".training.lock"]
 
 
-def test_an_artefact_without_figures_is_imported_and_reported(
+def test_an_artifact_without_figures_is_imported_and_reported(
     toy_run: Any, tmp_path: Path, artifact_root: Path, fresh_classifier: None
 ) -> None:
     staged = tmp_path / "staged"

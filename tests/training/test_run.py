@@ -136,7 +136,7 @@ def test_a_version_keeps_its_figures_as_it_is_served(
     answers = [answer.priority for answer in classifier.classify([row.text for row in test])]
     hits = sum(row.label == answer for row, answer in zip(test, answers, strict=True))
     assert served["accuracy"] == pytest.approx(hits / len(test))
-    assert version.metrics["invariance"]["n"] == len(test)
+    assert version.metrics["robustness"]["n"] == len(test)
     assert served["n"] == trained["n"] == len(test)
     assert served["majority"]["confusion_matrix"] == version.metrics["majority"]["confusion_matrix"]
     assert outcome["gate"] == {"majority": None, "active": None}, "it was not asked for"

@@ -29,7 +29,7 @@ from ticket_priority.adapters.django_helpdesk_host import (
 )
 from ticket_priority.conf import MODES
 from ticket_priority.exceptions import SourceError
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.middleware import acting_user
 from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
@@ -328,7 +328,9 @@ def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
         try:
             receiver(sender, **kwargs)
         except Exception as error:
-            logger.error("%s failed for %s: %s", receiver.__name__, sender, trace_of(error))
+            logger.error(
+                "%s failed for %s: %s", receiver.__name__, sender, redacted_traceback(error)
+            )
 
     return receive
 

@@ -17,8 +17,8 @@ from django.db.models.fields.json import KeyTextTransform
 from django.utils import timezone
 
 from ticket_priority.conf import MODES
-from ticket_priority.db import after_commit, is_lost
-from ticket_priority.logs import trace_of
+from ticket_priority.db import after_commit, needs_rollback
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import DecisionRecorder, PriorityChange, TicketSource, UserRows
@@ -209,11 +209,11 @@ def follow_host(*, sender: type[models.Model], ticket: models.Model, **kwargs: A
         if get_source(sender).effective_mode == "async":
             _catch_up(ticket, using)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
             "The deadlines of a new ticket may be those of its default priority: %s",
-            trace_of(error),
+            redacted_traceback(error),
         )
 
 
@@ -226,7 +226,8 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
         )
     except Exception as error:
         logger.error(
-            "Nobody can say whether an agent changed a ticket's priority: %s", trace_of(error)
+            "Nobody can say whether an agent changed a ticket's priority: %s",
+            redacted_traceback(error),
         )
         return False
 
@@ -268,7 +269,8 @@ def tell_host(model: type[models.Model], pk: Any, change: PriorityChange, using:
         _send_change(model, pk, change, using)
     except Exception as error:
         logger.error(
-            "The host did not hear of a change of a ticket's priority: %s", trace_of(error)
+            "The host did not hear of a change of a ticket's priority: %s",
+            redacted_traceback(error),
         )
 
 

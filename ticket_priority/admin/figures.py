@@ -182,7 +182,7 @@ class Figures:
     @property
     def rewritten(self) -> list[Moves]:
         """One line for each manner of rewriting that was measured, and one for all."""
-        figures = self._of("invariance")
+        figures = self._of("robustness")
         measured = {**_mapping(figures.get("by_perturbation")), "overall": figures.get("overall")}
         return [
             Moves(label, *(_number(line.get(key)) for key in ("kept", "raised", "shift")))
@@ -192,7 +192,7 @@ class Figures:
 
     @property
     def rewritten_rows(self) -> int | None:
-        return _count(self._of("invariance").get("n"))
+        return _count(self._of("robustness").get("n"))
 
     @property
     def serving(self) -> Mapping[str, Any]:

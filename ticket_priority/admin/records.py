@@ -136,7 +136,7 @@ class PredictionAdmin(TicketRowAdmin):
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:
-            after_commit(queue.nudge, using=using)
+            after_commit(queue.notify_workers, using=using)
             text = ngettext(
                 "%(number)d prediction is pending again.",
                 "%(number)d predictions are pending again.",

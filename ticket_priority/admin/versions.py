@@ -168,7 +168,7 @@ class ModelVersionAdmin(ShadowMixin):
             # A version that cannot be loaded must not be made to serve.
             classifiers.load(version)
         except Exception as error:
-            # Whatever a broken artefact raises, the page must say it.
+            # Whatever a broken artifact raises, the page must say it.
             logger.exception("Model version %s cannot be loaded", version.name)
             text = str(error) or type(error).__name__
             ModelVersion.objects.filter(pk=version.pk).update(load_error=text[:2000])

@@ -14,7 +14,7 @@ from rest_framework.exceptions import APIException
 
 from ticket_priority.classifiers.active import RETRY_SECONDS
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 
 logger = logging.getLogger(__name__)
 
@@ -67,5 +67,5 @@ def model_at_work() -> Iterator[None]:
     except (APIException, Error):
         raise
     except Exception as error:
-        logger.error("The model failed with %s", trace_of(error))
+        logger.error("The model failed with %s", redacted_traceback(error))
         raise ServiceUnavailable from None

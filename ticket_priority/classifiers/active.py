@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from ticket_priority.bounded_calls import Call, Pool
 from ticket_priority.classifiers.breaker import Breaker, BreakerState
 from ticket_priority.conf import get_settings
-from ticket_priority.db import is_lost
+from ticket_priority.db import needs_rollback
 from ticket_priority.exceptions import (
     ArtifactError,
     ModelAnswerError,
@@ -285,14 +285,14 @@ def reset() -> None:
 
 
 def load(version: ModelVersion) -> Classifier:
-    """Verify and load the artefact of a version; raises ArtifactError or ModelUnavailableError."""
+    """Verify and load the artifact of a version; raises ArtifactError or ModelUnavailableError."""
     folder = get_settings().artifact_root / version.directory
     artifact = artifacts.read(folder, expected_digest=version.digest)
     return build(artifact.kind, artifact.directory)
 
 
 def build(kind: str, directory: Path) -> Classifier:
-    """Build the classifier that the settings name for a kind of artefact."""
+    """Build the classifier that the settings name for a kind of artifact."""
     options = get_settings()
     path = options.classifiers.get(kind)
     if path is None:
@@ -368,7 +368,7 @@ def _load_into(slot: _Slot, version: ModelVersion) -> _Attempt | None:
     try:
         slot.loaded = ActiveClassifier(version, load(version), breaker=Breaker(version.name))
     except Exception as error:
-        # Whatever a broken artefact raises, the version before it must go on serving.
+        # Whatever a broken artifact raises, the version before it must go on serving.
         logger.exception("Model version %s cannot be loaded", version.name)
         slot.failed_pk, slot.failed_at = version.pk, time.monotonic()
         return _Attempt(version, str(error) or repr(error))
@@ -394,6 +394,6 @@ def note_error(version: ModelVersion, error: str) -> None:
         with transaction.atomic(using=using):
             ModelVersion.objects.using(using).filter(pk=version.pk).update(load_error=error[:2000])
     except DatabaseError:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.warning("How %s went could not be stored", version.name)

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("Stopped. No artefact was written.\n")
+        sys.stderr.write("Stopped. No artifact was written.\n")
         return 130
     return 0
 
@@ -107,7 +107,7 @@ def _finish(
     elif not options.quiet:
         for line in training_report.lines(artifact.metrics):
             _say(line)
-        _say(f"Artefact       {out}")
+        _say(f"Artifact       {out}")
         _say(f"Run            {result.run_dir}")
         _say("Bring it in    manage.py import_priority_model FOLDER")
 
@@ -121,14 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "fit",
         help="train on a file",
-        description="Train on a file of `manage.py export_training_data` and write an artefact "
+        description="Train on a file of `manage.py export_training_data` and write an artifact "
         "for `manage.py import_priority_model`.",
     )
     command.add_argument(
         "data", nargs="?", metavar="DATA", help=f"JSON Lines; default: ${_VERTEX['data']}"
     )
     command.add_argument(
-        "--out", metavar="DIR", help=f"a new folder for the artefact; default: ${_VERTEX['out']}"
+        "--out", metavar="DIR", help=f"a new folder for the artifact; default: ${_VERTEX['out']}"
     )
     command.add_argument("--json", action="store_true", help="print the outcome as JSON")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -29,7 +29,7 @@ PROVENANCES: Final[dict[str, str]] = {
 
 
 class ArtifactFile:
-    """File names inside a published artefact."""
+    """File names inside a published artifact."""
 
     WEIGHTS: Final = "model.safetensors"
     ONNX: Final = "model.onnx"
@@ -41,7 +41,7 @@ class ArtifactFile:
 
 
 ARTIFACT_FORMAT: Final[int] = 1
-"""The version of the artefact layout this package writes and the newest it reads."""
+"""The version of the artifact layout this package writes and the newest it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class Classification:
     """A model's answer for one text.
 
     `probabilities` holds one number a class, in the order of `CLASS_NAMES`, summing to 1. `chosen`
-    is the class id that a rule decided for; None: the most probable one, on a tie the graver.
+    is the class id that a rule decided for; None: the most probable class, and on a tie the higher
+    priority.
     """
 
     probabilities: tuple[float, ...]
@@ -235,9 +236,9 @@ class TrainingConfig:
 class TrainingResult:
     """What a trainer hands back.
 
-    `artifact_dir` holds every artefact file but the manifest, ready to be published; `metrics`
+    `artifact_dir` holds every artifact file but the manifest, ready to be published; `metrics`
     is JSON-ready (keys `model`, `majority`, `serving`, `training`, beside a transformer
-    `tfidf_logreg`, and `transformer` where it was one rung of several).
+    `tfidf_logreg`, and `transformer` where it was one candidate of several).
     """
 
     artifact_dir: Path
@@ -247,7 +248,7 @@ class TrainingResult:
 
 
 class Classifier(Protocol):
-    """Runs one published artefact. Instances are safe to share between threads."""
+    """Runs one published artifact. Instances are safe to share between threads."""
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
@@ -255,7 +256,7 @@ class Classifier(Protocol):
 
 
 class ClassifierFactory(Protocol):
-    """Loads the artefact in `directory`; raises `ArtifactError` when it cannot."""
+    """Loads the artifact in `directory`; raises `ArtifactError` when it cannot."""
 
     def __call__(
         self, directory: Path, *, threads: int | None = None, batch_tokens: int = 4096
@@ -271,7 +272,7 @@ def silent(line: str) -> None:
 
 
 class Trainer(Protocol):
-    """Fits a model and writes an artefact; raises `TrainingError` with what to do about it."""
+    """Fits a model and writes an artifact; raises `TrainingError` with what to do about it."""
 
     def __call__(
         self,

@@ -148,7 +148,7 @@ class Prediction(Answer):
         return f"{label} ({self.get_state_display()})"
 
     @property
-    def is_nudge_worthy(self) -> bool:
+    def needs_worker(self) -> bool:
         """Whether a worker could decide it now."""
         return self.state == self.State.PENDING and self.reason != self.Reason.DISABLED
 

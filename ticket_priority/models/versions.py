@@ -34,7 +34,7 @@ class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
 
 
 class ModelVersion(models.Model):
-    """A published artefact with its figures. At most one is active, and at most one the shadow."""
+    """A published artifact with its figures. At most one is active, and at most one the shadow."""
 
     name = models.CharField(_("name"), max_length=100, unique=True)
     kind = models.CharField(_("kind"), max_length=50)

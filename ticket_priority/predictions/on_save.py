@@ -15,8 +15,7 @@ from django.db.models.expressions import DatabaseDefault
 
 from ticket_priority.classifiers.active import get_classifier, get_classifier_within
 from ticket_priority.conf import get_settings
-from ticket_priority.contention import SAVE_SECONDS, again
-from ticket_priority.db import after_commit, is_lost
+from ticket_priority.db import SAVE_SECONDS, after_commit, needs_rollback, retry_on_deadlock
 from ticket_priority.exceptions import (
     BreakerOpenError,
     ModelOverloadedError,
@@ -24,7 +23,7 @@ from ticket_priority.exceptions import (
     ModelUnavailableError,
     SwitchedOffError,
 )
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import normalise
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
@@ -73,7 +72,7 @@ def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Clas
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
     """Sync mode: set the priority in memory, so that the first INSERT holds it.
 
-    Raises only what loses the transaction, see `transactions.is_lost`.
+    Raises only what loses the transaction, see `transactions.needs_rollback`.
     """
     if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
@@ -87,10 +86,12 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         with savepoint(using):
             _classify_draft(source, instance, draft)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         # Whatever goes wrong in a model, the ticket must be saved.
-        logger.error("A ticket of %s is saved without priority: %s", source.label, trace_of(error))
+        logger.error(
+            "A ticket of %s is saved without priority: %s", source.label, redacted_traceback(error)
+        )
         draft = Prediction(
             mode=mode,
             value_before=_storable(value),
@@ -123,14 +124,16 @@ def record_after_insert(
             after_commit(partial(_store_apart, source, instance, prediction, using), using=using)
         else:
             store = partial(_store_new, source, instance, prediction, using, tell)
-            again(store, using=using, seconds=SAVE_SECONDS)
+            retry_on_deadlock(store, using=using, seconds=SAVE_SECONDS)
             if prediction.state == State.PENDING:
                 instance.__dict__[DRAFT] = prediction
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
-            "The prediction of a new %s could not be stored: %s", source.label, trace_of(error)
+            "The prediction of a new %s could not be stored: %s",
+            source.label,
+            redacted_traceback(error),
         )
         _take_back(source, instance, prediction, using)
         return None
@@ -155,12 +158,12 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
         with savepoint(using):
             _reassert(source, instance, draft, using)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
             "A prediction may have been written over by a save of %s: %s",
             source.label,
-            trace_of(error),
+            redacted_traceback(error),
         )
 
 
@@ -188,7 +191,9 @@ def _store_apart(
         save_about(source, instance, prediction)
     except Exception as error:
         logger.error(
-            "The prediction of a new %s could not be stored: %s", source.label, trace_of(error)
+            "The prediction of a new %s could not be stored: %s",
+            source.label,
+            redacted_traceback(error),
         )
         _take_back(source, instance, prediction, using)
 
@@ -200,19 +205,19 @@ def _store_new(
     using: str,
     tell: Callable[[], None] | None,
 ) -> None:
-    if tell is not None and prediction.is_nudge_worthy:
+    if tell is not None and prediction.needs_worker:
         try:
             # Both or neither, and in autocommit one commit for the two.
             with transaction.atomic(using=using):
                 save_about(source, instance, prediction)
                 tell()
         except Exception as error:
-            if is_lost(using):
+            if needs_rollback(using):
                 raise
             logger.error(
                 "No worker could be told of a new %s; the sweep will: %s",
                 source.label,
-                trace_of(error),
+                redacted_traceback(error),
             )
             prediction.pk, prediction._state = None, ModelState()
         else:
@@ -307,8 +312,10 @@ def _take_back(
         with savepoint(using):
             source.reset(instance, prediction.value_before, using=using)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
-            "A new %s keeps a priority without a prediction: %s", source.label, trace_of(error)
+            "A new %s keeps a priority without a prediction: %s",
+            source.label,
+            redacted_traceback(error),
         )

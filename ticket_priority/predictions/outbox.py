@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers.active import ActiveClassifier, get_classifier
 from ticket_priority.conf import get_settings
-from ticket_priority.contention import again
+from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
 from ticket_priority.models import (
     Override,
@@ -125,7 +125,7 @@ def _give_up_on_poison() -> None:
 
 def _claim(size: int) -> list[Prediction]:
     token = uuid.uuid4().hex
-    again(partial(_mark_claimed, token, size), using=plugin_database())
+    retry_on_deadlock(partial(_mark_claimed, token, size), using=plugin_database())
     return list(_rows().filter(claim=token, state=State.PENDING).order_by("pk"))
 
 
@@ -217,7 +217,7 @@ def _settle(
                 applied_to(source, instance, prediction, using)
 
     try:
-        again(settle, using=using)
+        retry_on_deadlock(settle, using=using)
     except _Overtaken:
         return False
     announce(instance, prediction)

@@ -15,8 +15,8 @@ from django.dispatch import Signal
 from django.utils import timezone
 
 from ticket_priority.classifiers.active import ActiveClassifier
-from ticket_priority.db import after_commit, is_lost, is_open
-from ticket_priority.logs import trace_of
+from ticket_priority.db import after_commit, is_open, needs_rollback
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ABOUT_TICKETS, Prediction, plugin_database
@@ -56,7 +56,7 @@ def answers_about(
             read.append((source.text_of(ticket), language_for(classifier, source, ticket)))
         except Exception as error:
             # One ticket that an adapter cannot read must not keep the others waiting.
-            logger.error("A %s cannot be read: %s", source.label, trace_of(error))
+            logger.error("A %s cannot be read: %s", source.label, redacted_traceback(error))
             read.append(("", ""))
             errors[place] = error
     answers = answers_of(classifier, [text for text, _language in read])
@@ -82,7 +82,7 @@ def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answe
         logger.error(
             "A batch of %d tickets failed, trying them one by one: %s",
             len(filled),
-            trace_of(error),
+            redacted_traceback(error),
         )
         for index in filled:
             answers[index] = _answer_alone(classifier, texts[index])
@@ -249,16 +249,18 @@ def write_history(
 ) -> None:
     """Tell the host's history of a change; an error there undoes nothing.
 
-    Raises only what loses the transaction, see `transactions.is_lost`.
+    Raises only what loses the transaction, see `transactions.needs_rollback`.
     """
     try:
         with savepoint(using):
             source.write_history(instance, change, using=using)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
-            "The history of a %s lacks a change of its priority: %s", source.label, trace_of(error)
+            "The history of a %s lacks a change of its priority: %s",
+            source.label,
+            redacted_traceback(error),
         )
 
 
@@ -278,10 +280,10 @@ def forget(instance: models.Model) -> None:
             for table in ABOUT_TICKETS:
                 table.objects.using(using).for_instance(instance).delete()
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
             "Rows about a deleted %s were left, for `manage.py erase_priority_data --gone`: %s",
             type(instance)._meta.label,
-            trace_of(error),
+            redacted_traceback(error),
         )

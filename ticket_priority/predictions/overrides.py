@@ -17,10 +17,9 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from ticket_priority.conf import get_settings
-from ticket_priority.contention import SAVE_SECONDS, again
-from ticket_priority.db import after_commit, is_lost
+from ticket_priority.db import SAVE_SECONDS, after_commit, needs_rollback, retry_on_deadlock
 from ticket_priority.exceptions import OverrideRateError
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.models.rows import TicketRowQuerySet, content_type_of
 from ticket_priority.predictions import audit
@@ -77,7 +76,7 @@ def override(
             tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
         return record
 
-    return again(decide, using=using, seconds=SAVE_SECONDS)
+    return retry_on_deadlock(decide, using=using, seconds=SAVE_SECONDS)
 
 
 def check_override_rate(user: Any) -> None:
@@ -113,7 +112,7 @@ def check_override_rate(user: Any) -> None:
 def tell_host(instance: models.Model, change: PriorityChange) -> None:
     """Write a person's change to the host's history, where it changed anything.
 
-    Raises only what loses the transaction, see `transactions.is_lost`.
+    Raises only what loses the transaction, see `transactions.needs_rollback`.
     """
     if change.after != change.before:
         using = instance._state.db or router.db_for_write(type(instance), instance=instance)
@@ -153,11 +152,13 @@ def remember_stored(
         with savepoint(using):
             stored = source.queryset(using).values_list(column, flat=True).get(pk=instance.pk)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         # A row that is gone, or a database that fails: the save itself will say so.
         logger.debug(
-            "A %s is saved, and what is stored is not known: %s", source.label, trace_of(error)
+            "A %s is saved, and what is stored is not known: %s",
+            source.label,
+            redacted_traceback(error),
         )
     else:
         instance.__dict__[_STORED] = stored
@@ -181,10 +182,12 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
         with savepoint(using):
             decision = source.decision_on(instance, change)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
-            "Nobody can say who changed the priority of a %s: %s", source.label, trace_of(error)
+            "Nobody can say who changed the priority of a %s: %s",
+            source.label,
+            redacted_traceback(error),
         )
         return
     if decision is not None:
@@ -211,12 +214,14 @@ def record_decision(instance: models.Model, change: PriorityChange) -> None:
 def _keep_decision(instance: models.Model, change: PriorityChange) -> None:
     using = plugin_database()
     try:
-        again(partial(_keep, instance, change), using=using, seconds=SAVE_SECONDS)
+        retry_on_deadlock(partial(_keep, instance, change), using=using, seconds=SAVE_SECONDS)
     except Exception as error:
-        if is_lost(using):
+        if needs_rollback(using):
             raise
         logger.error(
-            "A decision about a %s could not be recorded: %s", instance._meta.label, trace_of(error)
+            "A decision about a %s could not be recorded: %s",
+            instance._meta.label,
+            redacted_traceback(error),
         )
 
 

@@ -12,9 +12,9 @@ from django.apps import AppConfig, apps
 from django.db import models, router
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from ticket_priority.db import after_commit, is_lost
+from ticket_priority.db import after_commit, needs_rollback
 from ticket_priority.exceptions import SourceError
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions.on_save import (
     classify_before_insert,
@@ -88,7 +88,7 @@ def after_save(
     tell = queue.enqueue_drain if together else None
     prediction = record_after_insert(source, instance, using, tell=tell)
     if prediction is not None and tell is None and queue.wants_drain(prediction):
-        after_commit(queue.nudge, using=using)
+        after_commit(queue.notify_workers, using=using)
 
 
 def after_delete(
@@ -101,7 +101,7 @@ def after_delete(
 
 def wake_pending(**kwargs: Any) -> None:
     """A model serves now: tickets that waited for one need wait no longer."""
-    after_commit(queue.nudge, using=plugin_database())
+    after_commit(queue.notify_workers, using=plugin_database())
 
 
 def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
@@ -115,10 +115,12 @@ def _listening_source(sender: type[models.Model], instance: models.Model) -> Tic
     try:
         return source if source is not None and source.wants(instance) else None
     except Exception as error:
-        if is_lost(router.db_for_write(sender, instance=instance)):
+        if needs_rollback(router.db_for_write(sender, instance=instance)):
             raise
         # Whatever goes wrong in an adapter, the ticket must be saved.
-        logger.error("A ticket of %s is left alone: %s", sender._meta.label, trace_of(error))
+        logger.error(
+            "A ticket of %s is left alone: %s", sender._meta.label, redacted_traceback(error)
+        )
         return None
 
 

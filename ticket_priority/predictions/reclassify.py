@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.conf import get_settings
-from ticket_priority.contention import again
+from ticket_priority.db import retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.outcome import (
@@ -95,7 +95,7 @@ def _store(
             # Last, so that what is done again has no key yet.
             save_about(source, ticket, prediction)
 
-    again(store, using=using)
+    retry_on_deadlock(store, using=using)
     announce(ticket, prediction)
     return prediction
 

@@ -24,7 +24,7 @@ from ticket_priority.classifiers.active import (
 )
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ModelUnavailableError
-from ticket_priority.logs import trace_of
+from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import (
@@ -67,7 +67,7 @@ def catch_up() -> int:
     except ModelUnavailableError as error:
         logger.warning("The shadow is left alone for now: %s", error)
     except Exception as error:
-        logger.error("The shadow failed: %s", trace_of(error))
+        logger.error("The shadow failed: %s", redacted_traceback(error))
     return answered
 
 
@@ -231,7 +231,7 @@ def _text_of(source: TicketSource, ticket: models.Model, wanted_hash: str) -> st
             return text
         original = source.text_at_creation(ticket)
     except Exception as error:
-        logger.error("A %s cannot be read: %s", source.label, trace_of(error))
+        logger.error("A %s cannot be read: %s", source.label, redacted_traceback(error))
         return ""
     return original if text_hash(original) == wanted_hash else text
 

@@ -108,7 +108,7 @@ def workers() -> Workers:
     """Say whether a cluster runs, as far as its broker can tell. Raises what the broker raises.
 
     django-q2 leaves its signs of life in Redis where that is the broker, else in the cache. A
-    broker that keeps silent is waited for as in `nudge`, and raises ModelTimeoutError.
+    broker that keeps silent is waited for as in `notify_workers`, and raises ModelTimeoutError.
     """
     if not is_installed():
         return Workers.UNKNOWN
@@ -220,11 +220,11 @@ def _broker_of(pid: int) -> Any:
     return get_broker()
 
 
-def nudge() -> None:
+def notify_workers() -> None:
     """Ask a worker to drain the pending predictions; without a queue, drain them here.
 
     A broker that is down, or does not answer within `BROKER_SECONDS`, loses nothing: the rows stay
-    pending, and the sweep or the next nudge takes them. Never raises.
+    pending, and the sweep or the next notify_workers takes them. Never raises.
     """
     try:
         if not is_installed():
@@ -246,7 +246,7 @@ def wake_workers() -> bool:
     """Have what waits worked off after the commit; return whether there is a queue to do it."""
     if not is_installed():
         return False
-    after_commit(nudge, using=plugin_database())
+    after_commit(notify_workers, using=plugin_database())
     return True
 
 
@@ -258,14 +258,14 @@ def wants_drain(prediction: Prediction) -> bool:
     """
     global _left_behind
     if is_installed():
-        return prediction.is_nudge_worthy
+        return prediction.needs_worker
     if prediction.reason in _JUST_FAILED:
         _left_behind = True
         return False
     if prediction.state != Prediction.State.PENDING and _left_behind:
         _left_behind = False
         return True
-    return prediction.is_nudge_worthy
+    return prediction.needs_worker
 
 
 def ensure_schedules(using: str) -> None:

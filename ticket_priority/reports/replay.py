@@ -205,7 +205,7 @@ def _caution(version: ModelVersion, period: Period) -> str:
 
 
 def _agreement(table: Counts) -> dict[str, Any]:
-    """Say of how many tickets a version's answer is the same, graver or less grave; for JSON."""
+    """Say of how many tickets a version's answer is the same, higher or lower; for JSON."""
     return {
         "compared": int(table.sum()),
         "same": int(np.trace(table)),

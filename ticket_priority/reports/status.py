@@ -150,7 +150,7 @@ def _version(version: ModelVersion, since: datetime | None) -> VersionStatus:
     error = version.load_error
     directory = get_settings().artifact_root / version.directory
     if not error and not artifacts.is_published(directory):
-        error = f"There is no artefact at {directory}."
+        error = f"There is no artifact at {directory}."
     return VersionStatus(version.name, since, version.is_starter, error)
 
 

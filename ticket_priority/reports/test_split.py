@@ -32,7 +32,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, Any]:
         """The figures as a version's metrics hold them."""
-        return {"served": self.figures, "invariance": self.moved}
+        return {"served": self.figures, "robustness": self.moved}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""

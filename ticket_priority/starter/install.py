@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.ml.artifacts import linear as linear_config
-from ticket_priority.ml.artifacts import scratch as unfinished
+from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.artifacts.store import Artifact
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
@@ -22,11 +22,11 @@ from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 
 STARTER_DIRECTORY: Final = Path(__file__).resolve().parent / "model"
-"""A published linear artefact. CARD.md in it says what it was trained on and how it does."""
+"""A published linear artifact. CARD.md in it says what it was trained on and how it does."""
 
 HEAD_DIRECTORY: Final = Path(__file__).resolve().parent / "head"
 """What makes the better starter of the linear one and the embedded encoder: all the files of an
-ensemble artefact but its members, and a head for the encoder. It has a CARD.md of its own."""
+ensemble artifact but its members, and a head for the encoder. It has a CARD.md of its own."""
 
 CARD: Final = "CARD.md"
 
@@ -92,7 +92,7 @@ def _install_better(
         progress("Making the better starter, which takes about a minute")
         serving = write(head.directory, words.directory, staged, progress=progress)
         _write_descriptions(head, serving, staged)
-        progress("Publishing the artefact")
+        progress("Publishing the artifact")
         published = artifacts.publish(staged, root, name)
     if known is None:
         return _register(published, EMBEDDED)
@@ -108,13 +108,13 @@ def _staging() -> Iterator[Path]:
     Those of processes that were killed are deleted now.
     """
     output = get_settings().output_dir
-    for mark in unfinished.left_behind(output.glob(f"{_STAGING}*/{unfinished.MARK}")):
+    for mark in scratch.stale(output.glob(f"{_STAGING}*/{scratch.MARK}")):
         artifacts.remove(mark.parent)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=_STAGING, dir=output) as made,
-            unfinished.filling(Path(made, unfinished.MARK)),
+            scratch.in_use(Path(made, scratch.MARK)),
         ):
             staged = Path(made, "artifact")
             staged.mkdir()

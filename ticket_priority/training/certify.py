@@ -27,9 +27,9 @@ def certify_candidate(
     trained_on: Any,
     progress: ProgressCallback = silent,
 ) -> dict[str, Any]:
-    """Return a new artefact's metrics, with certificates where AUTO_APPLY asks for them.
+    """Return a new artifact's metrics, with certificates where AUTO_APPLY asks for them.
 
-    `trained_on` describes the tickets that it was trained on. Certificates that an artefact brings
+    `trained_on` describes the tickets that it was trained on. Certificates that an artifact brings
     along say nothing of the tickets here, and go. Never raises: without certificates every answer
     is only suggested.
     """
@@ -80,7 +80,7 @@ def _certify(classifier: Classifier, held_out: datasets.Dataset) -> Certificatio
     try:
         from ticket_priority.ml.policy import certification
     except ImportError as error:
-        # A machine that only serves has no scipy, and may register an imported artefact.
+        # A machine that only serves has no scipy, and may register an imported artifact.
         raise CertificationError(str(error)) from error
     rule = _rule()
     return certification.certify(

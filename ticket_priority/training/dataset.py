@@ -68,7 +68,7 @@ class Dataset:
 
     @property
     def majority(self) -> int:
-        """The most frequent class to train on; on a tie the graver one."""
+        """The most frequent class to train on; on a tie the higher priority."""
         counts = self.figures["classes"]["train"]
         name = max(counts, key=lambda name: (counts[name], CLASS_NAMES.index(name)), default="")
         return CLASS_NAMES.index(name) if name else 0

@@ -11,7 +11,7 @@ from ticket_priority.classifiers import active as classifiers
 from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT
-from ticket_priority.ml.evaluation import robustness as invariance
+from ticket_priority.ml.evaluation import robustness
 from ticket_priority.ml.evaluation.metrics import Difference
 from ticket_priority.ml.evaluation.scoring import Scored, score
 from ticket_priority.ml.policy.rule import Costs, read_costs
@@ -46,7 +46,7 @@ class HeldOut:
 
     def rewrite(self, classifier: Classifier) -> dict[str, Any]:
         """Measure how far its answers move where rows are only written in another manner."""
-        return invariance.measure(classifier, self.rows, self.costs)
+        return robustness.measure(classifier, self.rows, self.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
     try:
         rival = held_out.score(classifiers.load(active))
     except Exception as error:
-        # Whatever a broken artefact raises, it must not keep a sound one from serving.
+        # Whatever a broken artifact raises, it must not keep a sound one from serving.
         logger.exception("The active version %s cannot be run", active.name)
         news = f"the active version {active.name} cannot be run: {error}"
         return _decide_alone(candidate, over_majority, news, activate)

@@ -72,7 +72,7 @@ class TrainingOutcome:
 
     @property
     def artifact(self) -> Path:
-        """Where the published artefact lies."""
+        """Where the published artifact lies."""
         return get_settings().artifact_root / self.version.directory
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class TrainingOutcome:
         yield from training_report.lines(self.version.metrics)
         yield f"Model version  {self.version.name}"
         yield f"Active         {'yes' if self.activated else 'no'}: {self.reason}"
-        yield f"Artefact       {self.artifact}"
+        yield f"Artifact       {self.artifact}"
         if self.version.run_directory:
             yield f"Run            {self.version.run_directory}"
 
@@ -160,7 +160,7 @@ def train_model(
             raise TrainingError(f"The training stopped: {error}.") from error
         # In all these hours a server may have closed the connection.
         reopen(plugin_database())
-        progress("Publishing the artefact")
+        progress("Publishing the artifact")
         with _kept(result.artifact_dir, summary), _to_be_registered(root) as name:
             outcome = _register(
                 artifacts.publish(result.artifact_dir, root, name),
@@ -185,9 +185,9 @@ def import_model(
     using: str | None = None,
     progress: ProgressCallback = logger.info,
 ) -> TrainingOutcome:
-    """Publish an artefact that was trained elsewhere, register, and activate by the gate.
+    """Publish an artifact that was trained elsewhere, register, and activate by the gate.
 
-    Every file is compared with the artefact's manifest. The gate compares on the test split of
+    Every file is compared with the artifact's manifest. The gate compares on the test split of
     the labelled tickets here, where there are enough, and where the active version was not
     trained on tickets that were split in another way. `using` is as in `train_model`. Raises
     TrainingInProgressError, TrainingError or ArtifactError, also for what cannot be served here; no
@@ -208,7 +208,7 @@ def import_model(
         run = found.metrics.get("training")
         config = run.get("hyperparameters") if isinstance(run, dict) else None
         config = config if isinstance(config, dict) else {}
-        progress("Publishing the artefact")
+        progress("Publishing the artifact")
         with _to_be_registered(root) as name:
             artifact = artifacts.take(found, root, name)
             _require_servable(artifact)
@@ -253,11 +253,11 @@ def _kept(directory: Path, dataset: dict[str, Any]) -> Iterator[None]:
 
 
 def _require_servable(artifact: artifacts.Artifact) -> None:
-    """Raise ArtifactError where an artefact answers no text."""
+    """Raise ArtifactError where an artifact answers no text."""
     try:
         _require_answer(classifiers.build(artifact.kind, artifact.directory))
     except Exception as error:
-        raise ArtifactError(f"The artefact cannot be served here: {error}") from error
+        raise ArtifactError(f"The artifact cannot be served here: {error}") from error
 
 
 def _require_answer(classifier: Classifier) -> None:
@@ -274,7 +274,7 @@ def _register(
     progress: ProgressCallback,
     **fields: Any,
 ) -> TrainingOutcome:
-    """Make a model version of a published artefact, and have the gate judge it.
+    """Make a model version of a published artifact, and have the gate judge it.
 
     It is scored, as it is served, and certified on what is held out of the labelled tickets
     `here`, where there are enough; its figures are kept beside those of its training.
@@ -285,7 +285,7 @@ def _register(
     metrics = certify_candidate(artifact, here, fields["dataset"], progress)
     if scored is not None:
         metrics["served"] = scored.figures(held_out.majority)
-        metrics["invariance"] = moved
+        metrics["robustness"] = moved
     if error:
         decision = Decision(False, f"the new version cannot be served: {error}")
     else:
@@ -333,7 +333,7 @@ def _free_name(root: Path) -> str:
 def _score_served(
     artifact: artifacts.Artifact, held_out: HeldOut, progress: ProgressCallback
 ) -> tuple[Scored | None, dict[str, Any], str]:
-    """Score a published artefact as it is served, on rows as they are and rewritten.
+    """Score a published artifact as it is served, on rows as they are and rewritten.
 
     Or return the error that it met. What cannot be served is found also where there is no row to
     score it on.

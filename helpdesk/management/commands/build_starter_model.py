@@ -119,8 +119,8 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
     dataset, seen = tickets.dataset, tickets.seen
     monitor = TrainingConfig().monitor
     chosen = linear.choose(dataset.train, dataset.validation, monitor)
-    progress(f"C {chosen.strength:g}, class weight {chosen.class_weight or 'none'}")
-    model = linear.train(seen, strength=chosen.strength, class_weight=chosen.class_weight)
+    progress(f"C {chosen.C:g}, class weight {chosen.class_weight or 'none'}")
+    model = linear.train(seen, C=chosen.C, class_weight=chosen.class_weight)
     size = replace(model, temperature=chosen.model.temperature).write(directory)
     classifier = LinearClassifier(directory)
     figures: dict[str, Any] = {
@@ -132,7 +132,7 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
             "best_val_macro_f1": chosen.figures["val_macro_f1"],
             "monitor": monitor,
             "rows": {"train": len(seen), "test": len(dataset.test)},
-            "strength": chosen.strength,
+            "C": chosen.C,
             "class_weight": chosen.class_weight,
             "temperature": chosen.model.temperature,
         },
@@ -164,7 +164,7 @@ def write_head(
 
     directory.mkdir()
     fit = starter.fit(tickets.seen, words, progress=progress)
-    progress(f"C {fit.strength:g}, temperature {fit.mean.config.temperature:.2f}")
+    progress(f"C {fit.C:g}, temperature {fit.mean.config.temperature:.2f}")
     fit.head.write(directory)
     fit.mean.config.write(directory)
     with tempfile.TemporaryDirectory() as made:
@@ -182,9 +182,9 @@ def write_head(
         "training": {
             "monitor": starter.MONITOR,
             "folds": fit.folds,
-            "rungs": {name: rung.figures for name, rung in fit.rungs.items()},
+            "candidates": {name: candidate.figures for name, candidate in fit.candidates.items()},
             "rows": {"train": len(tickets.seen), "test": len(tickets.dataset.test)},
-            "strength": fit.strength,
+            "C": fit.C,
             "temperature": fit.mean.config.temperature,
         },
         "starter": tickets.describe(

@@ -1,4 +1,4 @@
-"""Checkpoints, base models and artefacts from anybody: no code in them runs, no hub is asked."""
+"""Checkpoints, base models and artifacts from anybody: no code in them runs, no hub is asked."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_an_impossible_configuration_is_named(base: Path, values: dict[str, Any]
         encoders.build_model_from_config(config, "native", 3)
 
 
-def test_an_artefact_on_torch_runs_nothing_of_its_own(base: Path, mark: Path) -> None:
+def test_an_artifact_on_torch_runs_nothing_of_its_own(base: Path, mark: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     config |= {"auto_map": REMOTE, "attn_implementation": "someone/kernel"}
     TransformerConfig(16, "", 0, "native", "tiny", config).write(base)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kills import finished, kill_me
-from ticket_priority.ml.artifacts import scratch as unfinished
+from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.data.jsonl import Spool
 from ticket_priority.ml.trainers.runs.folders import all_or_nothing, new_run
 from ticket_priority.ml.types import LabelledText
@@ -26,19 +26,19 @@ def killed(work: Callable[[], None]) -> None:
 
 
 def test_only_what_a_dead_process_filled_is_left_behind(tmp_path: Path) -> None:
-    dead, alive, done = (tmp_path / f"{name}{unfinished.MARK}" for name in ("a", "b", "c"))
-    with unfinished.filling(done):
+    dead, alive, done = (tmp_path / f"{name}{scratch.MARK}" for name in ("a", "b", "c"))
+    with scratch.in_use(done):
         pass
 
     def fill() -> None:
-        with unfinished.filling(dead):
+        with scratch.in_use(dead):
             kill_me()
 
     killed(fill)
-    with unfinished.filling(alive):
+    with scratch.in_use(alive):
         assert sorted(tmp_path.iterdir()) == [dead, alive]
-        assert list(unfinished.left_behind([dead, alive])) == [dead]
-        assert list(unfinished.left_behind([dead, alive])) == []
+        assert list(scratch.stale([dead, alive])) == [dead]
+        assert list(scratch.stale([dead, alive])) == []
         assert list(tmp_path.iterdir()) == [alive]
 
 

@@ -83,13 +83,13 @@ def _point_outside(folder: Path) -> None:
     [
         (_tamper, "differs from its checksum"),
         (_truncate, "cannot be read"),
-        (_drop_manifest, "holds no readable artefact"),
+        (_drop_manifest, "holds no readable artifact"),
         (_garble_manifest, "is not JSON"),
         (_from_the_future, "upgrade"),
         (_point_outside, "path outside"),
     ],
 )
-def test_a_damaged_artefact_is_refused(
+def test_a_damaged_artifact_is_refused(
     staged: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     published = artifacts.publish(staged, tmp_path / "root", "v1")
@@ -104,7 +104,7 @@ def test_another_manifest_than_the_registered_one_is_refused(staged: Path, tmp_p
         artifacts.read(published.directory, expected_digest="0" * 64)
 
 
-def test_an_artefact_is_taken_with_the_manifest_it_came_with(staged: Path, tmp_path: Path) -> None:
+def test_an_artifact_is_taken_with_the_manifest_it_came_with(staged: Path, tmp_path: Path) -> None:
     path = artifacts.write(staged, tmp_path / "elsewhere").directory / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "signed_by": "us"}))
     (path.parent / "notes.txt").touch()
@@ -115,7 +115,7 @@ def test_an_artefact_is_taken_with_the_manifest_it_came_with(staged: Path, tmp_p
     assert not (taken.directory / "notes.txt").exists()
 
 
-def test_an_artefact_that_has_changed_is_not_taken(staged: Path, tmp_path: Path) -> None:
+def test_an_artifact_that_has_changed_is_not_taken(staged: Path, tmp_path: Path) -> None:
     found = artifacts.write(staged, tmp_path / "elsewhere")
     _tamper(found.directory)
     with pytest.raises(ArtifactError, match="differs from its checksum"):
@@ -137,7 +137,7 @@ def test_other_classes_are_refused(staged: Path, tmp_path: Path) -> None:
         artifacts.publish(staged, tmp_path, "v1")
 
 
-def test_an_artefact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
+def test_an_artifact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
     (staged / "member").mkdir()
     (staged / "member" / "weights").write_bytes(b"weights")
     artifact = artifacts.publish(staged, tmp_path / "root", "v1")
@@ -153,7 +153,7 @@ def test_an_artefact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../weights", "member/../../weights", "/etc/passwd", "member//weights", "a\\b", ""]
 )
-def test_a_manifest_that_leads_out_of_the_artefact_is_refused(
+def test_a_manifest_that_leads_out_of_the_artifact_is_refused(
     staged: Path, tmp_path: Path, name: str
 ) -> None:
     artifact = artifacts.publish(staged, tmp_path / "root", "v1")

@@ -45,7 +45,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert figures["accuracy"] == 0.5
 
 
-def test_a_tie_goes_to_the_graver_class() -> None:
+def test_a_tie_goes_to_the_higher_priority() -> None:
     probabilities = np.array([[0.4, 0.2, 0.4], [0.5, 0.5, 0.0]], dtype=np.float32)
     assert metrics.most_probable(probabilities) == [2, 1]
 

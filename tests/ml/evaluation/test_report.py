@@ -62,7 +62,7 @@ def test_two_tests_are_two_tables() -> None:
 def test_how_far_rewriting_moves_the_answers_comes_last() -> None:
     still = {"kept": 0.95, "raised": 0.04, "shift": 0.1}
     moved = {"n": 84, "overall": still, "by_perturbation": {"urgent_first": still, "odd": 3}}
-    rows = printed(served=SERVED, invariance=moved).splitlines()
+    rows = printed(served=SERVED, robustness=moved).splitlines()
     assert [row.split() for row in rows if row.startswith(("urgent first", "all together"))] == [
         ["urgent", "first", "95.0%", "4.0%", "0.100"],
         ["all", "together", "95.0%", "4.0%", "0.100"],
@@ -75,8 +75,8 @@ def test_how_far_rewriting_moves_the_answers_comes_last() -> None:
     "figures",
     [
         {},
-        {"invariance": 3},
-        {"invariance": {"n": 3, "overall": {"kept": "x"}, "by_perturbation": 4}},
+        {"robustness": 3},
+        {"robustness": {"n": 3, "overall": {"kept": "x"}, "by_perturbation": 4}},
         {"model": {}, "served": None},
         {"model": 3, "majority": "x"},
         {"model": {"accuracy": 0.5}, "served": {"by_language": {"en": 1}}},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helpdesk.demo import labelled_and_open_texts
-from ticket_priority.ml.evaluation import robustness as invariance
+from ticket_priority.ml.evaluation import robustness
 from ticket_priority.ml.evaluation.robustness import (
     MOST_TICKETS,
     PERTURBATIONS,
@@ -130,7 +130,7 @@ def starter_figures() -> dict[str, Any]:
     """The linear starter on the demo tickets that it has never seen."""
     labelled, still_open = labelled_and_open_texts()
     unseen = [*datasets.assemble(labelled).test, *still_open]
-    return invariance.measure(LinearClassifier(STARTER_DIRECTORY), unseen, most_seconds=math.inf)
+    return robustness.measure(LinearClassifier(STARTER_DIRECTORY), unseen, most_seconds=math.inf)
 
 
 class TestTheBound:
@@ -143,7 +143,7 @@ class TestTheBound:
         assert found["shift"] < 0.01
 
     @pytest.mark.parametrize("name", ["exclamation_marks", "urgent_first", "urgent_last", "plea"])
-    def test_asking_for_a_graver_class_gives_it_to_one_ticket_in_fifty_at_most(
+    def test_asking_for_a_higher_priority_gives_it_to_one_ticket_in_fifty_at_most(
         self, starter_figures: dict[str, Any], name: str
     ) -> None:
         assert starter_figures["by_perturbation"][name]["raised"] <= 0.02

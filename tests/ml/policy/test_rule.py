@@ -83,7 +83,7 @@ class TestCosts:
         assert (decided.label, decided.confidence) == ("high", 0.3)
         assert decided.probabilities == answer.probabilities
 
-    def test_on_a_tie_the_graver_class_is_chosen(self) -> None:
+    def test_on_a_tie_the_higher_priority_is_chosen(self) -> None:
         assert choose(Classification((0.1 + 0.2, 0.4, 0.3)), read_costs(CHEAP_TIE)).label == "high"
 
     @given(Probabilities)

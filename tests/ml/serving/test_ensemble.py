@@ -32,7 +32,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def artefact(written: Path, tmp_path: Path) -> Path:
+def artifact(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "ensemble"))
 
 
@@ -66,21 +66,21 @@ def test_no_text_gives_no_answer(written: Path) -> None:
     ],
 )
 def test_a_configuration_it_cannot_follow_is_refused(
-    artefact: Path, change: dict[str, Any], message: str
+    artifact: Path, change: dict[str, Any], message: str
 ) -> None:
-    edit_config(**change)(artefact)
+    edit_config(**change)(artifact)
     with pytest.raises(ArtifactError, match=message):
-        EnsembleClassifier(artefact)
+        EnsembleClassifier(artifact)
 
 
-def test_a_missing_member_is_named(artefact: Path) -> None:
-    shutil.rmtree(artefact / "linear-2")
+def test_a_missing_member_is_named(artifact: Path) -> None:
+    shutil.rmtree(artifact / "linear-2")
     with pytest.raises(ArtifactError, match="linear-2"):
-        EnsembleClassifier(artefact)
+        EnsembleClassifier(artifact)
 
 
-def test_a_member_of_another_kind_than_said_is_refused(artefact: Path) -> None:
-    config = json.loads((artefact / "linear-2/config.json").read_text())
-    (artefact / "linear-2/config.json").write_text(json.dumps(config | {"kind": "transformer"}))
+def test_a_member_of_another_kind_than_said_is_refused(artifact: Path) -> None:
+    config = json.loads((artifact / "linear-2/config.json").read_text())
+    (artifact / "linear-2/config.json").write_text(json.dumps(config | {"kind": "transformer"}))
     with pytest.raises(ArtifactError, match="kind"):
-        EnsembleClassifier(artefact)
+        EnsembleClassifier(artifact)

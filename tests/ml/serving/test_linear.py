@@ -44,7 +44,7 @@ def model() -> linear.LinearModel:
 
 @pytest.fixture(scope="session")
 def written(model: linear.LinearModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artefact of `model`, for tests that only read."""
+    """The artifact of `model`, for tests that only read."""
     folder = tmp_path_factory.mktemp("linear")
     model.write(folder)
     return folder
@@ -56,8 +56,8 @@ def classifier(written: Path) -> LinearClassifier:
 
 
 @pytest.fixture
-def artefact(model: linear.LinearModel, tmp_path: Path) -> Path:
-    """The artefact of `model`, for a test to spoil."""
+def artifact(model: linear.LinearModel, tmp_path: Path) -> Path:
+    """The artifact of `model`, for a test to spoil."""
     model.write(tmp_path)
     return tmp_path
 
@@ -138,9 +138,9 @@ def test_no_texts_give_no_answers(classifier: LinearClassifier) -> None:
     assert classifier.classify([]) == []
 
 
-def test_temperature_flattens(artefact: Path, model: linear.LinearModel) -> None:
-    edit_config(temperature=3.0)(artefact)
-    (warm,) = LinearClassifier(artefact).classify(["outage fire"])
+def test_temperature_flattens(artifact: Path, model: linear.LinearModel) -> None:
+    edit_config(temperature=3.0)(artifact)
+    (warm,) = LinearClassifier(artifact).classify(["outage fire"])
     scores = model.scores(model.features.transform(["outage fire"]))[0] / 3.0
     expected = np.exp(scores) / np.exp(scores).sum()
     assert warm.probabilities == pytest.approx(expected, abs=2e-6)
@@ -237,20 +237,20 @@ def turned_over(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
         (edit_tensors(letters=np.arange(1, 7_000, dtype=np.int32)), "no ascending code points"),
     ],
 )
-def test_a_spoilt_artefact_says_what_to_do(
-    artefact: Path, spoil: Callable[[Path], None], message: str
+def test_a_spoilt_artifact_says_what_to_do(
+    artifact: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    spoil(artefact)
+    spoil(artifact)
     with pytest.raises(ArtifactError, match=message) as caught:
-        LinearClassifier(artefact)
+        LinearClassifier(artifact)
     assert any(word in str(caught.value) for word in ("activate", "Train", "Upgrade"))
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e308])
-def test_extreme_numbers_still_give_probabilities(artefact: Path, temperature: float) -> None:
-    edit_config(temperature=temperature)(artefact)
-    edit_tensors(word_coefficients=lambda old: np.sign(old) * np.finfo(np.float32).max)(artefact)
-    for answer in LinearClassifier(artefact).classify(["outage", "please", ""]):
+def test_extreme_numbers_still_give_probabilities(artifact: Path, temperature: float) -> None:
+    edit_config(temperature=temperature)(artifact)
+    edit_tensors(word_coefficients=lambda old: np.sign(old) * np.finfo(np.float32).max)(artifact)
+    for answer in LinearClassifier(artifact).classify(["outage", "please", ""]):
         assert math.fsum(answer.probabilities) == pytest.approx(1.0, abs=1e-12)
         assert min(answer.probabilities) >= 0
 

@@ -32,12 +32,12 @@ SCORES = np.array(
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> Path:
-    """An artefact whose logits are the sum of its words' scores; padding would score 9."""
-    return write_artefact(tmp_path)
+def artifact(tmp_path: Path) -> Path:
+    """An artifact whose logits are the sum of its words' scores; padding would score 9."""
+    return write_artifact(tmp_path)
 
 
-def write_artefact(directory: Path, scores: Any = SCORES, **settings: Any) -> Path:
+def write_artifact(directory: Path, scores: Any = SCORES, **settings: Any) -> Path:
     values: dict[str, Any] = {
         "max_length": 8,
         "prefix": "",
@@ -88,36 +88,36 @@ def expected(words: str, temperature: float = 1.0) -> np.ndarray:
     return powers / powers.sum()
 
 
-def test_it_answers_in_the_order_of_the_texts(artefact: Path) -> None:
+def test_it_answers_in_the_order_of_the_texts(artifact: Path) -> None:
     texts = ["please please typo", "outage", "", "unheard slow words here", "slow"] * 3
-    answers = OnnxClassifier(artefact).classify(texts)
+    answers = OnnxClassifier(artifact).classify(texts)
     assert [answer.label for answer in answers[:5]] == ["low", "high", "high", "medium", "medium"]
     for text, answer in zip(texts, answers, strict=True):
         assert answer.probabilities == pytest.approx(expected(text), abs=1e-6)
         assert math.fsum(answer.probabilities) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_no_texts_give_no_answers(artefact: Path) -> None:
-    assert OnnxClassifier(artefact).classify([]) == []
+def test_no_texts_give_no_answers(artifact: Path) -> None:
+    assert OnnxClassifier(artifact).classify([]) == []
 
 
 def test_temperature_flattens_and_prefix_is_read(tmp_path: Path) -> None:
     (warm := tmp_path / "warm").mkdir()
     (prefixed := tmp_path / "prefixed").mkdir()
-    answer = OnnxClassifier(write_artefact(warm, temperature=4.0)).classify(["outage"])[0]
+    answer = OnnxClassifier(write_artifact(warm, temperature=4.0)).classify(["outage"])[0]
     assert answer.probabilities == pytest.approx(expected("outage", 4.0), abs=1e-6)
-    answer = OnnxClassifier(write_artefact(prefixed, prefix="query: ")).classify(["typo"])[0]
+    answer = OnnxClassifier(write_artifact(prefixed, prefix="query: ")).classify(["typo"])[0]
     assert answer.probabilities == pytest.approx(expected("query: typo"), abs=1e-6)
 
 
-def test_a_long_text_is_cut_at_max_length(artefact: Path) -> None:
-    answers = OnnxClassifier(artefact).classify(["slow " * 7 + "outage " * 50, "slow " * 7])
+def test_a_long_text_is_cut_at_max_length(artifact: Path) -> None:
+    answers = OnnxClassifier(artifact).classify(["slow " * 7 + "outage " * 50, "slow " * 7])
     assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 6, 24, 10_000_000])
-def test_batches_hold_no_more_than_the_capped_tokens(artefact: Path, batch_tokens: int) -> None:
-    classifier = OnnxClassifier(artefact, batch_tokens=batch_tokens)
+def test_batches_hold_no_more_than_the_capped_tokens(artifact: Path, batch_tokens: int) -> None:
+    classifier = OnnxClassifier(artifact, batch_tokens=batch_tokens)
     session, shapes = classifier._session, []
 
     class Recorder:
@@ -136,8 +136,8 @@ def test_batches_hold_no_more_than_the_capped_tokens(artefact: Path, batch_token
     assert padded < 400 * 7
 
 
-def test_threads_share_one_classifier(artefact: Path) -> None:
-    classifier = OnnxClassifier(artefact, threads=1)
+def test_threads_share_one_classifier(artifact: Path) -> None:
+    classifier = OnnxClassifier(artifact, threads=1)
     texts = [" ".join(WORDS[3 : 3 + index % 5]) for index in range(50)]
     alone = classifier.classify(texts)
     with ThreadPoolExecutor(8) as pool:
@@ -145,7 +145,7 @@ def test_threads_share_one_classifier(artefact: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_no_answer(tmp_path: Path) -> None:
-    classifier = OnnxClassifier(write_artefact(tmp_path, scores=SCORES * np.nan))
+    classifier = OnnxClassifier(write_artifact(tmp_path, scores=SCORES * np.nan))
     with pytest.raises(ArtifactError, match="not finite"):
         classifier.classify(["outage"])
 
@@ -163,7 +163,7 @@ def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
 
 
 def two_classes(directory: Path) -> None:
-    write_artefact(directory, scores=SCORES[:, :2])
+    write_artifact(directory, scores=SCORES[:, :2])
 
 
 @pytest.mark.parametrize(
@@ -190,23 +190,23 @@ def two_classes(directory: Path) -> None:
         (two_classes, "not one row of 3 scores"),
     ],
 )
-def test_a_spoilt_artefact_says_what_to_do(
-    artefact: Path, spoil: Callable[[Path], None], message: str
+def test_a_spoilt_artifact_says_what_to_do(
+    artifact: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    spoil(artefact)
+    spoil(artifact)
     with pytest.raises(ArtifactError, match=message) as caught:
-        OnnxClassifier(artefact)
+        OnnxClassifier(artifact)
     assert any(word in str(caught.value) for word in ("activate", "Train", "Upgrade"))
 
 
-def test_a_process_that_classifies_never_imports_torch(artefact: Path) -> None:
+def test_a_process_that_classifies_never_imports_torch(artifact: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from ticket_priority.ml.serving.onnx import OnnxClassifier\n"
         "print(OnnxClassifier(Path(sys.argv[1])).classify(['outage'])[0].label)\n"
         "print([n for n in ('torch', 'transformers', 'lightning', 'django') if n in sys.modules])"
     )
-    command = [sys.executable, "-c", script, str(artefact)]
+    command = [sys.executable, "-c", script, str(artifact)]
     output = subprocess.run(command, check=True, capture_output=True, text=True)
     assert output.stdout.split("\n")[:2] == ["high", "[]"], output.stderr
     assert output.stderr == ""

@@ -21,14 +21,14 @@ TEXTS = [*(row.text for row in toy_rows(30, seed=5)), "", "outage " * 200]
 
 
 @pytest.fixture(scope="module")
-def artefact(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mean-pooled classifier with a prefix and a temperature, exported to float32 ONNX."""
     encoder = encoders.Encoder(str(tiny_encoder), "mean", "please ", True)
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = encoders.build_model(encoder, 3)
         torch.nn.init.normal_(model.head.weight, std=0.5)
-    folder = tmp_path_factory.mktemp("artefact")
+    folder = tmp_path_factory.mktemp("artifact")
     export.write_artifact(
         model,
         encoders.load_tokenizer(encoder),
@@ -44,9 +44,9 @@ def artefact(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def test_it_agrees_with_onnxruntime(artefact: Path) -> None:
-    by_torch = TorchClassifier(artefact, device="cpu").classify(TEXTS)
-    by_onnx = OnnxClassifier(artefact).classify(TEXTS)
+def test_it_agrees_with_onnxruntime(artifact: Path) -> None:
+    by_torch = TorchClassifier(artifact, device="cpu").classify(TEXTS)
+    by_onnx = OnnxClassifier(artifact).classify(TEXTS)
     high = [answer.probabilities[2] for answer in by_torch]
     assert max(high) - min(high) > 0.05
     for ours, theirs in zip(by_torch, by_onnx, strict=True):
@@ -54,15 +54,15 @@ def test_it_agrees_with_onnxruntime(artefact: Path) -> None:
         assert sum(ours.probabilities) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_batches_do_not_change_the_answers(artefact: Path) -> None:
-    one_by_one = TorchClassifier(artefact, device="cpu", batch_tokens=1).classify(TEXTS)
-    together = TorchClassifier(artefact, device="cpu").classify(TEXTS)
+def test_batches_do_not_change_the_answers(artifact: Path) -> None:
+    one_by_one = TorchClassifier(artifact, device="cpu", batch_tokens=1).classify(TEXTS)
+    together = TorchClassifier(artifact, device="cpu").classify(TEXTS)
     for alone, batched in zip(one_by_one, together, strict=True):
         assert alone.probabilities == pytest.approx(batched.probabilities, abs=1e-5)
 
 
-def test_threads_share_one_classifier(artefact: Path) -> None:
-    classifier = TorchClassifier(artefact, device="cpu")
+def test_threads_share_one_classifier(artifact: Path) -> None:
+    classifier = TorchClassifier(artifact, device="cpu")
     assert classifier.classify([]) == []
     alone = classifier.classify(TEXTS)
     with ThreadPoolExecutor(4) as pool:
@@ -82,22 +82,22 @@ def spoil_weights(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["surplus", "missing"])
-def test_weights_must_fit_exactly(name: str, artefact: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(artefact, tmp_path / "spoilt")
+def test_weights_must_fit_exactly(name: str, artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "spoilt")
     spoil_weights(folder, name)
     with pytest.raises(ArtifactError, match=r"model\.safetensors cannot be loaded.*head\.weight"):
         TorchClassifier(folder, device="cpu")
 
 
-def test_numbers_that_are_not_finite_are_no_answer(artefact: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(artefact, tmp_path / "spoilt")
+def test_numbers_that_are_not_finite_are_no_answer(artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "spoilt")
     spoil_weights(folder, "not finite")
     with pytest.raises(ArtifactError, match="not finite"):
         TorchClassifier(folder, device="cpu").classify(["outage"])
 
 
-def test_a_missing_or_cut_file_says_what_to_do(artefact: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(artefact, tmp_path / "spoilt")
+def test_a_missing_or_cut_file_says_what_to_do(artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "spoilt")
     (folder / "model.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(ArtifactError, match="cannot be loaded.*activate another version"):
         TorchClassifier(folder, device="cpu")
@@ -106,8 +106,8 @@ def test_a_missing_or_cut_file_says_what_to_do(artefact: Path, tmp_path: Path) -
         TorchClassifier(folder, device="cpu")
 
 
-def test_a_configuration_of_no_known_model_says_what_to_do(artefact: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(artefact, tmp_path / "spoilt")
+def test_a_configuration_of_no_known_model_says_what_to_do(artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "spoilt")
     config = json.loads((folder / "config.json").read_text()) | {"encoder": {"model_type": "odd"}}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match=r"config\.json cannot be loaded.*odd"):
@@ -119,9 +119,9 @@ def test_a_configuration_of_no_known_model_says_what_to_do(artefact: Path, tmp_p
     not torch.cuda.is_available(),
     reason="needs a CUDA device: run `pytest -m gpu tests/ml` on a machine that has one",
 )
-def test_bfloat16_on_a_gpu_stays_close(artefact: Path) -> None:
-    on_gpu = TorchClassifier(artefact).classify(TEXTS)
-    on_cpu = TorchClassifier(artefact, device="cpu").classify(TEXTS)
+def test_bfloat16_on_a_gpu_stays_close(artifact: Path) -> None:
+    on_gpu = TorchClassifier(artifact).classify(TEXTS)
+    on_cpu = TorchClassifier(artifact, device="cpu").classify(TEXTS)
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=0.05)
 

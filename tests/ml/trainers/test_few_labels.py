@@ -14,7 +14,7 @@ from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.serving.onnx import OnnxClassifier
 from ticket_priority.ml.trainers import pipeline as trainer
 from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import LabelledText, TrainingConfig, TrainingResult
 
 TRAIN, VALIDATION, TEST = toy_rows(90, seed=1), toy_rows(30, seed=2), toy_rows(30, seed=3)
@@ -51,7 +51,7 @@ def test_nothing_is_fine_tuned_and_words_win_where_words_tell(
     assert training["folds"] == 5
     assert training["rows"] == {"train": 120, "validation": 0, "test": 30}
     assert training["chosen"] == "tfidf_logreg"
-    assert training["rungs"]["tfidf_logreg"]["val_accuracy"] == 1.0
+    assert training["candidates"]["tfidf_logreg"]["val_accuracy"] == 1.0
     assert any("too few to fine-tune" in line for line in lines)
     answers = LinearClassifier(result.artifact_dir).classify([row.text for row in TEST])
     assert [answer.priority for answer in answers] == [row.label for row in TEST]
@@ -60,9 +60,9 @@ def test_nothing_is_fine_tuned_and_words_win_where_words_tell(
 def test_every_strength_is_written_down(result: TrainingResult) -> None:
     with (result.run_dir / "metrics.csv").open(newline="") as file:
         logged = list(csv.DictReader(file))
-    tried = [row["transformer_strength"] for row in logged if row["transformer_strength"]]
-    assert [float(strength) for strength in tried] == list(frozen.STRENGTHS)
-    assert sum(bool(row["tfidf_logreg_strength"]) for row in logged) == 4
+    tried = [row["transformer_C"] for row in logged if row["transformer_C"]]
+    assert [float(C) for C in tried] == list(linear_probe.C_VALUES)
+    assert sum(bool(row["tfidf_logreg_C"]) for row in logged) == 4
     assert all(float(row["val_loss"]) >= 0 for row in logged)
 
 
@@ -85,7 +85,7 @@ def test_labels_that_say_nothing_are_seen_through(config: TrainingConfig, tmp_pa
         for number in range(90)
     ]
     result = trainer.fit(noise, VALIDATION[:9], TEST, replace(config, output_dir=str(tmp_path)))
-    for figures in result.metrics["training"]["rungs"].values():
+    for figures in result.metrics["training"]["candidates"].values():
         assert figures["val_accuracy"] < 0.6
 
 
@@ -99,10 +99,10 @@ def test_with_enough_labels_the_encoder_is_fine_tuned(
 
 def test_a_head_of_two_classes_never_says_the_third(tiny_encoder: Path) -> None:
     rows = toy_rows(40, seed=4, classes=(0, 2))
-    encoder = frozen.FrozenEncoder.load(encoders.resolve(str(tiny_encoder)), 64)
+    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(str(tiny_encoder)), 64)
     features = encoder.features(rows)
-    head = frozen.fit_head(features, [row.label for row in rows], strength=0.1)
-    answers = frozen.probabilities(head, features)
+    head = linear_probe.fit_head(features, [row.label for row in rows], C=0.1)
+    answers = linear_probe.probabilities(head, features)
     assert answers[:, 1].max() < 1e-9
     expected = head.predict_proba(features)
     assert answers[:, [0, 2]] == pytest.approx(expected, abs=1e-5)

@@ -126,7 +126,7 @@ def test_metrics_say_all_there_is_to_say(result: TrainingResult, config: Trainin
     assert set(result.metrics) == {"model", "majority", "tfidf_logreg", "serving", "training"}
     training = result.metrics["training"]
     assert training["chosen"] == "transformer"
-    assert set(training["rungs"]) == {"transformer"}
+    assert set(training["candidates"]) == {"transformer"}
     written = TransformerConfig.read(result.artifact_dir)
     assert written.temperature == training["temperature"]
     assert training["epochs"] == 6
@@ -211,7 +211,7 @@ def test_progress_tells_of_every_epoch(result: TrainingResult, lines: list[str])
     assert all("val_accuracy" in line for line in epochs)
 
 
-def test_the_artefact_holds_the_best_epoch_not_the_last(
+def test_the_artifact_holds_the_best_epoch_not_the_last(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     accuracies = iter([0.2, 0.9, 0.1, 0.1, 0.1])
@@ -311,7 +311,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_named(
 
 
 @pytest.mark.parametrize("line", ["Epoch 1", "Fitting the baselines"])
-def test_ctrl_c_ends_the_run_without_an_artefact(
+def test_ctrl_c_ends_the_run_without_an_artifact(
     config: TrainingConfig, tmp_path: Path, line: str, no_export: None
 ) -> None:
     def interrupt(told: str) -> None:
@@ -330,7 +330,7 @@ def test_ctrl_c_ends_the_run_without_an_artefact(
     }
 
 
-def test_a_failing_export_leaves_no_artefact(
+def test_a_failing_export_leaves_no_artifact(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(model: Any, tokenizer: Any, encoder: Any, directory: Path, **options: Any) -> None:
@@ -354,9 +354,9 @@ def test_a_failing_export_leaves_no_artefact(
         ("Exporting", 1_000),
         ("Fitting the baselines", 1_000),
     ],
-    ids=["metrics.csv", "checkpoint", "export", "artefact"],
+    ids=["metrics.csv", "checkpoint", "export", "artifact"],
 )
-def test_a_disk_that_fills_up_is_named_and_leaves_no_artefact(
+def test_a_disk_that_fills_up_is_named_and_leaves_no_artifact(
     config: TrainingConfig, tmp_path: Path, after: str, room: int
 ) -> None:
     config = replace(
@@ -576,7 +576,7 @@ def test_the_extra_is_named_where_it_is_missing(
 def test_several_seeds_and_a_linear_model_are_published_as_one(
     config: TrainingConfig, tmp_path: Path
 ) -> None:
-    """The rows that the figures were measured on get the same answers from the artefact."""
+    """The rows that the figures were measured on get the same answers from the artifact."""
     lines: list[str] = []
     # Too few epochs for either transformer to be right about everything by itself.
     short = replace(
@@ -584,8 +584,8 @@ def test_several_seeds_and_a_linear_model_are_published_as_one(
     )
     result = _fit(short, progress=lines.append)
     training = result.metrics["training"]
-    assert set(training["rungs"]) == {"tfidf_logreg", "transformer", "ensemble"}
-    losses = {name: figures["val_loss"] for name, figures in training["rungs"].items()}
+    assert set(training["candidates"]) == {"tfidf_logreg", "transformer", "ensemble"}
+    losses = {name: figures["val_loss"] for name, figures in training["candidates"].items()}
     assert training["chosen"] == min(losses, key=lambda name: losses[name])
     assert any(line.startswith(training["chosen"]) and "chosen" in line for line in lines)
     assert {"transformer", "tfidf_logreg"} <= set(result.metrics)

@@ -12,7 +12,7 @@ from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.trainers import starter
 from ticket_priority.ml.trainers.encoders.build import MEAN, Encoder
 from ticket_priority.ml.trainers.linear import model as linear
-from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.trainers.transformer import linear_probe
 
 ROWS, NEW = toy_rows(90, seed=1), toy_rows(60, seed=2)
 TEXTS = [row.text for row in NEW]
@@ -63,10 +63,10 @@ def test_the_strength_with_the_least_loss_is_chosen(
 ) -> None:
     chosen = starter.fit(ROWS, words)
     losses = []
-    for strength in frozen.STRENGTHS:
-        monkeypatch.setattr(frozen, "STRENGTHS", (strength,))
-        losses.append((starter.fit(ROWS, words).mean.figures["val_loss"], strength))
-    assert (chosen.mean.figures["val_loss"], chosen.strength) == min(losses)
+    for C in linear_probe.C_VALUES:
+        monkeypatch.setattr(linear_probe, "C_VALUES", (C,))
+        losses.append((starter.fit(ROWS, words).mean.figures["val_loss"], C))
+    assert (chosen.mean.figures["val_loss"], chosen.C) == min(losses)
     assert chosen.folds == 5
 
 
@@ -75,11 +75,9 @@ def test_what_is_made_is_the_mean_of_the_linear_model_and_the_fitted_regression(
 ) -> None:
     folder, serving = make(tmp_path)
     answers = EnsembleClassifier(folder, threads=1).classify(TEXTS)
-    encoder = frozen.FrozenEncoder.load(tiny, 64)
-    regression = frozen.fit_head(
-        encoder.features(ROWS), [row.label for row in ROWS], strength=fit.strength
-    )
-    by_encoder = frozen.probabilities(regression, encoder.features(NEW))
+    encoder = linear_probe.FeatureExtractor.load(tiny, 64)
+    regression = linear_probe.fit_head(encoder.features(ROWS), [row.label for row in ROWS], C=fit.C)
+    by_encoder = linear_probe.probabilities(regression, encoder.features(NEW))
     by_words = [a.probabilities for a in LinearClassifier(tmp_path / "words").classify(TEXTS)]
     expected = fit.mean.config.combine([by_words, by_encoder])
     np.testing.assert_allclose([a.probabilities for a in answers], expected, atol=0.05)

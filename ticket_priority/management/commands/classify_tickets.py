@@ -98,7 +98,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise CommandError("Stopped. Run it again to resume.", returncode=130) from None
         except Exception as error:
-            # Whatever a broken artefact raises, here is who should know.
+            # Whatever a broken artifact raises, here is who should know.
             raise CommandError(f"The shadow {version.name} fails: {error}") from error
         if options["json"]:
             self.stdout.write(json.dumps({"shadow": version.name, "answered": answered}))

@@ -19,13 +19,13 @@ from ticket_priority.training.run import import_model
 
 class Command(BaseCommand):
     help = (
-        "Verify the artefact that `python -m ticket_priority.ml fit` wrote, publish and register "
+        "Verify the artifact that `python -m ticket_priority.ml fit` wrote, publish and register "
         "it, and activate it when it is at least as good as the active one on the labelled "
         "tickets here."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("directory", type=Path, help="the artefact's folder")
+        parser.add_argument("directory", type=Path, help="the artifact's folder")
         parser.add_argument("--source", action="append", help="app_label.Model; default: all")
         parser.add_argument(
             "--database", choices=tuple(connections), help="database alias of the tickets"

@@ -1,6 +1,6 @@
-"""config.json of an ensemble: several models in one artefact, whose answers are averaged.
+"""config.json of an ensemble: several models in one artifact, whose answers are averaged.
 
-Each member lies in a folder of its own, with the files of an artefact of its kind but for the
+Each member lies in a folder of its own, with the files of an artifact of its kind but for the
 metrics and the manifest. Needs numpy.
 """
 
@@ -27,7 +27,7 @@ MEMBER_KINDS: Final = (transformer_config.KIND, linear_config.KIND)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model of the ensemble: its folder inside the artefact, its kind, its share of the mean."""
+    """A model of the ensemble: its folder inside the artifact, its kind, its share of the mean."""
 
     folder: str
     kind: str
@@ -97,5 +97,5 @@ def _problem(values: dict[str, Any]) -> str:
 
 
 def _is_folder(name: object) -> bool:
-    """Accept plain names: a path could lead out of the artefact, whose files are verified."""
+    """Accept plain names: a path could lead out of the artifact, whose files are verified."""
     return isinstance(name, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) is not None

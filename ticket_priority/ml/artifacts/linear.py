@@ -1,4 +1,4 @@
-"""config.json and the tensors of a linear artefact: what training writes and serving reads.
+"""config.json and the tensors of a linear artifact: what training writes and serving reads.
 
 model.safetensors holds two vocabularies of n-grams, each in ascending order of its keys, so that
 looking one up builds nothing in memory:
@@ -37,7 +37,7 @@ MOST_LETTERS: Final = 6_207
 
 @dataclass(frozen=True, slots=True)
 class LinearConfig:
-    """How a linear artefact turns a text into probabilities.
+    """How a linear artifact turns a text into probabilities.
 
     `learned` holds the class ids that training saw, ascending; the others have probability 0.
     `temperature` divides the scores.

@@ -1,6 +1,6 @@
-"""How an artefact's files are read, and what config.json says in one of any kind.
+"""How an artifact's files are read, and what config.json says in one of any kind.
 
-An artefact may come from anybody, so nothing that is read here is believed. Standard library only.
+An artifact may come from anybody, so nothing that is read here is believed. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_TOKENIZER: Final = 256 << 20
 
 
 def read_config(directory: Path, kind: str) -> dict[str, Any]:
-    """Return config.json of an artefact of `kind`, its format, kind and classes checked.
+    """Return config.json of an artifact of `kind`, its format, kind and classes checked.
 
     Raises ArtifactError saying what to do.
     """
@@ -38,7 +38,7 @@ def read_config(directory: Path, kind: str) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of an artefact. Raises ArtifactError, or OSError."""
+    """Return the JSON object in a file of an artifact. Raises ArtifactError, or OSError."""
     return parse_object(read_small(path), path)
 
 
@@ -67,7 +67,7 @@ def write_config(directory: Path, kind: str, values: dict[str, Any]) -> None:
 
 
 def require_file(directory: Path, name: str) -> Path:
-    """Return the path of an artefact's file. Raises ArtifactError when it is missing."""
+    """Return the path of an artifact's file. Raises ArtifactError when it is missing."""
     path = directory / name
     if not path.is_file():
         raise ArtifactError(f"{path} is missing. {ADVICE}")
@@ -97,7 +97,7 @@ def panics_named(path: Path) -> Iterator[None]:
 
 
 def unreadable(path: Path, error: Exception) -> ArtifactError:
-    """Return the error for a file of the artefact that cannot be loaded."""
+    """Return the error for a file of the artifact that cannot be loaded."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ArtifactError(f"{path} cannot be loaded ({reason}). {ADVICE}")
 

@@ -20,7 +20,7 @@ MARK: Final = ".unfinished"
 
 
 @contextmanager
-def filling(mark: Path) -> Iterator[None]:
+def in_use(mark: Path) -> Iterator[None]:
     """Keep a mark, in a folder or beside it, while the block runs.
 
     Raises OSError when it cannot be written.
@@ -35,7 +35,7 @@ def filling(mark: Path) -> Iterator[None]:
             mark.unlink(missing_ok=True)
 
 
-def left_behind(marks: Iterable[Path]) -> Iterator[Path]:
+def stale(marks: Iterable[Path]) -> Iterator[Path]:
     """Yield the marks whose process has died; each goes after that."""
     for mark in marks:
         # A lock that is held, and a mark that is gone by now, are OSErrors too.

@@ -1,4 +1,4 @@
-"""The on-disk model artefact: layout, checksums, atomic publishing. Nothing here unpickles."""
+"""The on-disk model artifact: layout, checksums, atomic publishing. Nothing here unpickles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROVISIONAL: Final = ".provisional"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A verified artefact. `digest` is the SHA-256 of its manifest, which lists its `files`.
+    """A verified artifact. `digest` is the SHA-256 of its manifest, which lists its `files`.
 
     `manifest` is that file as it was verified; `dataset` describes what it was trained on, where
     that is known.
@@ -44,7 +44,7 @@ def write(staged: Path, directory: Path) -> Artifact:
     """Copy the files of `staged` to a folder that is new or empty, the manifest last.
 
     For a place that cannot rename folders, such as a mounted bucket: what is half written there
-    has no manifest and so is no artefact. Raises ArtifactError; the folder is empty again then.
+    has no manifest and so is no artifact. Raises ArtifactError; the folder is empty again then.
     """
     check_unused(directory)
     names: list[str] = []
@@ -56,7 +56,7 @@ def write(staged: Path, directory: Path) -> Artifact:
     except OSError as error:
         _take_back(directory, names)
         raise ArtifactError(
-            f"Cannot write the artefact to {directory}: {error}. Check its free space."
+            f"Cannot write the artifact to {directory}: {error}. Check its free space."
         ) from error
     return read(directory)
 
@@ -70,7 +70,7 @@ def check_unused(directory: Path) -> None:
     except OSError as error:
         raise ArtifactError(f"{directory} is no folder to write to: {error.strerror}.") from error
     if taken:
-        raise ArtifactError(f"{directory} is not empty: name another folder for the artefact.")
+        raise ArtifactError(f"{directory} is not empty: name another folder for the artifact.")
 
 
 def check_writable(directory: Path) -> None:
@@ -149,12 +149,12 @@ def seal(directory: Path) -> None:
 
 
 def take(artifact: Artifact, root: Path, name: str) -> Artifact:
-    """Publish a verified artefact from elsewhere; raises ArtifactError, also if it has changed."""
+    """Publish a verified artifact from elsewhere; raises ArtifactError, also if it has changed."""
     return publish(artifact.directory, root, name, files=artifact.files, manifest=artifact.manifest)
 
 
 def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
-    """Verify the artefact in `directory` and return it; raises ArtifactError with the reason.
+    """Verify the artifact in `directory` and return it; raises ArtifactError with the reason.
 
     Every file's SHA-256 is compared with the manifest, and the manifest's own with
     `expected_digest` where one is given.
@@ -170,7 +170,7 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
             else "train again, or activate another version"
         )
         raise ArtifactError(
-            f"{directory} holds no readable artefact ({error.strerror}): {advice}."
+            f"{directory} holds no readable artifact ({error.strerror}): {advice}."
         ) from error
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     if expected_digest is not None and digest != expected_digest:
@@ -199,7 +199,7 @@ def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
 
 
 def is_published(directory: Path) -> bool:
-    """Say whether an artefact was published there, without verifying it."""
+    """Say whether an artifact was published there, without verifying it."""
     return (directory / ArtifactFile.MANIFEST).is_file()
 
 
@@ -258,7 +258,7 @@ def _take_back(directory: Path, names: Collection[str]) -> None:
 
 
 def _files(staged: Path) -> list[str]:
-    """Return the names of an artefact's files below `staged`, as the manifest has them."""
+    """Return the names of an artifact's files below `staged`, as the manifest has them."""
     names = (path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
     return sorted(name for name in names if name != ArtifactFile.MANIFEST)
 
@@ -277,7 +277,7 @@ def _write_manifest(directory: Path) -> None:
     files = {name: _sha256(directory / name) for name in _files(directory)}
     missing = [name for name in REQUIRED_FILES if name not in files]
     if missing:
-        raise ArtifactError(f"The artefact to be published lacks {', '.join(missing)}.")
+        raise ArtifactError(f"The artifact to be published lacks {', '.join(missing)}.")
     manifest = {"format": ARTIFACT_FORMAT, "files": files}
     text = json.dumps(manifest, indent=2, sort_keys=True)
     (directory / ArtifactFile.MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -309,9 +309,9 @@ def _verify_file(directory: Path, name: str, expected: object) -> None:
 
 
 def _require_inside(directory: Path, path: Path) -> None:
-    """Raise ArtifactError unless a path that exists is that of a file inside the artefact."""
+    """Raise ArtifactError unless a path that exists is that of a file inside the artifact."""
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory)):
-        raise ArtifactError(f"{path} is a link that leads out of the artefact.")
+        raise ArtifactError(f"{path} is a link that leads out of the artifact.")
     if path.exists() and not path.is_file():
         raise ArtifactError(f"{path} is no file.")
 

@@ -1,4 +1,4 @@
-"""config.json of a transformer artefact: what training writes and every classifier reads."""
+"""config.json of a transformer artifact: what training writes and every classifier reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_PREFIX: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
-    """How a transformer artefact turns a text into probabilities.
+    """How a transformer artifact turns a text into probabilities.
 
     `max_length` is in tokens, special tokens included; `prefix` is put before every text;
     `temperature` divides the logits; `pooling` is "native" or "mean"; `encoder` is the base

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.ml.artifacts import scratch as unfinished
+from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.data.near_duplicates import TextSimilarity
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT
 from ticket_priority.ml.text.normalisation import normalise, text_hash
@@ -128,13 +128,13 @@ class Spool(RowFile):
         kept = ExitStack()
         weakref.finalize(self, kept.close)
         try:
-            places = Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{unfinished.MARK}")
-            for mark in unfinished.left_behind(places):
+            places = Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{scratch.MARK}")
+            for mark in scratch.stale(places):
                 shutil.rmtree(mark.parent, ignore_errors=True)
             # Not unlinked at once: a spawned process that trains too opens it by its name.
             folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
             kept.callback(shutil.rmtree, folder, ignore_errors=True)
-            kept.enter_context(unfinished.filling(folder / unfinished.MARK))
+            kept.enter_context(scratch.in_use(folder / scratch.MARK))
             path = folder / "rows.jsonl"
             self._writer = kept.enter_context(path.open("wb"))
             super().__init__(path, trusted=True)

@@ -52,7 +52,7 @@ def report(
     """Compare predictions with the true class ids.
 
     Give `predicted` class ids [n], or `probabilities` [n, classes], from which the most probable
-    class is taken (on a tie the graver one), or both. With probabilities come the expected
+    class is taken (on a tie the higher priority), or both. With probabilities come the expected
     calibration error (15 bins) and `coverage`: for up to 20 values of `confidence`, the `share` of
     rows whose chosen class is given at least that probability, and the `precision` there.
 
@@ -118,7 +118,7 @@ def report_counts(confusion_matrix: npt.ArrayLike) -> dict[str, Any]:
 
 
 def most_probable(probabilities: npt.NDArray[np.float32]) -> list[int]:
-    """Return the most probable class of each row [n, classes]; on a tie the graver one."""
+    """Return the most probable class of each row [n, classes]; on a tie the higher priority."""
     last = probabilities.shape[1] - 1
     chosen: list[int] = (last - probabilities[:, ::-1].argmax(axis=1)).tolist()
     return chosen

@@ -18,7 +18,7 @@ _FIGURES: Final = {
     "weighted_kappa": "weighted kappa",
     "calibration_error": "calibration error",
 }
-_MOVES: Final = {"kept": "same answer", "raised": "graver", "shift": "moved by"}
+_MOVES: Final = {"kept": "same answer", "raised": "higher", "shift": "moved by"}
 _LANGUAGE_FIGURES: Final = ("accuracy", "macro_f1", "calibration_error")
 _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file says"}
 
@@ -30,10 +30,10 @@ def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     `metrics` is `TrainingResult.metrics` or `ModelVersion.metrics`. Where the model was scored as
     it is served, that is what is shown: in a table of its own where the test was another one, as
-    after an import. What lacks figures is left out; of an artefact from elsewhere that may be all.
+    after an import. What lacks figures is left out; of an artifact from elsewhere that may be all.
     """
     yield from _quality(metrics)
-    yield from _invariance(_mapping(metrics.get("invariance")))
+    yield from _robustness(_mapping(metrics.get("robustness")))
 
 
 def _quality(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _languages(model: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _invariance(figures: Mapping[str, Any]) -> Iterator[str]:
+def _robustness(figures: Mapping[str, Any]) -> Iterator[str]:
     moves = {
         name.replace("_", " "): _mapping(found)
         for name, found in _mapping(figures.get("by_perturbation")).items()

@@ -143,12 +143,12 @@ def measure(
     Drawn are 200 tickets at most, with a fixed seed, and no further ten are begun after
     `most_seconds`. Ready for JSON: the number of tickets `n`, the `seconds` it took, the figures of
     each of `PERTURBATIONS` under `by_perturbation`, and of all together under `overall`. `kept` is
-    the share of tickets whose chosen class stays, `raised` of those that get a graver one, `shift`
-    how far the expected class id (0 to 2) moves on average, either way. Raises ValueError without
-    a single row.
+    the share of tickets whose chosen class stays, `raised` the share that gets a higher priority,
+    `shift` how far the expected class id (0 to 2) moves on average, either way. Raises ValueError
+    without a single row.
     """
     if not len(rows):
-        raise ValueError("invariance needs at least one row")
+        raise ValueError("robustness needs at least one row")
     started = time.perf_counter()
     drawn = np.random.default_rng(_SEED).permutation(len(rows))[:MOST_TICKETS].tolist()
     found: list[_Moves] = []

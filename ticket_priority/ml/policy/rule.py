@@ -73,7 +73,7 @@ def read_targets(given: Any) -> dict[str, float] | None:
 def choose(answer: Classification, costs: Costs | None) -> Classification:
     """Return the answer with the class of least expected cost chosen; without costs, as it is.
 
-    On a tie the graver class is chosen.
+    On a tie the higher priority is chosen.
     """
     if costs is None:
         return answer

@@ -1,4 +1,4 @@
-"""Serving. Runs a published artefact with onnxruntime and tokenizers, never torch."""
+"""Serving. Runs a published artifact with onnxruntime and tokenizers, never torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs an ensemble artefact: each of its models answers, and their answers are averaged."""
+"""Runs an ensemble artifact: each of its models answers, and their answers are averaged."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CLASSIFIERS: Final[dict[str, Callable[..., Classifier]]] = {
 
 
 class EnsembleClassifier:
-    """An ensemble artefact, without torch.
+    """An ensemble artifact, without torch.
 
     `threads` and `batch_tokens` are those of each member. Safe to share between threads; not
-    across a fork. Raises ArtifactError when the artefact or a member of it is missing, corrupt or
+    across a fork. Raises ArtifactError when the artifact or a member of it is missing, corrupt or
     newer, or has other classes.
     """
 

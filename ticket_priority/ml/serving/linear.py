@@ -1,4 +1,4 @@
-"""Runs a linear artefact: TF-IDF of words and letters, and logistic regression, on numpy alone."""
+"""Runs a linear artifact: TF-IDF of words and letters, and logistic regression, on numpy alone."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _TENSORS: Final = {
 
 
 class LinearClassifier:
-    """A linear artefact on numpy and safetensors, without onnxruntime, torch or scikit-learn.
+    """A linear artifact on numpy and safetensors, without onnxruntime, torch or scikit-learn.
 
     A text costs time in proportion to its length and is classified on the caller's own core, so
     `threads` and `batch_tokens` change nothing. Safe to share between threads and across a fork.
-    Raises ArtifactError when the artefact is missing, corrupt, newer, or has other classes.
+    Raises ArtifactError when the artifact is missing, corrupt, newer, or has other classes.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ def _load_tensors(directory: Path, classes: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def _problem(tensors: dict[str, npt.NDArray[Any]], classes: int) -> str:
-    """Say what is wrong with an artefact's tensors, or nothing."""
+    """Say what is wrong with an artifact's tensors, or nothing."""
     if set(tensors) != set(_TENSORS):
         return f"it holds {sorted(tensors)}, not {sorted(_TENSORS)}"
     for name, (dtype, dimensions) in _TENSORS.items():

@@ -1,4 +1,4 @@
-"""Runs a transformer artefact's model.onnx on the CPU."""
+"""Runs a transformer artifact's model.onnx on the CPU."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _MOST_CPU_BATCH_TOKENS: Final = 1024
 
 
 class OnnxClassifier:
-    """A transformer artefact on onnxruntime, without torch.
+    """A transformer artifact on onnxruntime, without torch.
 
     `threads` is the number of cores one answer may use (None: the usable ones); `batch_tokens`
     caps a forward pass in padded tokens. Safe to share between threads; not across a fork.
-    Raises ArtifactError when the artefact is missing, corrupt, newer, or has other classes.
+    Raises ArtifactError when the artifact is missing, corrupt, newer, or has other classes.
     """
 
     def __init__(

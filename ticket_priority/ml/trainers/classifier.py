@@ -1,4 +1,4 @@
-"""Runs a transformer artefact on torch: for a GPU, and as the reference for the ONNX file."""
+"""Runs a transformer artifact on torch: for a GPU, and as the reference for the ONNX file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
 
 class TorchClassifier:
-    """A transformer artefact's model.safetensors on torch, in bfloat16 on a CUDA device.
+    """A transformer artifact's model.safetensors on torch, in bfloat16 on a CUDA device.
 
     `device` is a torch device or "auto" (CUDA where there is one, else the CPU); `threads` sets
     torch's threads for the whole process; `batch_tokens` caps a forward pass in padded tokens.
-    Safe to share between threads. Raises ArtifactError when the artefact cannot be loaded.
+    Safe to share between threads. Raises ArtifactError when the artifact cannot be loaded.
     """
 
     def __init__(

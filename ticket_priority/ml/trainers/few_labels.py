@@ -27,10 +27,10 @@ from ticket_priority.ml.trainers.selection import (
     LINEAR,
     TRANSFORMER,
     Fitted,
-    Ladder,
+    ModelSelection,
     validation_figures,
 )
-from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText, ProgressCallback, TrainingConfig
 
 Probabilities = npt.NDArray[Any]
@@ -48,10 +48,10 @@ def fit(
     members: Path,
     *,
     progress: ProgressCallback,
-) -> Ladder:
+) -> ModelSelection:
     """Fit a regression to the frozen encoder's features, and with `config.ensemble` a linear model.
 
-    The strength of each is chosen, and the rungs are judged, on answers for rows of folds that
+    The strength of each is chosen, and the candidates are judged, on answers for rows of folds that
     they were not fitted to; near-copies are in one fold. What is published is fitted to all `rows`,
     and its files lie below `members`. metrics.csv in `run_dir` has a line for each strength.
     Raises TrainingError as `trainer.fit` does.
@@ -59,7 +59,7 @@ def fit(
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(config.threads or hardware.usable_cores())
-        return _Fit(rows, test, config, run_dir, members, progress).ladder()
+        return _Fit(rows, test, config, run_dir, members, progress).selection()
     finally:
         torch.set_num_threads(threads)
         reporting.finish(config)
@@ -87,39 +87,39 @@ class _Fit:
         self.folds = folds_of(rows)
         self.trials = 0
 
-    def ladder(self) -> Ladder:
+    def selection(self) -> ModelSelection:
         started = time.monotonic()
-        ladder = Ladder(self.members, self.rows, self.test)
-        self._add_frozen(ladder)
+        selection = ModelSelection(self.members, self.rows, self.test)
+        self._add_linear_probe(selection)
         if self.config.ensemble:
-            self._add_linear(ladder)
-        ladder.figures = {
+            self._add_linear(selection)
+        selection.figures = {
             "folds": len(self.folds),
             "monitor": self.config.monitor,
             "seconds": round(time.monotonic() - started, 2),
             "rows": {"train": len(self.rows), "validation": 0, "test": len(self.test)},
             "precision": "32-true",
         }
-        return ladder
+        return selection
 
-    def _add_frozen(self, ladder: Ladder) -> None:
+    def _add_linear_probe(self, selection: ModelSelection) -> None:
         config = self.config
         self.progress(f"Loading the base model {config.model_name}")
         resolved = encoders.resolve(config.model_name, local_files_only=config.local_files_only)
-        encoder = frozen.FrozenEncoder.load(resolved, config.max_length)
+        encoder = linear_probe.FeatureExtractor.load(resolved, config.max_length)
         self.progress(
             f"Fitting to {len(self.rows)} texts, the encoder as it is: too few to fine-tune it"
         )
         features, tested = encoder.features(self.rows), encoder.features(self.test)
 
-        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
+        def held_out(fitted: Rows, judged: Rows, *, C: float) -> Probabilities:
             labels = [self.labels[place] for place in fitted]
             weights = None if self.weights is None else self.weights[fitted]
-            head = frozen.fit_head(features[fitted], labels, weights, strength=strength)
-            return frozen.probabilities(head, features[judged])
+            head = linear_probe.fit_head(features[fitted], labels, weights, C=C)
+            return linear_probe.probabilities(head, features[judged])
 
-        strength, answers = self._best(TRANSFORMER, frozen.STRENGTHS, held_out)
-        head = frozen.fit_head(features, self.labels, self.weights, strength=strength)
+        C, answers = self._best(TRANSFORMER, linear_probe.C_VALUES, held_out)
+        head = linear_probe.fit_head(features, self.labels, self.weights, C=C)
         serving = write_artifact(
             encoder.with_head(head),
             encoder.tokenizer,
@@ -132,41 +132,41 @@ class _Fit:
             quantize=config.quantize,
             progress=self.progress,
         )
-        fitted = frozen.probabilities(head, tested)
-        ladder.add(TRANSFORMER, Fitted(transformer_config.KIND, answers, fitted, serving))
+        fitted = linear_probe.probabilities(head, tested)
+        selection.add(TRANSFORMER, Fitted(transformer_config.KIND, answers, fitted, serving))
 
-    def _add_linear(self, ladder: Ladder) -> None:
-        def held_out(fitted: Rows, judged: Rows, *, strength: float) -> Probabilities:
+    def _add_linear(self, selection: ModelSelection) -> None:
+        def held_out(fitted: Rows, judged: Rows, *, C: float) -> Probabilities:
             chosen = [self.rows[place] for place in fitted]
-            model = linear.train(chosen, strength=strength, weighted=True)
+            model = linear.train(chosen, C=C, weighted=True)
             return model.probabilities([self.texts[place] for place in judged])
 
         try:
-            strength, answers = self._best(LINEAR, linear.STRENGTHS, held_out)
-            model = linear.train(self.rows, strength=strength, weighted=True)
+            C, answers = self._best(LINEAR, linear.C_VALUES, held_out)
+            model = linear.train(self.rows, C=C, weighted=True)
         except TrainingError as error:
             # What reads letters may still learn from texts without words.
             self.progress(f"There is no linear model: {error}")
             return
-        ladder.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
+        selection.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
 
     def _best(
         self,
         name: str,
-        strengths: Sequence[float],
+        values: Sequence[float],
         held_out: Callable[..., Probabilities],
     ) -> tuple[float, Probabilities]:
         """Return the strength that does best on rows held out, and the answers for these."""
         sign = -1 if self.config.monitor == "val_loss" else 1
         found: list[tuple[float, float, Probabilities]] = []
-        for strength in strengths:
-            answers = answers_held_out(self.folds, partial(held_out, strength=strength))
+        for C in values:
+            answers = answers_held_out(self.folds, partial(held_out, C=C))
             temperature = fit_temperature(log_probabilities(answers), self.labels)
             figures = validation_figures(self.labels, answers, temperature)
-            self._log({f"{name}_strength": strength, **figures})
-            found.append((sign * figures[self.config.monitor], strength, answers))
-        _, strength, answers = max(found, key=lambda trial: trial[0])
-        return strength, answers
+            self._log({f"{name}_C": C, **figures})
+            found.append((sign * figures[self.config.monitor], C, answers))
+        _, C, answers = max(found, key=lambda trial: trial[0])
+        return C, answers
 
     def _log(self, figures: dict[str, float]) -> None:
         for logger in self.loggers:

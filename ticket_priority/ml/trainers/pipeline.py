@@ -1,7 +1,7 @@
-"""One training of transformers, from labelled texts to a finished artefact.
+"""One training of transformers, from labelled texts to a finished artifact.
 
 Several may be trained from as many seeds, and a linear model beside them. What the validation
-split finds best is published: one of these rungs alone, or their mean.
+split finds best is published: one of these candidates alone, or their mean.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ticket_priority.ml.trainers.selection import (
     ENSEMBLE,
     LINEAR,
     TRANSFORMER,
+    Candidate,
     Fitted,
-    Ladder,
-    Rung,
+    ModelSelection,
     best_of,
 )
 from ticket_priority.ml.trainers.transformer.finetune import TransformerRun
@@ -58,23 +58,23 @@ def fit(
     progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
-    """Train transformers, judge the best rung on `test` and write the artefact.
+    """Train transformers, judge the best candidate on `test` and write the artifact.
 
     Everything lands in `<output_dir>/YYYY-MM-DD/HH-MM-SS/`: metrics.csv, hparams.yaml,
     checkpoints/ (of several seeds in a folder each), and artifact/, which appears only when it is
     complete. Epochs are counted from 1 in the metrics and from 0 in the names of checkpoints.
 
     `config.monitor` on the validation split chooses the best epoch of each transformer, and then
-    the rung: a transformer, the mean of several, a linear model, or the mean of these. On a tie
-    the simpler rung wins. It is calibrated on the validation split. The test split is read once,
-    after all that. With fewer labels than `config.few_labels` nothing is fine-tuned, and
-    cross-validation chooses the rung: see `few_labels.fit`.
+    the candidate: a transformer, the mean of several, a linear model, or the mean of these. On a
+    tie the simpler candidate wins. It is calibrated on the validation split. The test split is read
+    once, after all that. With fewer labels than `config.few_labels` nothing is fine-tuned, and
+    cross-validation chooses the candidate: see `few_labels.fit`.
 
     With several devices and the strategy "auto", processes are spawned. Under a strategy that
     runs the whole program once a device, only the first writes; the others get empty metrics.
 
     Raises TrainingError (EncoderUnavailableError for the base model) with what to do about it,
-    and KeyboardInterrupt on Ctrl-C; no artefact is left behind then.
+    and KeyboardInterrupt on Ctrl-C; no artifact is left behind then.
     """
     _require_rows(train=train, validation=validation, test=test)
     resumed = read_checkpoint(config) if config.resume_from else None
@@ -86,7 +86,7 @@ def fit(
                 [*train, *validation], test, config, run_dir, members, progress=progress
             )
             return _publish(few, train, test, config, run_dir, None, progress)
-        ladder = Ladder(members, validation, test)
+        selection = ModelSelection(members, validation, test)
         # What cannot be had is known now, not when the linear models are done.
         encoders.resolve(config.model_name, local_files_only=config.local_files_only)
         words = softened = None
@@ -107,7 +107,7 @@ def fit(
             if fitted is None:
                 continue
             serving = run.write(fitted, members / name, test)
-            ladder.add(
+            selection.add(
                 name, Fitted(transformer_config.KIND, fitted.validation, fitted.test, serving)
             )
             runs.append(fitted.figures)
@@ -115,17 +115,17 @@ def fit(
         if not runs:
             return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
         if words and config.ensemble:
-            ladder.add_linear(
+            selection.add_linear(
                 words.model,
                 words.model.probabilities([row.text for row in validation]),
                 words.model.probabilities([row.text for row in test]),
             )
-        ladder.figures = runs[0] | {"seconds": round(sum(run["seconds"] for run in runs), 2)}
-        return _publish(ladder, train, test, config, run_dir, best_checkpoint, progress)
+        selection.figures = runs[0] | {"seconds": round(sum(run["seconds"] for run in runs), 2)}
+        return _publish(selection, train, test, config, run_dir, best_checkpoint, progress)
 
 
 def _publish(
-    ladder: Ladder,
+    selection: ModelSelection,
     train: Sequence[LabelledText],
     test: Sequence[LabelledText],
     config: TrainingConfig,
@@ -133,32 +133,36 @@ def _publish(
     best_checkpoint: Path | None,
     progress: ProgressCallback,
 ) -> TrainingResult:
-    """Choose the rung, judge every one on `test`, and write the artefact."""
-    rungs = ladder.rungs()
-    best = best_of(rungs, config.monitor)
-    for rung in rungs:
-        chosen = ", chosen" if rung is best and len(rungs) > 1 else ""
-        progress(f"{rung.name}: {_describe(rung)}{chosen}")
+    """Choose the candidate, judge every one on `test`, and write the artifact."""
+    candidates = selection.candidates()
+    best = best_of(candidates, config.monitor)
+    for candidate in candidates:
+        chosen = ", chosen" if candidate is best and len(candidates) > 1 else ""
+        progress(f"{candidate.name}: {_describe(candidate)}{chosen}")
     progress("Fitting the baselines on the same split")
-    alone = {rung.name: ladder.report(rung) for rung in rungs if rung.name != ENSEMBLE}
+    alone = {
+        candidate.name: selection.report(candidate)
+        for candidate in candidates
+        if candidate.name != ENSEMBLE
+    }
     figures: dict[str, Any] = {
-        "model": ladder.report(best),
+        "model": selection.report(best),
         "majority": baseline.majority(train, test),
-        **(alone if len(rungs) > 1 else {}),
-        "serving": ladder.serving(best),
-        "training": ladder.figures
+        **(alone if len(candidates) > 1 else {}),
+        "serving": selection.serving(best),
+        "training": selection.figures
         | {
             "hyperparameters": config.as_dict(),
             "chosen": best.name,
             "temperature": best.config.temperature,
-            "rungs": {rung.name: rung.figures for rung in rungs},
+            "candidates": {candidate.name: candidate.figures for candidate in candidates},
         },
     }
     if LINEAR not in figures:
         figures[LINEAR] = baseline.tfidf_logreg(train, test)
     artifact_dir = run_dir / _ARTIFACT
     with all_or_nothing(artifact_dir) as partial:
-        ladder.write(best, partial)
+        selection.write(best, partial)
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
         (partial / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
     return TrainingResult(artifact_dir, run_dir, best_checkpoint, figures)
@@ -190,13 +194,13 @@ def _linear_model(
         return None
 
 
-def _describe(rung: Rung) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in rung.figures.items())
+def _describe(candidate: Candidate) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in candidate.figures.items())
 
 
 @contextmanager
 def _members_directory(run_dir: Path) -> Iterator[Path]:
-    """Give a folder, yet to be made, for what may go into the artefact; it goes afterwards."""
+    """Give a folder, yet to be made, for what may go into the artifact; it goes afterwards."""
     directory = run_dir / ".members"
     try:
         yield directory

@@ -47,7 +47,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class Candidate:
     """A choice of members, calibrated on the validation split, where `figures` were measured."""
 
     name: str
@@ -69,14 +69,14 @@ def validation_figures(
     }
 
 
-def best_of(rungs: Sequence[Rung], monitor: str) -> Rung:
-    """Return the rung that does best on the validation split; on a tie the first."""
+def best_of(candidates: Sequence[Candidate], monitor: str) -> Candidate:
+    """Return the candidate that does best on the validation split; on a tie the first."""
     sign = -1 if monitor == "val_loss" else 1
-    return max(rungs, key=lambda rung: sign * rung.figures[monitor])
+    return max(candidates, key=lambda candidate: sign * candidate.figures[monitor])
 
 
-class Ladder:
-    """Fitted models, and the rungs they make."""
+class ModelSelection:
+    """Fitted models, and the candidates they make."""
 
     def __init__(
         self,
@@ -106,8 +106,8 @@ class Ladder:
         serving = serving_figures(model.write(folder))
         self.add(linear_config.KIND, Fitted(linear_config.KIND, validation, test, serving))
 
-    def rungs(self) -> list[Rung]:
-        """Return every rung, the simplest first."""
+    def candidates(self) -> list[Candidate]:
+        """Return every candidate, the simplest first."""
         linear, transformers = (
             [name for name, one in self.fitted.items() if one.kind == kind]
             for kind in (linear_config.KIND, transformer_config.KIND)
@@ -122,15 +122,15 @@ class Ladder:
             found.append(best_of(list(self._mixtures(linear, transformers)), "val_loss"))
         return found
 
-    def report(self, rung: Rung) -> dict[str, Any]:
-        """Return a rung's figures on the test split."""
-        answers = [self.fitted[member.folder].test for member in rung.config.members]
-        return metrics.report_on(self.test, probabilities=rung.config.combine(answers))
+    def report(self, candidate: Candidate) -> dict[str, Any]:
+        """Return a candidate's figures on the test split."""
+        answers = [self.fitted[member.folder].test for member in candidate.config.members]
+        return metrics.report_on(self.test, probabilities=candidate.config.combine(answers))
 
-    def serving(self, rung: Rung) -> dict[str, Any]:
-        """Return how a rung serves: its one model's figures, or each model's by its name."""
+    def serving(self, candidate: Candidate) -> dict[str, Any]:
+        """Return how a candidate serves: its one model's figures, or each model's by its name."""
         members = {
-            member.folder: self.fitted[member.folder].serving for member in rung.config.members
+            member.folder: self.fitted[member.folder].serving for member in candidate.config.members
         }
         if len(members) == 1:
             return next(iter(members.values()))
@@ -142,32 +142,32 @@ class Ladder:
             "members": members,
         }
 
-    def write(self, rung: Rung, directory: Path) -> None:
-        """Write a rung's files but metrics.json; of one model alone, as an artefact of its kind."""
-        members = rung.config.members
+    def write(self, candidate: Candidate, directory: Path) -> None:
+        """Write a candidate's files but metrics.json. One model alone keeps its own kind."""
+        members = candidate.config.members
         if len(members) > 1:
             for member in members:
                 shutil.copytree(self.directory / member.folder, directory / member.folder)
-            rung.config.write(directory)
+            candidate.config.write(directory)
             return
         shutil.copytree(self.directory / members[0].folder, directory, dirs_exist_ok=True)
         reader = LinearConfig if members[0].kind == linear_config.KIND else TransformerConfig
         config = reader.read(directory)
         # What divides the logarithms of its probabilities may as well divide its scores.
-        temperature = config.temperature * rung.config.temperature
+        temperature = config.temperature * candidate.config.temperature
         replace(config, temperature=temperature).write(directory)
 
-    def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Rung]:
+    def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Candidate]:
         for share in self.linear_shares:
             weights = {member: share / len(linear) for member in linear}
             weights |= {member: (1 - share) / len(transformers) for member in transformers}
             yield self._rung(ENSEMBLE, weights)
 
-    def _rung(self, name: str, weights: Mapping[str, float]) -> Rung:
+    def _rung(self, name: str, weights: Mapping[str, float]) -> Candidate:
         members = tuple(
             Member(member, self.fitted[member].kind, weight) for member, weight in weights.items()
         )
         mean = EnsembleConfig(members).combine([self.fitted[m.folder].validation for m in members])
         temperature = fit_temperature(log_probabilities(mean), self.validation)
         config = EnsembleConfig(members, temperature)
-        return Rung(name, config, validation_figures(self.validation, mean, temperature))
+        return Candidate(name, config, validation_figures(self.validation, mean, temperature))

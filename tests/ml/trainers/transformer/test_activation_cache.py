@@ -12,9 +12,9 @@ from torch import Tensor
 from tests.ml.conftest import toy_rows
 from ticket_priority.ml.trainers import pipeline as trainer
 from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.transformer import activation_cache as layer_memory
+from ticket_priority.ml.trainers.transformer import activation_cache as activation_cache
 from ticket_priority.ml.trainers.transformer import finetune as transformer_run
-from ticket_priority.ml.trainers.transformer.activation_cache import LayerMemory
+from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 from ticket_priority.ml.trainers.transformer.datamodule import TicketDataModule
 from ticket_priority.ml.trainers.transformer.module import TicketClassificationModule
 from ticket_priority.ml.types import TrainingConfig
@@ -41,15 +41,15 @@ def answers(module: TicketClassificationModule, batch: dict[str, Tensor]) -> Ten
 @pytest.fixture
 def computed(module: TicketClassificationModule, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts the lower layer has computed, by batch."""
-    (frozen,) = encoders.frozen_layers(module.model)
+    (linear_probe,) = encoders.frozen_layers(module.model)
     counted: list[int] = []
-    forward = frozen.forward
+    forward = linear_probe.forward
 
     def count(hidden: Tensor, *args: Any, **options: Any) -> Any:
         counted.append(len(hidden))
         return forward(hidden, *args, **options)
 
-    monkeypatch.setattr(frozen, "forward", count)
+    monkeypatch.setattr(linear_probe, "forward", count)
     return counted
 
 
@@ -60,7 +60,7 @@ def test_a_known_batch_is_recalled_and_answered_alike(
     first, others, mixed = train[[0, 1, 2]], train[[3, 4]], train[[1, 2, 4]]
     expected = answers(module, mixed)
     computed.clear()
-    module.memory = LayerMemory(torch.float32)
+    module.memory = ActivationCache(torch.float32)
     with module.memory.attached(module.model):
         before = answers(module, first)
         answers(module, others)
@@ -82,7 +82,7 @@ def test_rows_of_two_splits_are_not_mistaken_for_each_other(
     assert numbers == [0, 1, 40, 41, 52, 53]
     expected = [answers(module, batch) for batch in splits]
     computed.clear()
-    module.memory = LayerMemory(torch.float32)
+    module.memory = ActivationCache(torch.float32)
     with module.memory.attached(module.model):
         for _ in range(2):
             for batch, known in zip(splits, expected, strict=True):
@@ -92,17 +92,17 @@ def test_rows_of_two_splits_are_not_mistaken_for_each_other(
 
 def test_the_weights_keep_their_names(module: TicketClassificationModule) -> None:
     names = list(module.state_dict())
-    with LayerMemory(torch.float32).attached(module.model):
+    with ActivationCache(torch.float32).attached(module.model):
         assert list(module.state_dict()) == names
 
 
 def test_what_is_too_much_is_not_kept() -> None:
     lengths = [np.array([100, 200]), np.array([300])]
-    memory = LayerMemory(torch.bfloat16)
-    width = layer_memory.MOST_BYTES // 600 // 2
+    memory = ActivationCache(torch.bfloat16)
+    width = activation_cache.MOST_BYTES // 600 // 2
     assert memory.fits(lengths, width)
     assert not memory.fits(lengths, width + 1)
-    assert not LayerMemory(torch.float32).fits(lengths, width)
+    assert not ActivationCache(torch.float32).fits(lengths, width)
 
 
 @pytest.fixture
@@ -128,15 +128,15 @@ def test_training_learns_the_same_and_computes_each_text_once(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    keep = LayerMemory._keep
+    keep = ActivationCache._keep
     monkeypatch.setattr(
-        LayerMemory,
+        ActivationCache,
         "_keep",
         lambda self, output: (kept.extend(self._rows), keep(self, output))[1],
     )
     remembering = trainer.fit(TRAIN, VALIDATION, TEST, config, show_progress_bar=False)
     assert sorted(kept) == list(range(len(TRAIN) + len(VALIDATION)))
-    monkeypatch.setattr(layer_memory, "MOST_BYTES", 0)
+    monkeypatch.setattr(activation_cache, "MOST_BYTES", 0)
     forgetful = trainer.fit(
         TRAIN,
         VALIDATION,
@@ -147,7 +147,7 @@ def test_training_learns_the_same_and_computes_each_text_once(
     assert sorted(kept) == list(range(len(TRAIN) + len(VALIDATION)))
     for name in ("val_loss", "val_accuracy"):
         losses = [
-            run.metrics["training"]["rungs"]["transformer"][name]
+            run.metrics["training"]["candidates"]["transformer"][name]
             for run in (remembering, forgetful)
         ]
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -156,7 +156,7 @@ def test_training_learns_the_same_and_computes_each_text_once(
 def test_a_run_that_trains_everything_keeps_nothing(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LayerMemory, "about", None)
+    monkeypatch.setattr(ActivationCache, "about", None)
     run = transformer_run.TransformerRun(
         replace(config, trainable_layers=None, max_epochs=1), tmp_path, print, False
     )

@@ -1,4 +1,4 @@
-"""From a trained torch model to an artefact that serves without torch."""
+"""From a trained torch model to an artifact that serves without torch."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ticket_priority.ml.types import LabelledText
 
 
 def majority(train: Sequence[LabelledText], test: Sequence[LabelledText]) -> dict[str, Any]:
-    """Score the answer "the most frequent class of `train`" on `test`; on a tie the graver one."""
+    """Score the most frequent class of `train`, on a tie the higher priority, on `test`."""
     counts = Counter(row.label for row in train)
     label = max(counts, key=lambda label: (counts[label], label))
     return metrics.report_on(test, [label] * len(test))

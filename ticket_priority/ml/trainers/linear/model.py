@@ -1,4 +1,4 @@
-"""The linear rung: TF-IDF of words and letters, and logistic regression. Needs no torch."""
+"""The linear candidate: TF-IDF of words and letters, and logistic regression. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, LabelledText
 
 ClassWeight = Literal["balanced"] | None
 
-STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)
-"""The inverse strengths of regularisation that `choose` tries."""
+C_VALUES: Final = (0.1, 1.0, 10.0, 100.0)
+"""The inverse values of regularisation that `choose` tries."""
 
 CLASS_WEIGHTS: Final[tuple[ClassWeight, ...]] = ("balanced", None)
 
@@ -104,7 +104,7 @@ class LinearModel:
 def train(
     rows: Sequence[LabelledText],
     *,
-    strength: float = 1.0,
+    C: float = 1.0,
     class_weight: ClassWeight = "balanced",
     weighted: bool = False,
 ) -> LinearModel:
@@ -116,11 +116,11 @@ def train(
     texts, labels, weights = columns_of(rows)
     features, counted = _fit_features(texts)
     weights = weights if weighted else None
-    return LinearModel(features, _fit_regression(counted, labels, weights, strength, class_weight))
+    return LinearModel(features, _fit_regression(counted, labels, weights, C, class_weight))
 
 
 def serving_figures(size: int) -> dict[str, Any]:
-    """Return the `serving` metrics of a linear artefact whose weights take `size` bytes."""
+    """Return the `serving` metrics of a linear artifact whose weights take `size` bytes."""
     return {
         "precision": "fp32",
         "reason": "a linear model is served as it was trained",
@@ -133,7 +133,7 @@ class Trial:
     """A model that `choose` tried, and how it did on the validation split."""
 
     model: LinearModel
-    strength: float
+    C: float
     class_weight: ClassWeight
     figures: Mapping[str, float]
 
@@ -157,11 +157,11 @@ def choose(
     texts, truth, _ = columns_of(validation)
     judged = features.transform(texts)
     trials = []
-    for strength in STRENGTHS:
+    for C in C_VALUES:
         for class_weight in CLASS_WEIGHTS:
-            regression = _fit_regression(counted, labels, weights, strength, class_weight)
+            regression = _fit_regression(counted, labels, weights, C, class_weight)
             model = LinearModel(features, regression)
-            trial = Trial(model, strength, class_weight, _judge(model, judged, truth))
+            trial = Trial(model, C, class_weight, _judge(model, judged, truth))
             trials.append(trial)
             on_trial(trial)
     sign = -1 if monitor == "val_loss" else 1
@@ -189,7 +189,7 @@ def answers_out_of_fold(
             counted[others],
             truth[others].tolist(),
             None if weights is None else weights[others],
-            trial.strength,
+            trial.C,
             trial.class_weight,
         )
         model = replace(trial.model, regression=regression)
@@ -258,12 +258,12 @@ def _fit_regression(
     counted: Any,
     labels: Sequence[int],
     weights: npt.NDArray[np.float64] | None,
-    strength: float,
+    C: float,
     class_weight: ClassWeight,
 ) -> LogisticRegression:
     if len(set(labels)) < 2:
         raise TrainingError("All texts to train on are of one class: there is nothing to learn.")
-    regression = LogisticRegression(C=strength, class_weight=class_weight, max_iter=1000)
+    regression = LogisticRegression(C=C, class_weight=class_weight, max_iter=1000)
     return regression.fit(counted, labels, sample_weight=weights)
 
 

@@ -1,4 +1,4 @@
-"""One training run of a linear model, from labelled texts to a finished artefact."""
+"""One training run of a linear model, from labelled texts to a finished artifact."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def fit(
     progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
-    """Train a linear model, choose it on `validation`, score it on `test`, write the artefact.
+    """Train a linear model, choose it on `validation`, score it on `test`, write the artifact.
 
     Everything lands in `<output_dir>/YYYY-MM-DD/HH-MM-SS/`: metrics.csv with a line for each model
     tried, and artifact/, which appears only when it is complete. Of `config` only `output_dir` and
     `monitor` are read. The test split is read once, after the model was chosen. The same rows give
     the same model.
 
-    Raises TrainingError with what to do about it; no artefact is left behind then.
+    Raises TrainingError with what to do about it; no artifact is left behind then.
     """
     for name, rows in (("train", train), ("validation", validation), ("test", test)):
         if not rows:
@@ -85,7 +85,7 @@ def _fit(
                 "monitor": config.monitor,
                 "seconds": round(seconds, 2),
                 "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
-                "strength": best.strength,
+                "C": best.C,
                 "class_weight": best.class_weight,
                 "temperature": best.model.temperature,
                 "hyperparameters": config.as_dict(),
@@ -98,12 +98,12 @@ def _fit(
 
 def _describe(trial: linear.Trial) -> str:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in trial.figures.items())
-    return f"C {trial.strength:g}, class weight {trial.class_weight or 'none'}: {figures}"
+    return f"C {trial.C:g}, class weight {trial.class_weight or 'none'}: {figures}"
 
 
 def _write_trials(path: Path, trials: Sequence[linear.Trial]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["strength", "class_weight", *trials[0].figures])
+        writer.writerow(["C", "class_weight", *trials[0].figures])
         for trial in trials:
-            writer.writerow([trial.strength, trial.class_weight or "", *trial.figures.values()])
+            writer.writerow([trial.C, trial.class_weight or "", *trial.figures.values()])

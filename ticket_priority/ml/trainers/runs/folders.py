@@ -1,4 +1,4 @@
-"""The folders of a training run: a new one for each, and an artefact all at once."""
+"""The folders of a training run: a new one for each, and an artifact all at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.artifacts import scratch as unfinished
+from ticket_priority.ml.artifacts import scratch
 
 
 @contextmanager
@@ -20,8 +20,8 @@ def new_run(output_dir: Path) -> Iterator[Path]:
     Its hidden folders are scratch. Those of runs that were killed are deleted now. Raises
     TrainingError when the output folder cannot be written to.
     """
-    for mark in unfinished.left_behind(output_dir.glob(f"*/.*{unfinished.MARK}")):
-        dead = mark.with_name(mark.name.removeprefix(".").removesuffix(unfinished.MARK))
+    for mark in scratch.stale(output_dir.glob(f"*/.*{scratch.MARK}")):
+        dead = mark.with_name(mark.name.removeprefix(".").removesuffix(scratch.MARK))
         for path in dead.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -29,8 +29,8 @@ def new_run(output_dir: Path) -> Iterator[Path]:
         try:
             run_dir = _new_directory(output_dir)
             # Beside it: Lightning warns of a folder that is not empty.
-            mark = run_dir.with_name(f".{run_dir.name}{unfinished.MARK}")
-            marked.enter_context(unfinished.filling(mark))
+            mark = run_dir.with_name(f".{run_dir.name}{scratch.MARK}")
+            marked.enter_context(scratch.in_use(mark))
         except OSError as error:
             raise TrainingError(
                 f"Cannot write to the output folder {output_dir}: {error}. "

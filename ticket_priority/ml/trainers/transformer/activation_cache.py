@@ -21,7 +21,7 @@ MOST_BYTES: Final = 2 << 30
 """What the memory may take; with more text than that, nothing is kept."""
 
 
-class LayerMemory:
+class ActivationCache:
     """The output of the topmost frozen layer, by row: a tensor [tokens, hidden] of `dtype`.
 
     A batch is recalled where all its rows are known; else it is computed, and kept. Frozen layers

@@ -1,4 +1,4 @@
-"""One run of Lightning: a base model fine-tuned from one seed, its best epoch, its artefact."""
+"""One run of Lightning: a base model fine-tuned from one seed, its best epoch, its artifact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.trainers.runs import hardware
 from ticket_priority.ml.trainers.runs import loggers as reporting
 from ticket_priority.ml.trainers.runs.checkpoints import load_checkpoint
-from ticket_priority.ml.trainers.transformer.activation_cache import LayerMemory
+from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 from ticket_priority.ml.trainers.transformer.datamodule import LengthBucketSampler, TicketDataModule
 from ticket_priority.ml.trainers.transformer.module import (
     VALIDATION_METRICS,
@@ -73,7 +73,7 @@ class TransformerRun:
         progress: ProgressCallback,
         show_progress_bar: bool,
         resumed: dict[str, Any] | None = None,
-        memory: LayerMemory | None = None,
+        memory: ActivationCache | None = None,
         soft_labels: Probabilities | None = None,
     ) -> None:
         self.config = config
@@ -84,7 +84,7 @@ class TransformerRun:
         self.show_progress_bar = show_progress_bar
         self.resumed = resumed
         self.precision = hardware.precision(config)
-        self.memory = memory or LayerMemory(
+        self.memory = memory or ActivationCache(
             torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
         )
 
@@ -112,7 +112,7 @@ class TransformerRun:
     def write(
         self, fitted: FittedTransformer, directory: Path, test: Sequence[LabelledText]
     ) -> dict[str, Any]:
-        """Write the artefact's files but metrics.json; return the `serving` figures."""
+        """Write the artifact's files but metrics.json; return the `serving` figures."""
         return write_artifact(
             fitted.model,
             fitted.tokenizer,

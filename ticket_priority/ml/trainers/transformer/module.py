@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.ml.trainers.encoders import build as encoders
 from ticket_priority.ml.trainers.transformer import losses
-from ticket_priority.ml.trainers.transformer.activation_cache import LayerMemory
+from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 
 VALIDATION_METRICS: Final = "validation_metrics"
 """The checkpoint key under which the validation metrics of its epoch are kept."""
@@ -106,7 +106,7 @@ class TicketClassificationModule(LightningModule):
                 "pooling": pooling,
             }
         )
-        self.memory: LayerMemory | None = None
+        self.memory: ActivationCache | None = None
         # torchmetrics averages accuracy over classes by default; plain accuracy is "micro".
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")

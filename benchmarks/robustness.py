@@ -1,9 +1,9 @@
 """Measures how far the manner of writing moves an answer, on demo tickets that no model has seen.
 
-    python benchmarks/invariance.py [--artifact DIR ...] [--tickets N]
+    python benchmarks/robustness.py [--artifact DIR ...] [--tickets N]
 
 Models: the linear starter, the preset `baseline` fitted to the demo tickets, and the published
-artefacts that are named. Each is scored as it is, and with runs of `!` and `?` made one before it
+artifacts that are named. Each is scored as it is, and with runs of `!` and `?` made one before it
 is asked (the baseline also before it is fitted), to see what such a rule would bring. Exits 1 when
 the linear starter misses what docs/hostile-input.md promises.
 """
@@ -31,8 +31,7 @@ django.setup()
 from helpdesk.demo import labelled_and_open_texts  # noqa: E402
 from ticket_priority.classifiers import active as classifiers  # noqa: E402
 from ticket_priority.ml.artifacts import store as artifacts  # noqa: E402
-from ticket_priority.ml.evaluation import metrics  # noqa: E402
-from ticket_priority.ml.evaluation import robustness as invariance  # noqa: E402
+from ticket_priority.ml.evaluation import metrics, robustness  # noqa: E402
 from ticket_priority.ml.evaluation.scoring import score  # noqa: E402
 from ticket_priority.ml.trainers.linear import model as linear  # noqa: E402
 from ticket_priority.ml.types import Classification, Classifier, LabelledText  # noqa: E402
@@ -79,7 +78,7 @@ def baseline(dataset: Any, prepare: Callable[[str], str]) -> Fitted:
 def show(title: str, classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:
     scored = score(classifier, rows)
     figures = metrics.report(scored.labels, scored.chosen, groups=scored.groups)
-    found = invariance.measure(classifier, rows, most_seconds=math.inf)
+    found = robustness.measure(classifier, rows, most_seconds=math.inf)
     low, high = figures["intervals"]["accuracy"]
     print(
         f"{title}: accuracy {figures['accuracy']:.3f} [{low:.3f}, {high:.3f}] on "
@@ -87,7 +86,7 @@ def show(title: str, classifier: Classifier, rows: Sequence[LabelledText]) -> di
     )
     for name, line in (*found["by_perturbation"].items(), ("overall", found["overall"])):
         print(
-            f"  {name:<20}same {line['kept']:6.1%}   graver {line['raised']:6.1%}   "
+            f"  {name:<20}same {line['kept']:6.1%}   higher {line['raised']:6.1%}   "
             f"moved by {line['shift']:.3f}"
         )
     return found

@@ -1,5 +1,7 @@
-"""The encoder as it comes, and logistic regression on the mean of its tokens: the rung that a few
-hundred labels can carry."""
+"""A linear probe: logistic regression on the mean of the token vectors of an encoder as it is.
+
+It is what a few hundred labels can carry.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 Features = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float64] | None
 
-STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
-"""The inverse strengths of regularisation to try, for features that vary by 1."""
+C_VALUES: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""The inverse values of regularisation to try, for features that vary by 1."""
 
 _NEVER: Final = -30.0
 """The score of a class that no label names: a probability of nothing to speak of."""
@@ -34,7 +36,7 @@ _AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True)
-class FrozenEncoder:
+class FeatureExtractor:
     """A base model whose weights stay as they are, and what turns texts into its tokens."""
 
     encoder: Encoder
@@ -43,7 +45,7 @@ class FrozenEncoder:
     max_length: int
 
     @classmethod
-    def load(cls, encoder: Encoder, max_length: int) -> FrozenEncoder:
+    def load(cls, encoder: Encoder, max_length: int) -> FeatureExtractor:
         """Load a base model, whatever its own head is, with the mean over its tokens."""
         pooled = replace(encoder, pooling=encoders.MEAN)
         tokenizer = encoders.load_tokenizer(encoder)
@@ -77,7 +79,7 @@ class FrozenEncoder:
 
 
 def fit_head(
-    features: Features, labels: Sequence[int], weights: Weights = None, *, strength: float
+    features: Features, labels: Sequence[int], weights: Weights = None, *, C: float
 ) -> Pipeline:
     """Fit a regression with balanced classes to features [rows, hidden].
 
@@ -85,7 +87,7 @@ def fit_head(
     """
     if len(set(labels)) < 2:
         raise TrainingError("All texts to train on are of one class: there is nothing to learn.")
-    regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+    regression = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
     pipeline = make_pipeline(StandardScaler(), regression)
     return pipeline.fit(features, labels, logisticregression__sample_weight=weights)
 
