@@ -15,10 +15,11 @@ if os.environ.get("OUTAGES_PLUGIN") == "0":
     MIDDLEWARE = ["benchmarks.outages.muted_middleware", *MIDDLEWARE]
 TICKET_PRIORITY = {
     **TICKET_PRIORITY,
-    "CLASSIFIERS": {"linear": "benchmarks.outages.UnreliableClassifier"},
     # Short, so that a run shows many breakdowns and what comes after each.
-    "CLAIM_SECONDS": 15,
-    "BREAKER_SECONDS": 2,
-    "MAX_ATTEMPTS": 1000,
+    "SERVING": {
+        "CLASSIFIERS": {"linear": "benchmarks.outages.UnreliableClassifier"},
+        "BREAKER_SECONDS": 2,
+    },
+    "QUEUE": {"CLAIM_SECONDS": 15, "MAX_ATTEMPTS": 1000},
 }
 Q_CLUSTER = {**Q_CLUSTER, "workers": 2, "timeout": 30, "retry": 120, "max_attempts": 0}

@@ -260,9 +260,9 @@ else:
     Q_CLUSTER["orm"] = "default"
 
 TICKET_PRIORITY: dict[str, Any] = {
-    "MODEL_NAME": os.environ.get("HELPDESK_MODEL_NAME", "embedded"),
+    "TRAINING": {"MODEL_NAME": os.environ.get("HELPDESK_MODEL_NAME", "embedded")},
     "MODE": _choice("HELPDESK_MODE", "sync", ("sync", "async", "suggest")),
-    "DEADLINE_MS": _milliseconds("HELPDESK_DEADLINE_MS", 300),
+    "SERVING": {"DEADLINE_MS": _milliseconds("HELPDESK_DEADLINE_MS", 300)},
     "ARTIFACT_ROOT": Path(os.environ.get("HELPDESK_ARTIFACT_ROOT", VAR_DIR / "models")),
     "OUTPUT_DIR": Path(os.environ.get("HELPDESK_OUTPUT_DIR", BASE_DIR / "outputs")),
 }

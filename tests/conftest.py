@@ -71,7 +71,9 @@ def configure(settings: Any, artifact_root: Path) -> Callable[..., None]:
     """Return a function that sets keys of TICKET_PRIORITY."""
 
     def configure(**values: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, **values}
+        from tests.support.settings import overlay
+
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, **values)
 
     return configure
 
@@ -150,8 +152,10 @@ def faulty_model(
     from ticket_priority.classifiers import active as classifiers
 
     configure(
-        CLASSIFIERS={"transformer": "tests.support.classifiers.FaultyClassifier"},
-        DEADLINE_MS=100,
+        SERVING={
+            "CLASSIFIERS": {"transformer": "tests.support.classifiers.FaultyClassifier"},
+            "DEADLINE_MS": 100,
+        }
     )
     classifiers.get_classifier()
     FaultyClassifier.fault, FaultyClassifier.calls = None, 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpdesk.settings import *  # noqa: F403
 from helpdesk.settings import DATABASES, INSTALLED_APPS, Q_CLUSTER, TICKET_PRIORITY
+from tests.support.settings import overlay
 
 TEST_DIR = Path(tempfile.mkdtemp(prefix="ticket-priority-tests-"))
 DATABASES["default"].setdefault("TEST", {})
@@ -20,12 +21,11 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
-TICKET_PRIORITY = {
-    **TICKET_PRIORITY,
-    "ARTIFACT_ROOT": TEST_DIR / "models",
-    "OUTPUT_DIR": TEST_DIR / "outputs",
-    "THREADS": 1,
+TICKET_PRIORITY = overlay(
+    TICKET_PRIORITY,
+    ARTIFACT_ROOT=TEST_DIR / "models",
+    OUTPUT_DIR=TEST_DIR / "outputs",
     # Other tests keep the machine busy: only those about the deadline have a short one.
-    "DEADLINE_MS": 60_000,
-}
+    SERVING={"THREADS": 1, "DEADLINE_MS": 60_000},
+)
 Q_CLUSTER = {**Q_CLUSTER, "name": "ticket-priority-tests"}

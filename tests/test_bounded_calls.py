@@ -165,7 +165,7 @@ class TestSaving:
     def test_a_model_in_time_answers(
         self, faulty_model: type[FaultyClassifier], configure: Callable[..., None]
     ) -> None:
-        configure(DEADLINE_MS=60_000)
+        configure(SERVING={"DEADLINE_MS": 60_000})
         ticket, _ = save(**OUTAGE)
         assert ticket.priority == Priority.HIGH
         assert only_prediction(ticket).reason == Reason.OK
@@ -173,7 +173,7 @@ class TestSaving:
     def test_without_a_deadline_the_save_waits(
         self, faulty_model: type[FaultyClassifier], configure: Callable[..., None]
     ) -> None:
-        configure(DEADLINE_MS=None)
+        configure(SERVING={"DEADLINE_MS": None})
         faulty_model.fault = lambda texts: time.sleep(0.3)
         assert save(**OUTAGE)[0].priority == Priority.HIGH
 
@@ -208,7 +208,7 @@ class TestSaving:
         hang: Callable[..., None],
         configure: Callable[..., None],
     ) -> None:
-        configure(BREAKER_FAILURES=100)
+        configure(SERVING={"BREAKER_FAILURES": 100})
         faulty_model.fault = hang
         reasons = []
         for _ in range(THREADS + 3):
@@ -231,7 +231,7 @@ class TestSaving:
             save(**OUTAGE)
         publish_toy(toy_run, artifact_root, "toy-2").activate()
         faulty_model.fault = None
-        configure(DEADLINE_MS=60_000)
+        configure(SERVING={"DEADLINE_MS": 60_000})
         classifiers.get_classifier()
         assert save(**OUTAGE)[0].priority == Priority.HIGH
 
@@ -242,7 +242,7 @@ class TestSaving:
         configure: Callable[..., None],
         fault: Callable[..., Any],
     ) -> None:
-        configure(DEADLINE_MS=60_000)
+        configure(SERVING={"DEADLINE_MS": 60_000})
         faulty_model.fault = fault
         ticket, _ = save(**OUTAGE)
         assert ticket.priority is None
@@ -263,8 +263,10 @@ class TestLoading:
         self, active_model: ModelVersion, configure: Callable[..., None]
     ) -> Iterator[type[SlowToLoadClassifier]]:
         configure(
-            CLASSIFIERS={"transformer": "tests.support.classifiers.SlowToLoadClassifier"},
-            DEADLINE_MS=100,
+            SERVING={
+                "CLASSIFIERS": {"transformer": "tests.support.classifiers.SlowToLoadClassifier"},
+                "DEADLINE_MS": 100,
+            }
         )
         SlowToLoadClassifier.may_load = threading.Event()
         yield SlowToLoadClassifier
@@ -278,7 +280,7 @@ class TestLoading:
             assert seconds < SOON
             assert only_prediction(ticket).reason == Reason.DEADLINE
         slow.may_load.set()
-        configure(DEADLINE_MS=60_000)
+        configure(SERVING={"DEADLINE_MS": 60_000})
         classifiers.get_classifier()
         assert save(**OUTAGE)[0].priority == Priority.HIGH
 
@@ -292,7 +294,7 @@ class TestLoading:
         slow.may_load.set()
         before = classifiers.get_classifier().model_version
         slow.may_load.clear()
-        configure(DEADLINE_MS=60_000)
+        configure(SERVING={"DEADLINE_MS": 60_000})
         after = publish_toy(toy_run, artifact_root, "toy-2")
         after.activate()
         ticket, _ = save(**OUTAGE)
@@ -385,7 +387,7 @@ def test_without_a_queue_what_was_left_behind_is_taken_along_by_the_next_ticket(
 ) -> None:
     monkeypatch.setattr(queue, "is_installed", lambda: False)
     assert receivers.queue is queue
-    configure(DEADLINE_MS=60_000)
+    configure(SERVING={"DEADLINE_MS": 60_000})
     faulty_model.fault = error
     left, _ = save(**TYPO)
     assert faulty_model.calls == 1, "the model was asked again in the request"

@@ -68,9 +68,11 @@ def test_no_road_logs_a_word_of_a_ticket(
         outbox.drain()
         faulty_model.fault = quote
         configure(
-            CLASSIFIERS={
-                "transformer": "tests.support.classifiers.FaultyClassifier",
-                "linear": "tests.support.classifiers.FaultyClassifier",
+            SERVING={
+                "CLASSIFIERS": {
+                    "transformer": "tests.support.classifiers.FaultyClassifier",
+                    "linear": "tests.support.classifiers.FaultyClassifier",
+                }
             }
         )
         shadow.catch_up()

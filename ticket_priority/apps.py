@@ -18,7 +18,7 @@ class TicketPriorityConfig(AppConfig):
         from ticket_priority.checks import deployment as deployment_checks
         from ticket_priority.checks import settings as checks
         from ticket_priority.checks import sources as source_checks
-        from ticket_priority.conf import user_settings
+        from ticket_priority.conf import user_group
         from ticket_priority.predictions import receivers
         from ticket_priority.signals import model_version_activated
         from ticket_priority.sources import registry
@@ -31,7 +31,7 @@ class TicketPriorityConfig(AppConfig):
         model_version_activated.connect(
             receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"
         )
-        if user_settings().get("METRICS") and find_spec("prometheus_client") is not None:
+        if user_group("METRICS").get("ENABLED") and find_spec("prometheus_client") is not None:
             from ticket_priority import prometheus
 
             prometheus.connect()

@@ -51,36 +51,44 @@ class Retraining:
 
 
 @dataclass(frozen=True, slots=True)
-class PluginSettings:
-    """The merged settings. Field names are the keys of `TICKET_PRIORITY` in lower case.
+class TrainingSettings:
+    """`TRAINING`: what is trained, from which labels, and when the result may serve.
 
-    `classifiers` maps an artifact's kind to the class that serves it; `threads` is per process
-    (None: the usable cores); `batch_tokens` is padded tokens a forward pass; `claim_seconds` is
-    how long a worker may sit on a batch before another takes it over. Within
-    `stale_form_minutes` of a prediction that came later than its ticket, or of another person's
-    decision, a form that puts the old value back is taken for one that was opened before it.
-    `training` lays fields of TrainingConfig over what `preset` says; `label_weights` maps a label's
-    provenance to its weight in training, 1 where it is left out.
-    A new version may be worse than the active one by `gate_tolerance` of `gate_metric` at most.
-    `deadline_ms` is how long a ticket's save waits for a model, None for ever; after
-    `breaker_failures` errors or deadlines in a row it isn't asked for `breaker_seconds`.
-    `costs` maps true class to chosen class to cost, None for the most probable class;
-    `auto_apply` maps a class to the precision from which on its answers are applied, None to apply
-    all; `audit_share` is the part of the new tickets whose predictions are held back, 0 to 0.5.
-    `retrain` holds the fields of `Retraining`, None for no training by the clock.
-    `override_rate` is how many decisions one person may make, "number/period", None for any number.
-    The first of `api_authentication_classes` names the challenge of a 401;
-    `api_permission_classes` guard what is not about a ticket; `api_throttle_rate` is
-    "number/period" a user, None for no limit.
-    With `metrics` each process counts for Prometheus; `metrics_token` opens the page it scrapes.
+    `model_name` is a hub id, a local folder, "embedded" or "linear". `hyperparameters` are fields
+    of TrainingConfig that replace what `preset` says. `trainer` is the dotted path of a Trainer.
+    Fewer than `min_rows` labelled tickets are refused. `label_weights` maps a label's provenance to
+    its weight in the loss, 1 where it is left out. A new version may be worse than the active one
+    by at most `gate_tolerance` of `gate_metric`. `retrain` holds fields of Retraining; None:
+    nothing is trained by the clock.
     """
 
-    enabled: bool = True
-    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    mode: str = "sync"
     model_name: str = "distilbert-base-multilingual-cased"
-    artifact_root: Path = field(default_factory=lambda: base_dir() / "ticket_priority_models")
-    output_dir: Path = field(default_factory=lambda: base_dir() / "outputs")
+    preset: str = DEFAULT_PRESET
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    trainer: str = "ticket_priority.ml.trainers.fit.fit"
+    min_rows: int = 60
+    label_weights: Mapping[str, float] = field(default_factory=dict)
+    gate_metric: str = "macro_f1"
+    gate_tolerance: float = 0.01
+    retrain: Mapping[str, Any] | None = None
+
+    @property
+    def retraining(self) -> Retraining | None:
+        """`retrain`, validated; raises TypeError or ValueError where it makes no sense."""
+        return None if self.retrain is None else Retraining(**self.retrain)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """`SERVING`: how a process runs the model.
+
+    `classifiers` maps an artifact's kind to the dotted path of its class. `threads` is CPU threads
+    a process; None: the usable cores. `batch_size` is tickets a batch, `batch_tokens` padded tokens
+    a forward pass. `deadline_ms` is how long the save of a ticket waits for the model; None: for
+    ever. After `breaker_failures` errors or missed deadlines in a row the model is not asked for
+    `breaker_seconds`.
+    """
+
     classifiers: Mapping[str, str] = field(
         default_factory=lambda: {
             "transformer": "ticket_priority.ml.serving.onnx.OnnxClassifier",
@@ -88,67 +96,132 @@ class PluginSettings:
             "ensemble": "ticket_priority.ml.serving.ensemble.EnsembleClassifier",
         }
     )
-    trainer: str = "ticket_priority.ml.trainers.fit.fit"
-    preset: str = DEFAULT_PRESET
-    training: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     batch_size: int = 64
     batch_tokens: int = 4096
-    max_attempts: int = 5
-    claim_seconds: int = 300
-    sweep_minutes: int = 1
-    stale_form_minutes: int = 60
-    min_training_rows: int = 60
-    gate_metric: str = "macro_f1"
-    gate_tolerance: float = 0.01
-    label_weights: Mapping[str, float] = field(default_factory=dict)
-    costs: Mapping[str, Mapping[str, float]] | None = None
-    auto_apply: Mapping[str, float] | None = None
-    audit_share: float = 0.0
-    retrain: Mapping[str, Any] | None = None
     deadline_ms: float | None = 300
     breaker_failures: int = 5
     breaker_seconds: float = 30
-    override_rate: str | None = "1000/day"
-    api_max_texts: int = 64
-    api_authentication_classes: tuple[str, ...] = (
-        "rest_framework.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    )
-    api_permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
-    api_throttle_rate: str | None = "120/min"
-    metrics: bool = False
-    metrics_token: str | None = None
 
-    @property
-    def retraining(self) -> Retraining | None:
-        """The plan that `retrain` holds; raises TypeError or ValueError where it makes no sense."""
-        return None if self.retrain is None else Retraining(**self.retrain)
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """`QUEUE`: who classifies later, and how often it is tried.
+
+    A pending ticket is given up after `max_attempts`. A worker may keep a batch for `claim_seconds`
+    before another takes it over. Pending tickets are swept up every `sweep_minutes`.
+    """
+
+    max_attempts: int = 5
+    claim_seconds: int = 300
+    sweep_minutes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSettings:
+    """`DECISIONS`: which class is chosen, whether it is applied, and what people may decide.
+
+    `costs` maps true class to chosen class to cost; None: the most probable class is chosen.
+    `auto_apply` maps a class to the precision from which on its answers are applied; None: all are.
+    `audit_share`, 0 to 0.5, is the share of new tickets whose predictions are held back. A form
+    that restores the old value within `stale_form_minutes` of a late prediction, or of another
+    person's decision, is taken for one that was opened before it. `override_rate` is how many
+    decisions one person may make, "number/period"; None: any number.
+    """
+
+    costs: Mapping[str, Mapping[str, float]] | None = None
+    auto_apply: Mapping[str, float] | None = None
+    audit_share: float = 0.0
+    stale_form_minutes: int = 60
+    override_rate: str | None = "1000/day"
 
     @property
     def override_cap(self) -> Rate | None:
-        """What `override_rate` says; raises ValueError where it cannot be read."""
+        """`override_rate`, parsed; raises ValueError where it cannot be read."""
         return None if self.override_rate is None else Rate.parse(self.override_rate)
 
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """`API`: who may use the REST API, and how much.
+
+    `max_texts` is texts a predict request. The first of `authentication_classes` names the
+    challenge of a 401. `permission_classes` guard what is not about a ticket. `throttle_rate` is
+    "number/period" a user; None: no limit.
+    """
+
+    max_texts: int = 64
+    authentication_classes: tuple[str, ...] = (
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    )
+    permission_classes: tuple[str, ...] = ("rest_framework.permissions.IsAdminUser",)
+    throttle_rate: str | None = "120/min"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """`METRICS`: whether each process counts for Prometheus, and the token that reads it.
+
+    With `token` None only users who may view predictions see the metrics.
+    """
+
+    enabled: bool = False
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """The defaults with the project's `TICKET_PRIORITY` over them.
+
+    Field names are the keys in lower case. With `enabled` False nothing is classified and new
+    tickets wait. `sources` maps "app_label.Model" to the options of a TicketSource. `mode` is one
+    of `MODES`. Published models are in `artifact_root`, training runs in `output_dir`.
+    """
+
+    enabled: bool = True
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mode: str = "sync"
+    artifact_root: Path = field(default_factory=lambda: base_dir() / "ticket_priority_models")
+    output_dir: Path = field(default_factory=lambda: base_dir() / "outputs")
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    serving: ServingSettings = field(default_factory=ServingSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    decisions: DecisionSettings = field(default_factory=DecisionSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+
+
+GROUPS: Final[Mapping[str, type[Any]]] = {
+    "TRAINING": TrainingSettings,
+    "SERVING": ServingSettings,
+    "QUEUE": QueueSettings,
+    "DECISIONS": DecisionSettings,
+    "API": ApiSettings,
+    "METRICS": MetricsSettings,
+}
+"""The keys that hold a dictionary of further keys, and the class of each."""
 
 _merged: PluginSettings | None = None
 
 
 def get_settings() -> PluginSettings:
-    """Return the defaults with the project's `TICKET_PRIORITY` laid over them.
+    """Return the defaults with the project's `TICKET_PRIORITY` over them.
 
     Unknown keys are left out here; the system checks report them.
     """
     global _merged
     if _merged is None:
-        given = user_settings()
-        known = {name: given[name.upper()] for name in setting_names() if name.upper() in given}
+        known = _known(PluginSettings, user_settings())
         for name in ("artifact_root", "output_dir"):
             if known.get(name) is None:
                 known.pop(name, None)
             else:
                 known[name] = Path(known[name])
-        _merged = PluginSettings(**known)
+        groups = {
+            key.lower(): group(**_known(group, user_group(key))) for key, group in GROUPS.items()
+        }
+        _merged = PluginSettings(**known | groups)
     return _merged
 
 
@@ -158,8 +231,19 @@ def user_settings() -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
-def setting_names() -> list[str]:
-    return [item.name for item in fields(PluginSettings)]
+def user_group(key: str) -> Mapping[str, Any]:
+    """Return the project's own dictionary under a key of `GROUPS`, empty when it is not one."""
+    given = user_settings().get(key)
+    return given if isinstance(given, Mapping) else {}
+
+
+def setting_names(group: type[Any] = PluginSettings) -> list[str]:
+    """Return the keys that a settings class knows, in capitals."""
+    return [item.name.upper() for item in fields(group)]
+
+
+def _known(group: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): given[name] for name in setting_names(group) if name in given}
 
 
 def is_gate_tolerance(value: object) -> bool:

@@ -13,6 +13,7 @@ from helpdesk.models import Ticket
 from tests.admin.conftest import MakePrediction, MakeTicket
 from tests.admin.pages import form_of, messages_of
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO
+from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
@@ -243,7 +244,7 @@ class TestActions:
         make_ticket: MakeTicket,
         settings: Any,
     ) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 2}
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 2})
         outage, invoice = make_ticket(**OUTAGE), make_ticket(**INVOICE)
         decided = make_ticket(**TYPO, priority=2)
         empty = make_ticket(subject=" ", description="")

@@ -83,7 +83,7 @@ class Admin:
 @pytest.fixture
 def admin(ticket: Ticket, configure: Any, fresh_classifier: None) -> Admin:
     """Have the linear starter serve an administrator, who sees a ticket."""
-    configure(API_THROTTLE_RATE=None)
+    configure(API={"THROTTLE_RATE": None})
     starter.install_linear().activate()
     overrule(ticket, 1)
     user = User.objects.create_superuser("admin")

@@ -9,6 +9,7 @@ from django.db import InterfaceError
 from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
+from tests.support.settings import overlay
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.models import ModelVersion
 from ticket_priority.models.versions import ModelVersionQuerySet
@@ -98,7 +99,7 @@ def test_a_lost_database_is_no_500(
 def test_it_is_open_to_everybody_and_never_throttled(
     db: None, fresh_classifier: None, settings: Any, login: Login
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "API_THROTTLE_RATE": "1/day"}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, API={"THROTTLE_RATE": "1/day"})
     headers = ({}, {"HTTP_AUTHORIZATION": "Token wrong"}, {"HTTP_ACCEPT": "text/html"})
     assert [health(**each)[0] for each in headers] == [503, 503, 503]
 

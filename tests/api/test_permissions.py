@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from helpdesk.models import Ticket
 from tests.api.conftest import Login, overrule, predict, quiet
+from tests.support.settings import overlay
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority.models import Override
 from ticket_priority.sources import registry
@@ -72,10 +73,10 @@ def test_an_inactive_superuser_is_nobody(superuser: APIClient) -> None:
 
 
 def test_permission_classes_are_a_setting(login: Login, settings: Any, db: None) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "API_PERMISSION_CLASSES": ["tests.api.test_permissions.NamedUserZero"],
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        API={"PERMISSION_CLASSES": ["tests.api.test_permissions.NamedUserZero"]},
+    )
     assert login().get("/api/info/").status_code == 200
     assert login().get("/api/info/").status_code == 403
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from tests.support.settings import overlay
 from ticket_priority import __version__
 from ticket_priority.api.serializers import MAX_TEXT_LENGTH
 from ticket_priority.models import ModelVersion, Prediction
@@ -118,7 +119,7 @@ def test_the_size_limit_is_djangos(staff: APIClient, settings: Any) -> None:
 
 
 def test_the_number_of_texts_is_a_setting(staff: APIClient, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "API_MAX_TEXTS": 2}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, API={"MAX_TEXTS": 2})
     response = staff.post(URL, {"texts": ["a", "b", "c"]}, format="json")
     assert response.status_code == 400
     assert "2" in str(response.json()["texts"])
@@ -145,10 +146,10 @@ def test_bad_input_is_told_also_without_a_model(staff: APIClient, fresh_classifi
 def test_a_failing_model_is_503_and_the_text_stays_out_of_the_log(
     staff: APIClient, active_model: ModelVersion, settings: Any, caplog: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.api.test_predict.IndiscreetClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.api.test_predict.IndiscreetClassifier"}},
+    )
     with caplog.at_level(logging.DEBUG):
         response = staff.post(URL, {"text": "my password is swordfish"}, format="json")
     assert response.status_code == 503

@@ -6,6 +6,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from tests.api.conftest import Login
+from tests.support.settings import overlay
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def strange_host(settings: Any) -> None:
 
 
 def limit(settings: Any, rate: str | None) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "API_THROTTLE_RATE": rate}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, API={"THROTTLE_RATE": rate})
 
 
 def test_each_user_has_a_rate(login: Login, settings: Any, viewer: APIClient) -> None:

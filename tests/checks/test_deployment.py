@@ -148,7 +148,7 @@ class TestFolders:
 class TestMetrics:
     @pytest.mark.parametrize("token", ["", 5, b"secret"])
     def test_a_token_that_is_none(self, configure: Callable[..., None], token: Any) -> None:
-        configure(METRICS_TOKEN=token)
+        configure(METRICS={"TOKEN": token})
         assert found() == {"E080"}
 
     def test_a_missing_package(
@@ -156,7 +156,7 @@ class TestMetrics:
     ) -> None:
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         assert found() == set()
-        configure(METRICS=True, METRICS_TOKEN="open")
+        configure(METRICS={"ENABLED": True, "TOKEN": "open"})
         assert found() == {"W081"}
 
     def test_a_folder_that_is_not_there(
@@ -164,7 +164,7 @@ class TestMetrics:
     ) -> None:
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "shared"))
         assert found() == set()
-        configure(METRICS=True)
+        configure(METRICS={"ENABLED": True})
         assert found() == {"W082"}
         (tmp_path / "shared").mkdir()
         assert found() == set()
@@ -196,10 +196,10 @@ class TestTransactions:
     @pytest.mark.parametrize(
         ("atomic", "values", "is_found"),
         [
-            (True, {"DEADLINE_MS": None}, True),
-            (True, {"DEADLINE_MS": None, "MODE": "async"}, False),
-            (True, {"DEADLINE_MS": 300}, False),
-            (False, {"DEADLINE_MS": None}, False),
+            (True, {"SERVING": {"DEADLINE_MS": None}}, True),
+            (True, {"SERVING": {"DEADLINE_MS": None}, "MODE": "async"}, False),
+            (True, {"SERVING": {"DEADLINE_MS": 300}}, False),
+            (False, {"SERVING": {"DEADLINE_MS": None}}, False),
         ],
     )
     def test_a_request_that_waits_for_ever_with_its_locks(

@@ -15,6 +15,7 @@ from django.db import OperationalError, models
 from django.test.utils import isolate_apps
 
 from helpdesk.models import Ticket
+from tests.support.settings import overlay
 from ticket_priority.checks import deployment as deployment_checks
 from ticket_priority.checks import settings as checks
 from ticket_priority.checks import sources as source_checks
@@ -108,46 +109,49 @@ def test_the_demo_is_clean() -> None:
         ([], "ticket_priority.E001"),
         ({"MODELNAME": "x"}, "ticket_priority.E002"),
         ({"MODE": "later"}, "ticket_priority.E003"),
-        ({"GATE_METRIC": "f1"}, "ticket_priority.E008"),
-        ({"GATE_TOLERANCE": -0.01}, "ticket_priority.E031"),
-        ({"GATE_TOLERANCE": "1%"}, "ticket_priority.E031"),
-        ({"GATE_TOLERANCE": True}, "ticket_priority.E031"),
-        ({"TRAINING": {"max_epochs": 0}}, "ticket_priority.E004"),
-        ({"TRAINING": {"epochs": 3}}, "ticket_priority.E004"),
-        ({"CLAIM_SECONDS": 0}, "ticket_priority.E032"),
-        ({"BATCH_SIZE": 1.5}, "ticket_priority.E032"),
-        ({"MAX_ATTEMPTS": "5"}, "ticket_priority.E032"),
-        ({"STALE_FORM_MINUTES": -1}, "ticket_priority.E032"),
+        ({"TRAINING": {"GATE_METRIC": "f1"}}, "ticket_priority.E008"),
+        ({"TRAINING": {"GATE_TOLERANCE": -0.01}}, "ticket_priority.E031"),
+        ({"TRAINING": {"GATE_TOLERANCE": "1%"}}, "ticket_priority.E031"),
+        ({"TRAINING": {"GATE_TOLERANCE": True}}, "ticket_priority.E031"),
+        ({"TRAINING": {"HYPERPARAMETERS": {"max_epochs": 0}}}, "ticket_priority.E004"),
+        ({"TRAINING": {"HYPERPARAMETERS": {"epochs": 3}}}, "ticket_priority.E004"),
+        ({"QUEUE": {"CLAIM_SECONDS": 0}}, "ticket_priority.E032"),
+        ({"SERVING": {"BATCH_SIZE": 1.5}}, "ticket_priority.E032"),
+        ({"QUEUE": {"MAX_ATTEMPTS": "5"}}, "ticket_priority.E032"),
+        ({"DECISIONS": {"STALE_FORM_MINUTES": -1}}, "ticket_priority.E032"),
         ({"SOURCES": ["desk.Case"]}, "ticket_priority.E009"),
-        ({"LABEL_WEIGHTS": {"rumour": 0.5}}, "ticket_priority.E025"),
-        ({"LABEL_WEIGHTS": {"host": 0}}, "ticket_priority.E025"),
-        ({"LABEL_WEIGHTS": 0.5}, "ticket_priority.E025"),
-        ({"COSTS": {"high": {"low": 5}}}, "ticket_priority.E040"),
-        ({"COSTS": 5}, "ticket_priority.E040"),
-        ({"AUTO_APPLY": {"urgent": 0.9}}, "ticket_priority.E041"),
-        ({"AUTO_APPLY": {"high": 1}}, "ticket_priority.E041"),
-        ({"AUDIT_SHARE": 0.6}, "ticket_priority.E042"),
-        ({"AUDIT_SHARE": "0.1"}, "ticket_priority.E042"),
-        ({"RETRAIN": {"every_days": 0}}, "ticket_priority.E050"),
-        ({"RETRAIN": {"every_days": True}}, "ticket_priority.E050"),
-        ({"RETRAIN": {"min_new_labels": -1}}, "ticket_priority.E050"),
-        ({"RETRAIN": {"timeout_minutes": 0}}, "ticket_priority.E050"),
-        ({"RETRAIN": {"activate": "sometimes"}}, "ticket_priority.E050"),
-        ({"RETRAIN": {"weekly": True}}, "ticket_priority.E050"),
-        ({"RETRAIN": 7}, "ticket_priority.E050"),
-        ({"API_MAX_TEXTS": 0}, "ticket_priority.E005"),
-        ({"API_MAX_TEXTS": "64"}, "ticket_priority.E005"),
-        ({"API_THROTTLE_RATE": "often"}, "ticket_priority.E006"),
-        ({"API_THROTTLE_RATE": 120}, "ticket_priority.E006"),
-        ({"API_PERMISSION_CLASSES": "rest_framework.permissions.AllowAny"}, "ticket_priority.E007"),
-        ({"API_AUTHENTICATION_CLASSES": ["no.such.Class"]}, "ticket_priority.E007"),
-        ({"DEADLINE_MS": 0}, "ticket_priority.E060"),
-        ({"DEADLINE_MS": "300"}, "ticket_priority.E060"),
-        ({"BREAKER_FAILURES": 0}, "ticket_priority.E061"),
-        ({"BREAKER_FAILURES": 1.5}, "ticket_priority.E061"),
-        ({"BREAKER_SECONDS": None}, "ticket_priority.E062"),
-        ({"OVERRIDE_RATE": "often"}, "ticket_priority.E063"),
-        ({"OVERRIDE_RATE": 600}, "ticket_priority.E063"),
+        ({"TRAINING": {"LABEL_WEIGHTS": {"rumour": 0.5}}}, "ticket_priority.E025"),
+        ({"TRAINING": {"LABEL_WEIGHTS": {"host": 0}}}, "ticket_priority.E025"),
+        ({"TRAINING": {"LABEL_WEIGHTS": 0.5}}, "ticket_priority.E025"),
+        ({"DECISIONS": {"COSTS": {"high": {"low": 5}}}}, "ticket_priority.E040"),
+        ({"DECISIONS": {"COSTS": 5}}, "ticket_priority.E040"),
+        ({"DECISIONS": {"AUTO_APPLY": {"urgent": 0.9}}}, "ticket_priority.E041"),
+        ({"DECISIONS": {"AUTO_APPLY": {"high": 1}}}, "ticket_priority.E041"),
+        ({"DECISIONS": {"AUDIT_SHARE": 0.6}}, "ticket_priority.E042"),
+        ({"DECISIONS": {"AUDIT_SHARE": "0.1"}}, "ticket_priority.E042"),
+        ({"TRAINING": {"RETRAIN": {"every_days": 0}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": {"every_days": True}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": {"min_new_labels": -1}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": {"timeout_minutes": 0}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": {"activate": "sometimes"}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": {"weekly": True}}}, "ticket_priority.E050"),
+        ({"TRAINING": {"RETRAIN": 7}}, "ticket_priority.E050"),
+        ({"API": {"MAX_TEXTS": 0}}, "ticket_priority.E005"),
+        ({"API": {"MAX_TEXTS": "64"}}, "ticket_priority.E005"),
+        ({"API": {"THROTTLE_RATE": "often"}}, "ticket_priority.E006"),
+        ({"API": {"THROTTLE_RATE": 120}}, "ticket_priority.E006"),
+        (
+            {"API": {"PERMISSION_CLASSES": "rest_framework.permissions.AllowAny"}},
+            "ticket_priority.E007",
+        ),
+        ({"API": {"AUTHENTICATION_CLASSES": ["no.such.Class"]}}, "ticket_priority.E007"),
+        ({"SERVING": {"DEADLINE_MS": 0}}, "ticket_priority.E060"),
+        ({"SERVING": {"DEADLINE_MS": "300"}}, "ticket_priority.E060"),
+        ({"SERVING": {"BREAKER_FAILURES": 0}}, "ticket_priority.E061"),
+        ({"SERVING": {"BREAKER_FAILURES": 1.5}}, "ticket_priority.E061"),
+        ({"SERVING": {"BREAKER_SECONDS": None}}, "ticket_priority.E062"),
+        ({"DECISIONS": {"OVERRIDE_RATE": "often"}}, "ticket_priority.E063"),
+        ({"DECISIONS": {"OVERRIDE_RATE": 600}}, "ticket_priority.E063"),
     ],
 )
 def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) -> None:
@@ -158,28 +162,30 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
 @pytest.mark.parametrize(
     "value",
     [
-        {"API_THROTTLE_RATE": None, "API_MAX_TEXTS": 1},
-        {"LABEL_WEIGHTS": {"host": 0.5, "override": 2, "audit": 3}},
-        {"COSTS": None, "AUTO_APPLY": None, "AUDIT_SHARE": 0},
-        {"AUTO_APPLY": {"high": 0.9}, "AUDIT_SHARE": 0.5},
-        {"AUTO_APPLY": {}},
-        {"CLAIM_SECONDS": 1, "STALE_FORM_MINUTES": 0},
-        {"DEADLINE_MS": None},
-        {"DEADLINE_MS": 0.5},
+        {"API": {"THROTTLE_RATE": None, "MAX_TEXTS": 1}},
+        {"TRAINING": {"LABEL_WEIGHTS": {"host": 0.5, "override": 2, "audit": 3}}},
+        {"DECISIONS": {"COSTS": None, "AUTO_APPLY": None, "AUDIT_SHARE": 0}},
+        {"DECISIONS": {"AUTO_APPLY": {"high": 0.9}, "AUDIT_SHARE": 0.5}},
+        {"DECISIONS": {"AUTO_APPLY": {}}},
+        {"QUEUE": {"CLAIM_SECONDS": 1}, "DECISIONS": {"STALE_FORM_MINUTES": 0}},
+        {"SERVING": {"DEADLINE_MS": None}},
+        {"SERVING": {"DEADLINE_MS": 0.5}},
         {
-            "COSTS": {
-                "low": {"low": 0, "medium": 1, "high": 2},
-                "medium": {"low": 1, "high": 1},
-                "high": {"low": 5, "medium": 2.5},
+            "DECISIONS": {
+                "COSTS": {
+                    "low": {"low": 0, "medium": 1, "high": 2},
+                    "medium": {"low": 1, "high": 1},
+                    "high": {"low": 5, "medium": 2.5},
+                }
             }
         },
-        {"RETRAIN": None},
-        {"RETRAIN": {}},
-        {"RETRAIN": {"every_days": 30, "min_new_labels": 0, "timeout_minutes": 0.5}},
-        {"API_THROTTLE_RATE": "5/s", "API_PERMISSION_CLASSES": []},
-        {"OVERRIDE_RATE": None},
-        {"OVERRIDE_RATE": "60/min"},
-        {"API_PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)},
+        {"TRAINING": {"RETRAIN": None}},
+        {"TRAINING": {"RETRAIN": {}}},
+        {"TRAINING": {"RETRAIN": {"every_days": 30, "min_new_labels": 0, "timeout_minutes": 0.5}}},
+        {"API": {"THROTTLE_RATE": "5/s", "PERMISSION_CLASSES": []}},
+        {"DECISIONS": {"OVERRIDE_RATE": None}},
+        {"DECISIONS": {"OVERRIDE_RATE": "60/min"}},
+        {"API": {"PERMISSION_CLASSES": ("rest_framework.permissions.AllowAny",)}},
     ],
 )
 def test_a_right_setting_is_not_complained_of(settings: Any, value: Any) -> None:
@@ -381,7 +387,7 @@ def test_deferred_modes_want_a_queue(settings: Any) -> None:
 
 
 def test_training_by_the_clock_wants_a_queue(settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "RETRAIN": {}}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": {}})
     assert found_ids() == set()
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "django_q"]
     assert found_ids() == {"ticket_priority.W052"}
@@ -404,7 +410,9 @@ def test_what_serving_lacks_is_found(
     model_name: str,
     expected: set[str],
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODEL_NAME": model_name}
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY, TRAINING={"MODEL_NAME": model_name}
+    )
     monkeypatch.setitem(sys.modules, missing, None)
     assert found_ids() == expected
 

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 
 from tests.conftest import publish_toy
+from tests.support.settings import overlay
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.classifiers.active import get_classifier, loaded_model_version
 from ticket_priority.exceptions import ModelUnavailableError
@@ -69,7 +70,9 @@ def test_a_version_that_cannot_be_loaded_is_not_tried_at_every_ticket(
 
 
 def test_an_unknown_kind_is_named(active_model: ModelVersion, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "CLASSIFIERS": {"linear": "x.Y"}}
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY, SERVING={"CLASSIFIERS": {"linear": "x.Y"}}
+    )
     with pytest.raises(ModelUnavailableError):
         get_classifier()
     active_model.refresh_from_db()
@@ -80,10 +83,12 @@ def test_the_torch_classifier_serves_by_a_setting(
     active_model: ModelVersion, settings: Any
 ) -> None:
     onnx = get_classifier().classify(["outage fire breach down"])
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "ticket_priority.ml.trainers.classifier.TorchClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={
+            "CLASSIFIERS": {"transformer": "ticket_priority.ml.trainers.classifier.TorchClassifier"}
+        },
+    )
     classifiers.reset()
     torch = get_classifier().classify(["outage fire breach down"])
     assert torch[0].label == onnx[0].label == "high"
@@ -122,7 +127,7 @@ def test_a_forked_child_has_a_model_of_its_own(
     active_model: ModelVersion, artifact_root: Path, settings: Any
 ) -> None:
     """Two threads: a session with a thread pool is the one that a fork leaves behind broken."""
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "THREADS": 2}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"THREADS": 2})
     get_classifier().classify(["outage"])
     context = multiprocessing.get_context("fork")
     answers = context.Queue()

@@ -53,7 +53,7 @@ class TestBreaker:
         assert "v1" in said[0].getMessage()
 
     def test_whoever_listens_hears_of_each_change_and_may_ask_back(self, configure: Any) -> None:
-        configure(BREAKER_FAILURES=1, BREAKER_SECONDS=0.001)
+        configure(SERVING={"BREAKER_FAILURES": 1, "BREAKER_SECONDS": 0.001})
         breaker, heard = Breaker("v1"), []
 
         def hear(**news: Any) -> None:
@@ -80,7 +80,7 @@ class TestBreaker:
         assert breaker.state() == BreakerState.CLOSED
 
     def test_the_end_of_the_process_is_not_the_models(self, configure: Any) -> None:
-        configure(BREAKER_SECONDS=0.001)
+        configure(SERVING={"BREAKER_SECONDS": 0.001})
         breaker = Breaker()
         breaker.trip()
         for _ in range(9):
@@ -97,10 +97,10 @@ class TestBreaker:
     ) -> None:
         breaker = Breaker()
         breaker.trip()
-        configure(BREAKER_SECONDS=0.001)
+        configure(SERVING={"BREAKER_SECONDS": 0.001})
         threading.Event().wait(0.01)
         assert breaker.state() == BreakerState.HALF_OPEN
-        configure(BREAKER_SECONDS=3600)
+        configure(SERVING={"BREAKER_SECONDS": 3600})
         breaker._changed_at -= 3600
         together, tried, refused = threading.Barrier(20), [], []
         all_refused = threading.Event()
@@ -133,7 +133,7 @@ class TestBreaker:
         old = breaker.attempt()
         old.__enter__()
         breaker.trip()
-        configure(BREAKER_SECONDS=0.001)
+        configure(SERVING={"BREAKER_SECONDS": 0.001})
         threading.Event().wait(0.01)
         with breaker.attempt():
             old.__exit__(None, None, None)
@@ -145,7 +145,7 @@ class TestBreaker:
 class TestSaving:
     @pytest.fixture(autouse=True)
     def patient(self, faulty_model: type[FaultyClassifier], configure: Any) -> None:
-        configure(DEADLINE_MS=60_000, BREAKER_FAILURES=2, BREAKER_SECONDS=3600)
+        configure(SERVING={"DEADLINE_MS": 60_000, "BREAKER_FAILURES": 2, "BREAKER_SECONDS": 3600})
 
     def test_a_model_that_fails_again_and_again_is_left_alone_and_tried_again(
         self, faulty_model: type[FaultyClassifier], configure: Callable[..., None]
@@ -157,7 +157,7 @@ class TestSaving:
         assert classifiers.breaker_state() == BreakerState.OPEN
 
         faulty_model.fault = None
-        configure(BREAKER_SECONDS=0.001)
+        configure(SERVING={"BREAKER_SECONDS": 0.001})
         threading.Event().wait(0.01)
         assert Ticket.objects.create(**OUTAGE).priority == Priority.HIGH
         assert classifiers.breaker_state() == BreakerState.CLOSED
@@ -167,7 +167,7 @@ class TestSaving:
     def test_missed_deadlines_open_it(
         self, faulty_model: type[FaultyClassifier], configure: Callable[..., None]
     ) -> None:
-        configure(DEADLINE_MS=20)
+        configure(SERVING={"DEADLINE_MS": 20})
         over = threading.Event()
         faulty_model.fault = lambda texts: over.wait(30) and None
         reasons = [only_prediction(Ticket.objects.create(**OUTAGE)).reason for _ in range(3)]
@@ -187,7 +187,11 @@ class TestSaving:
 class TestDraining:
     @pytest.fixture(autouse=True)
     def mode(self, faulty_model: type[FaultyClassifier], configure: Any) -> None:
-        configure(MODE="async", BATCH_SIZE=2, MAX_ATTEMPTS=2, BREAKER_SECONDS=0.001)
+        configure(
+            MODE="async",
+            SERVING={"BATCH_SIZE": 2, "BREAKER_SECONDS": 0.001},
+            QUEUE={"MAX_ATTEMPTS": 2},
+        )
 
     @pytest.mark.parametrize(
         "fault",
@@ -213,7 +217,7 @@ class TestDraining:
         self, faulty_model: type[FaultyClassifier], configure: Any
     ) -> None:
         Ticket.objects.create(**OUTAGE)
-        configure(BREAKER_SECONDS=3600)
+        configure(SERVING={"BREAKER_SECONDS": 3600})
         faulty_model.fault = error
         outbox.drain()
         asked = faulty_model.calls

@@ -93,7 +93,7 @@ def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
     room: int,
     advice: str,
 ) -> None:
-    configure(MODEL_NAME="linear")
+    configure(TRAINING={"MODEL_NAME": "linear"})
     with ExitStack() as filled:
 
         def fill(line: str) -> None:
@@ -121,7 +121,7 @@ def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
 def test_a_training_whose_version_finds_no_room_in_the_database_can_be_brought_in(
     labelled_tickets: None, old: ModelVersion, configure: Any, artifact_root: Path
 ) -> None:
-    configure(MODEL_NAME="linear")
+    configure(TRAINING={"MODEL_NAME": "linear"})
     with ExitStack() as filled:
 
         def fill(line: str) -> None:

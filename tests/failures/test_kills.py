@@ -90,7 +90,9 @@ def served_by(active_model: ModelVersion, configure: Callable[..., None]) -> Cal
 
     def serve(name: str) -> None:
         path = f"tests.support.classifiers.{name}"
-        configure(MODE="async", CLASSIFIERS={"transformer": path}, MAX_ATTEMPTS=3)
+        configure(
+            MODE="async", SERVING={"CLASSIFIERS": {"transformer": path}}, QUEUE={"MAX_ATTEMPTS": 3}
+        )
 
     return serve
 

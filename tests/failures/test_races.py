@@ -73,8 +73,7 @@ def watched(
 ) -> Iterator[type[WatchedClassifier]]:
     configure(
         MODE="async",
-        BATCH_SIZE=5,
-        CLASSIFIERS={"transformer": f"{__name__}.WatchedClassifier"},
+        SERVING={"BATCH_SIZE": 5, "CLASSIFIERS": {"transformer": f"{__name__}.WatchedClassifier"}},
     )
     yield WatchedClassifier
     WatchedClassifier.tell = None

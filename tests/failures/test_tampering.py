@@ -274,7 +274,7 @@ def test_a_tokenizer_that_panics_loses_no_ticket(
     toy_run: Any, artifact_root: Path, configure: Any, fresh_classifier: None, deadline: Any
 ) -> None:
     """A panic is no Exception: it would go through whatever keeps a save safe."""
-    configure(DEADLINE_MS=deadline)
+    configure(SERVING={"DEADLINE_MS": deadline})
     registered(forged(toy_run, artifact_root / "toy-1", tampering.panicking)).activate()
     ticket = Ticket.objects.create(subject="outage fire breach")
     ticket.refresh_from_db()

@@ -41,7 +41,7 @@ class Coin:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, configure: Configure) -> None:
     """Draw every new ticket."""
-    configure(AUDIT_SHARE=0.1)
+    configure(DECISIONS={"AUDIT_SHARE": 0.1})
     monkeypatch.setattr(audit, "_chance", Coin(0.0999))
 
 
@@ -63,12 +63,12 @@ def ticket_in_slice() -> Ticket:
 
 
 def test_about_the_share_of_new_tickets_is_drawn(configure: Configure) -> None:
-    configure(AUDIT_SHARE=0.2)
+    configure(DECISIONS={"AUDIT_SHARE": 0.2})
     drawn = Counter(audit.draw("sync") for _ in range(3000))
     assert 450 < drawn["audit"] < 750
-    configure(AUDIT_SHARE=0.0)
+    configure(DECISIONS={"AUDIT_SHARE": 0.0})
     assert {audit.draw("async") for _ in range(100)} == {"async"}
-    configure(AUDIT_SHARE="much")
+    configure(DECISIONS={"AUDIT_SHARE": "much"})
     assert audit.draw("async") == "async"
 
 
@@ -113,7 +113,7 @@ def test_the_draw_outlives_a_model_that_fails(
     active_model: ModelVersion, drawn: None, configure: Configure, settings: Any
 ) -> None:
     served = {"transformer": "tests.support.classifiers.PoisonableClassifier"}
-    configure(CLASSIFIERS=served, MODE="async", MAX_ATTEMPTS=1)
+    configure(SERVING={"CLASSIFIERS": served}, MODE="async", QUEUE={"MAX_ATTEMPTS": 1})
     ticket = Ticket.objects.create(subject="outage poison")
     outbox.drain()
     Prediction.objects.update(claim="", claimed_at=None)
@@ -261,7 +261,7 @@ class TestLabels:
     def test_a_weight_may_be_given(
         self, active_model: ModelVersion, drawn: None, configure: Configure
     ) -> None:
-        configure(LABEL_WEIGHTS={"audit": 2})
+        configure(TRAINING={"LABEL_WEIGHTS": {"audit": 2}})
         ticket_priority.override(ticket_in_slice(), Priority.LOW)
         (row,) = labelled_texts(get_source(Ticket))
         assert row.weight == 2

@@ -80,7 +80,7 @@ class TestSwitchedOff:
     def test_a_drain_stops_between_batches(
         self, active_model: ModelVersion, configure: Callable[..., None], monkeypatch: Any
     ) -> None:
-        configure(MODE="async", BATCH_SIZE=1)
+        configure(MODE="async", SERVING={"BATCH_SIZE": 1})
         for _ in range(3):
             Ticket.objects.create(**OUTAGE)
         settle = outbox._settle

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import InterruptedClassifier
+from tests.support.settings import overlay
 from ticket_priority import tasks
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import ModelUnavailableError
@@ -128,10 +129,10 @@ def test_a_ticket_saves_when_the_artifact_is_damaged(
 
 
 def test_a_ticket_saves_when_classifying_raises(active_model: ModelVersion, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.FailingClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.FailingClassifier"}},
+    )
     with transaction.atomic():
         ticket = Ticket.objects.create(**OUTAGE)
     prediction = only_prediction(ticket)
@@ -314,7 +315,7 @@ def imported(*rows: dict[str, Any]) -> list[Ticket]:
 
 
 def test_backfill_classifies_what_is_undecided(active_model: ModelVersion, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 2}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 2})
     imported(OUTAGE, TYPO, INVOICE, {**OUTAGE, "priority": 0}, {"subject": ""})
     batches = list(reclassification.backfill(get_source(Ticket)))
     assert [size for _, size in batches] == [2, 2]
@@ -330,7 +331,7 @@ def test_backfill_classifies_what_is_undecided(active_model: ModelVersion, setti
 
 
 def test_backfill_can_be_stopped_and_resumed(active_model: ModelVersion, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 1}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 1})
     imported(OUTAGE, TYPO, INVOICE)
     next(reclassification.backfill(get_source(Ticket)))
     assert Prediction.objects.count() == 1
@@ -397,10 +398,10 @@ def test_a_decision_while_the_model_is_busy_stands(
     ticket = Ticket.objects.create(**OUTAGE)
     Ticket.objects.filter(pk=ticket.pk).update(**TYPO)
     ticket.refresh_from_db()
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.InterruptedClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.InterruptedClassifier"}},
+    )
     classifiers.reset()
     InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
         Ticket.objects.get(), Priority.HIGH

@@ -13,6 +13,7 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO, only_prediction
+from tests.support.settings import overlay
 from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
@@ -184,7 +185,7 @@ def test_a_deleted_ticket_is_closed(mode: str, active_model: ModelVersion) -> No
 
 
 def test_drain_works_off_many_batches(mode: str, active_model: ModelVersion, settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 4}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 4})
     for index in range(10):
         Ticket.objects.create(**(OUTAGE, INVOICE, TYPO)[index % 3])
     assert outbox.drain() == 10
@@ -194,11 +195,11 @@ def test_drain_works_off_many_batches(mode: str, active_model: ModelVersion, set
 def test_one_poisonous_ticket_does_not_hold_up_the_others(
     mode: str, active_model: ModelVersion, settings: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.PoisonableClassifier"},
-        "MAX_ATTEMPTS": 2,
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.PoisonableClassifier"}},
+        QUEUE={"MAX_ATTEMPTS": 2},
+    )
     good = Ticket.objects.create(**OUTAGE)
     bad = Ticket.objects.create(subject="poison", description="outage")
     assert outbox.drain() == 1
@@ -215,7 +216,7 @@ def test_one_poisonous_ticket_does_not_hold_up_the_others(
 def test_what_killed_a_worker_takes_no_batch_with_it(
     mode: str, active_model: ModelVersion, settings: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MAX_ATTEMPTS": 2}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, QUEUE={"MAX_ATTEMPTS": 2})
     for _ in range(5):
         Ticket.objects.create(**OUTAGE)
     assert len(outbox._claim(5)) == 5
@@ -249,7 +250,7 @@ def test_a_worker_that_was_overtaken_applies_nothing(mode: str, active_model: Mo
 def test_workers_side_by_side_decide_each_ticket_once(
     mode: str, active_model: ModelVersion, settings: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 3}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 3})
     for _ in range(30):
         Ticket.objects.create(**OUTAGE)
     decided: list[int] = []

@@ -29,7 +29,7 @@ REFUSED = "You have decided on as many priorities as one person may (3/hour). Tr
 
 @pytest.fixture(autouse=True)
 def three_an_hour(configure: Callable[..., None]) -> None:
-    configure(OVERRIDE_RATE="3/hour")
+    configure(DECISIONS={"OVERRIDE_RATE": "3/hour"})
 
 
 @pytest.fixture
@@ -119,14 +119,14 @@ class TestOverride:
     ) -> None:
         with django_assert_num_queries(1):
             check_override_rate(admin_user)
-        configure(OVERRIDE_RATE=None)
+        configure(DECISIONS={"OVERRIDE_RATE": None})
         with django_assert_num_queries(0):
             check_override_rate(admin_user)
 
     def test_a_rate_that_cannot_be_read_lets_nobody_decide(
         self, tickets: list[Ticket], admin_user: User, configure: Callable[..., None]
     ) -> None:
-        configure(OVERRIDE_RATE="often")
+        configure(DECISIONS={"OVERRIDE_RATE": "often"})
         with pytest.raises(ValueError, match="'often' is no rate"):
             ticket_priority.override(tickets[0], Priority.HIGH, user=admin_user)
         assert priorities() == [0] * 5
@@ -155,7 +155,7 @@ class TestAdmin:
     def test_an_action_says_how_many_it_did_and_how_many_it_left(
         self, tickets: list[Ticket], admin_client: Client, configure: Callable[..., None]
     ) -> None:
-        configure(BATCH_SIZE=2)
+        configure(SERVING={"BATCH_SIZE": 2})
         form = {"action": "set_priority_high", "index": "0"}
         form |= {"_selected_action": [str(ticket.pk) for ticket in tickets]}
         response = admin_client.post(LIST, form, follow=True)

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 import ticket_priority
 from tests.admin.pages import form_of
+from tests.support.settings import overlay
 from tests.uuid_host.models import Case
 from ticket_priority.checks.sources import MIDDLEWARE
 from ticket_priority.models import ModelVersion, Override, Prediction
@@ -331,13 +332,17 @@ class TestAFormThatWasOpenBefore:
         assert decisions() == [(2, 1)]
 
     def test_long_ago_decides(self, predicted: Case, settings: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "STALE_FORM_MINUTES": 30}
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY, DECISIONS={"STALE_FORM_MINUTES": 30}
+        )
         Prediction.objects.update(decided_at=timezone.now() - timedelta(minutes=31))
         self.post(predicted, 3)
         assert decisions() == [(2, 1)]
 
     def test_just_within_the_window_does_not(self, predicted: Case, settings: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "STALE_FORM_MINUTES": 30}
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY, DECISIONS={"STALE_FORM_MINUTES": 30}
+        )
         Prediction.objects.update(decided_at=timezone.now() - timedelta(minutes=29))
         self.post(predicted, 3)
         assert decisions() == []

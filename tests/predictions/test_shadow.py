@@ -19,6 +19,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO
+from tests.support.settings import overlay
 from ticket_priority import tasks
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import ModelUnavailableError
@@ -46,14 +47,16 @@ def said() -> dict[str, int | None]:
 
 
 def use_classifiers(settings: Any, **paths: str) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {
-            "transformer": "ticket_priority.ml.serving.onnx.OnnxClassifier",
-            "linear": "ticket_priority.ml.serving.linear.LinearClassifier",
-            **paths,
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={
+            "CLASSIFIERS": {
+                "transformer": "ticket_priority.ml.serving.onnx.OnnxClassifier",
+                "linear": "ticket_priority.ml.serving.linear.LinearClassifier",
+                **paths,
+            }
         },
-    }
+    )
 
 
 class TestAnswering:
@@ -119,7 +122,7 @@ class TestAnswering:
         assert shadow.catch_up() == 2
 
     def test_batches(self, rival: ModelVersion, settings: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 2}
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 2})
         for _number in range(5):
             Ticket.objects.create(**OUTAGE)
         assert list(shadow.batches()) == [2, 2, 1]
@@ -215,7 +218,7 @@ class TestTrouble:
     def test_a_shadow_that_kills_its_workers_is_given_up(
         self, rival: ModelVersion, settings: Any
     ) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MAX_ATTEMPTS": 2}
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, QUEUE={"MAX_ATTEMPTS": 2})
         Ticket.objects.create(**OUTAGE)
         rows = ModelVersion.objects.filter(pk=rival.pk)
         for _death in range(2):
@@ -229,7 +232,7 @@ class TestTrouble:
         assert shadow.catch_up() == 1
 
     def test_it_ends_while_it_is_being_asked(self, rival: ModelVersion, settings: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 1}
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 1})
         for _number in range(3):
             Ticket.objects.create(**OUTAGE)
         asked = shadow.batches()

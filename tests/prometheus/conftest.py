@@ -24,7 +24,7 @@ from ticket_priority.starter import install as starter
 
 @pytest.fixture
 def counting(configure: Callable[..., None]) -> Iterator[None]:
-    configure(METRICS=True)
+    configure(METRICS={"ENABLED": True})
     prometheus.connect()
     yield
     for signal in (priority_predicted, priority_missing, priority_overridden, breaker_changed):
@@ -38,7 +38,7 @@ def faulty(
     db: None, artifact_root: Path, fresh_classifier: None, configure: Callable[..., None]
 ) -> Iterator[type[FaultyClassifier]]:
     """Serve by a classifier that says "high", or has the fault that the test gives it."""
-    configure(CLASSIFIERS={"linear": "tests.support.classifiers.FaultyClassifier"})
+    configure(SERVING={"CLASSIFIERS": {"linear": "tests.support.classifiers.FaultyClassifier"}})
     starter.install_linear().activate()
     classifiers.get_classifier()
     FaultyClassifier.fault = None

@@ -91,7 +91,7 @@ def test_a_rollback_counts_nothing(faulty: Faulty, grown: Grown) -> None:
 def test_what_the_audit_holds_back_is_not_counted(
     faulty: Faulty, save: Callable[..., Ticket], grown: Grown, configure: Callable[..., None]
 ) -> None:
-    configure(AUDIT_SHARE=0.5)
+    configure(DECISIONS={"AUDIT_SHARE": 0.5})
     for _ in range(30):
         save()
     counted = grown(PREDICTIONS, state="applied", reason="ok", mode="sync", priority="high")
@@ -126,14 +126,14 @@ def test_the_breaker(
     def is_open() -> float | None:
         return REGISTRY.get_sample_value("ticket_priority_breaker_open")
 
-    configure(BREAKER_FAILURES=2, BREAKER_SECONDS=3600)
+    configure(SERVING={"BREAKER_FAILURES": 2, "BREAKER_SECONDS": 3600})
     faulty.fault = fail
     save()
     assert is_open() == 0
     save()
     assert is_open() == 1
     faulty.fault = None
-    configure(BREAKER_SECONDS=0.001)
+    configure(SERVING={"BREAKER_SECONDS": 0.001})
     save()
     assert is_open() == 0
     # A worker that opens it tells of no prediction.

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.sqlite
 
 SETTINGS = """
 from helpdesk.settings import *
-TICKET_PRIORITY = {**TICKET_PRIORITY, "METRICS": True, "METRICS_TOKEN": "open"}
+TICKET_PRIORITY = {**TICKET_PRIORITY, "METRICS": {"ENABLED": True, "TOKEN": "open"}}
 ROOT_URLCONF = "tests.prometheus.urls"
 ALLOWED_HOSTS = ["testserver"]
 """

@@ -29,7 +29,7 @@ TOKEN = "as-long-as-you-like"
 @pytest.fixture
 def scrape(configure: Callable[..., None]) -> Callable[[], dict[str, float]]:
     """Return a function that scrapes with the token: the samples by name and labels' values."""
-    configure(METRICS_TOKEN=TOKEN)
+    configure(METRICS={"TOKEN": TOKEN})
 
     def scrape() -> dict[str, float]:
         response = Client().get("/metrics/", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -52,7 +52,7 @@ class TestWhoMay:
     def test_not_who_says_nothing_or_something_else(
         self, configure: Callable[..., None], given: str | None, token: str | None
     ) -> None:
-        configure(METRICS_TOKEN=token)
+        configure(METRICS={"TOKEN": token})
         headers = {} if given is None else {"Authorization": given}
         response = Client().get("/metrics/", headers=headers)
         assert response.status_code == 401
@@ -60,7 +60,7 @@ class TestWhoMay:
         assert b"ticket_priority" not in response.content
 
     def test_who_bears_the_token(self, configure: Callable[..., None]) -> None:
-        configure(METRICS_TOKEN=TOKEN)
+        configure(METRICS={"TOKEN": TOKEN})
         response = Client().get("/metrics/", headers={"Authorization": f"bearer {TOKEN}"})
         assert response.status_code == 200
         assert "no-store" in response["Cache-Control"]
@@ -76,7 +76,7 @@ class TestWhoMay:
     def test_nobody_where_nothing_is_counted(
         self, configure: Callable[..., None], admin_client: Client
     ) -> None:
-        configure(METRICS=False)
+        configure(METRICS={"ENABLED": False})
         assert admin_client.get("/metrics/").status_code == 404
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 import ticket_priority
 from helpdesk.models import Ticket
+from tests.support.settings import overlay
 from tests.uuid_host.models import Case
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
@@ -179,10 +180,10 @@ def test_many_tickets_are_read_in_batches_and_progress_is_said(
 def test_a_ticket_that_fails_is_counted_and_the_command_fails(
     active_model: ModelVersion, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.PoisonableClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.PoisonableClassifier"}},
+    )
     make(HIGH)
     make("poison")
     out = StringIO()

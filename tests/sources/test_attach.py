@@ -11,6 +11,7 @@ from django.db import transaction
 
 import ticket_priority
 from tests.support.classifiers import InterruptedClassifier
+from tests.support.settings import overlay
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
@@ -84,7 +85,7 @@ def test_a_value_that_means_unset_is_written_over_and_is_no_label(
 def test_backfill_pages_through_uuid_keys(
     attach: Callable[..., None], active_model: ModelVersion, settings: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "BATCH_SIZE": 3}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 3})
     attach()
     Case.objects.bulk_create([Case(body=OUTAGE) for _ in range(8)])
     assert [size for _, size in reclassification.backfill(get_source(Case))] == [3, 3, 2]
@@ -140,10 +141,10 @@ def test_an_override_to_the_hosts_default_stands_and_is_learnt(
     attach(unset=(None, 3))
     with ticket_priority.muted():
         case = Case.objects.create(body=OUTAGE, urgency=3)
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.InterruptedClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.InterruptedClassifier"}},
+    )
     InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
         Case.objects.get(), Priority.MEDIUM
     )

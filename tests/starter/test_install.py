@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from helpdesk.demo import LANGUAGES, labelled_and_open_texts
 from helpdesk.models import Ticket
+from tests.support.settings import overlay
 from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.serving.linear import LinearClassifier
@@ -320,12 +321,14 @@ class TestLinear:
     def test_where_the_settings_name_no_class_for_its_kind_the_error_says_so(
         self, artifact_root: Path, settings: Any
     ) -> None:
-        settings.TICKET_PRIORITY = {
-            **settings.TICKET_PRIORITY,
-            "CLASSIFIERS": {
-                "transformer": "ticket_priority.ml.trainers.classifier.TorchClassifier"
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY,
+            SERVING={
+                "CLASSIFIERS": {
+                    "transformer": "ticket_priority.ml.trainers.classifier.TorchClassifier"
+                }
             },
-        }
+        )
         with pytest.raises(CommandError, match="'linear', for which .*CLASSIFIERS"):
             activate(LINEAR)
         assert ModelVersion.objects.active() is None
@@ -510,7 +513,11 @@ class TestFallingBack:
         assert [path.name for path in artifact_root.iterdir()] == [NAME]
 
     def test_where_no_class_serves_it(self, toy_head: Path, configure: Callable[..., None]) -> None:
-        configure(CLASSIFIERS={"linear": "ticket_priority.ml.serving.linear.LinearClassifier"})
+        configure(
+            SERVING={
+                "CLASSIFIERS": {"linear": "ticket_priority.ml.serving.linear.LinearClassifier"}
+            }
+        )
         assert "'ensemble', for which" in activate("--starter")
         assert active_name() == NAME
 

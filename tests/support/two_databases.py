@@ -52,7 +52,7 @@ def configure(folder: Path) -> None:
         TICKET_PRIORITY={
             "ARTIFACT_ROOT": str(folder / "models"),
             "OUTPUT_DIR": str(folder / "outputs"),
-            "OVERRIDE_RATE": "1/day",
+            "DECISIONS": {"OVERRIDE_RATE": "1/day"},
             "SOURCES": {
                 "uuid_host.Case": {
                     "adapter": "tests.uuid_host.adapters.FormSource",

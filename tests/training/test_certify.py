@@ -62,7 +62,8 @@ def tickets(db: None) -> None:
 def version(tickets: None, active_model: ModelVersion, configure: Configure) -> ModelVersion:
     """An active version that answers by known probabilities, trained on other tickets."""
     configure(
-        CLASSIFIERS={"transformer": "tests.support.classifiers.KnownClassifier"}, AUTO_APPLY=TARGETS
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.KnownClassifier"}},
+        DECISIONS={"AUTO_APPLY": TARGETS},
     )
     active_model.dataset = {"split": {"by": "random"}}
     active_model.save()
@@ -115,7 +116,7 @@ def test_a_version_can_be_named(version: ModelVersion) -> None:
 def test_nothing_certified_is_an_error_that_is_kept(
     version: ModelVersion, configure: Configure
 ) -> None:
-    configure(AUTO_APPLY={"high": 0.999})
+    configure(DECISIONS={"AUTO_APPLY": {"high": 0.999}})
     printed, error = run()
     assert "Nothing is certified" in error
     assert "not certified: the precision may be as low as" in printed
@@ -126,10 +127,10 @@ def test_nothing_certified_is_an_error_that_is_kept(
 def test_without_a_target_there_is_nothing_to_certify(
     version: ModelVersion, configure: Configure
 ) -> None:
-    configure(AUTO_APPLY=None)
+    configure(DECISIONS={"AUTO_APPLY": None})
     _printed, error = run()
     assert "AUTO_APPLY" in error
-    configure(AUTO_APPLY={"high": 9})
+    configure(DECISIONS={"AUTO_APPLY": {"high": 9}})
     assert "AUTO_APPLY is wrong" in run()[1]
 
 
@@ -183,11 +184,11 @@ def test_the_system_check_names_the_command(version: ModelVersion, configure: Co
     assert found() == ["ticket_priority.W041"]
     run()
     assert found() == []
-    configure(COSTS=EQUAL)
+    configure(DECISIONS={"COSTS": EQUAL})
     assert found() == ["ticket_priority.W041"]
-    configure(COSTS={"high": 3})
+    configure(DECISIONS={"COSTS": {"high": 3}})
     assert found() == []
-    configure(COSTS=None, AUTO_APPLY=None)
+    configure(DECISIONS={"COSTS": None, "AUTO_APPLY": None})
     assert found() == []
 
 
@@ -234,14 +235,14 @@ class TestAtRegistration:
             candidate, dataset, {"split": {"by": "file"}}, said.append
         )
         assert "may have seen" in said[-1]
-        configure(AUTO_APPLY=None)
+        configure(DECISIONS={"AUTO_APPLY": None})
         assert METRICS_KEY not in certify_candidate(candidate, dataset, dataset.summary())
 
     def test_training_certifies(self, configure: Configure, fresh_classifier: None) -> None:
         Ticket.objects.bulk_create(
             [Ticket(subject=row.text, priority=row.label) for row in toy_rows(240, 5)]
         )
-        configure(AUTO_APPLY={"high": 0.6, "low": 0.6})
+        configure(DECISIONS={"AUTO_APPLY": {"high": 0.6, "low": 0.6}})
         out = StringIO()
         call_command("train_priority_model", "--model-name=linear", "--verbosity=1", stdout=out)
         version = ModelVersion.objects.get()
@@ -260,7 +261,7 @@ class TestAtRegistration:
 def test_the_report_says_how_the_audit_went(
     version: ModelVersion, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(AUDIT_SHARE=0.1)
+    configure(DECISIONS={"AUDIT_SHARE": 0.1})
     monkeypatch.setattr(audit, "_chance", Coin(0.0))
     chance = random.Random(9)  # noqa: S311
     for number in range(4):
@@ -272,7 +273,7 @@ def test_the_report_says_how_the_audit_went(
     assert f"Audit of {version.name}: right on 3 of 4 tickets" in printed
     said = json.loads(run("--json")[0])["audit"][version.name]
     assert (said["rows"], said["agreeing"], said["accuracy"]) == (4, 3, 0.75)
-    configure(AUTO_APPLY=None)
+    configure(DECISIONS={"AUTO_APPLY": None})
     printed, error = run()
     assert "right on 3 of 4 tickets" in printed
     assert error

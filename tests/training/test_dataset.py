@@ -17,6 +17,7 @@ from django.utils import timezone
 
 import ticket_priority
 from helpdesk.models import Ticket
+from tests.support.settings import overlay
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.evaluation import report as training_report
 from ticket_priority.ml.types import LabelledText
@@ -190,7 +191,9 @@ def test_a_predicted_default_is_a_label_only_once_it_was_reviewed(
 
 @pytest.mark.django_db
 def test_a_label_weighs_what_the_settings_say_of_its_provenance(settings: Any) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "LABEL_WEIGHTS": {"override": 3}}
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY, TRAINING={"LABEL_WEIGHTS": {"override": 3}}
+    )
     bulk(("imported", 0), ("overruled", 0))
     ticket_priority.override(Ticket.objects.get(description="overruled"), Priority.HIGH)
     rows = labelled_texts(get_source(Ticket))

@@ -13,6 +13,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from helpdesk.models import Ticket
+from tests.support.settings import overlay
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.sources.registry import get_source
 from ticket_priority.training import dataset as datasets
@@ -237,10 +238,9 @@ def refuse(*splits: object, **options: object) -> NoReturn:
 
 
 def test_training_says_first_what_the_labels_are_worth(settings: Any, artifact_root: Path) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "TRAINER": "tests.training.test_diagnosis.refuse",
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY, TRAINING={"TRAINER": "tests.training.test_diagnosis.refuse"}
+    )
     fill(at_random(180))
     lines: list[str] = []
     with pytest.raises(TrainingError, match="as far as this test goes"):

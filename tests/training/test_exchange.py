@@ -19,6 +19,7 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
+from tests.support.settings import overlay
 from tests.training.test_run import spread_over_days
 from ticket_priority.ml.__main__ import main
 from ticket_priority.ml.artifacts import store as artifacts
@@ -335,10 +336,9 @@ def test_an_artifact_that_cannot_be_served_is_refused(
     message: str,
     activate: str,
 ) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": classifier},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY, SERVING={"CLASSIFIERS": {"transformer": classifier}}
+    )
     staged = tmp_path / "staged"
     shutil.copytree(toy_run.artifact_dir, staged)
     change(staged)

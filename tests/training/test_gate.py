@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.settings import overlay
 from ticket_priority.ml.evaluation.scoring import Scored
 from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import ModelVersion
@@ -67,7 +68,9 @@ class TestWithoutAnActiveVersion:
 
     def test_a_gain_that_may_be_chance_is_not_enough(self, settings: Any) -> None:
         """Of nine tickets it gets one more right than the most frequent class does."""
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "GATE_METRIC": "accuracy"}
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY, TRAINING={"GATE_METRIC": "accuracy"}
+        )
         rows = sorted(toy(9), key=lambda row: row.label)
         chosen = [*[0] * 8, rows[8].label]
         decision = decide(rows, chosen, "if-better")
@@ -99,7 +102,9 @@ class TestBesideTheActiveVersion:
     def test_a_difference_within_the_tolerance_is_none(
         self, active_model: ModelVersion, settings: Any, tolerance: float, passes: bool
     ) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "GATE_TOLERANCE": tolerance}
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY, TRAINING={"GATE_TOLERANCE": tolerance}
+        )
         rows = toy(600)
         decision = decide(rows, mistaken(rows, 1), "if-better")
         assert decision.over_active is not None
@@ -132,7 +137,9 @@ class TestBesideTheActiveVersion:
     def test_the_metric_of_the_settings_decides(
         self, active_model: ModelVersion, settings: Any, metric: str
     ) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "GATE_METRIC": metric}
+        settings.TICKET_PRIORITY = overlay(
+            settings.TICKET_PRIORITY, TRAINING={"GATE_METRIC": metric}
+        )
         decision = decide(toy(60), mistaken(toy(60), 20), "if-better")
         assert f"{metric} 0." in decision.reason
         assert not decision.passes

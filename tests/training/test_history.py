@@ -17,6 +17,7 @@ from django.utils import timezone
 from helpdesk.models import Ticket
 from tests.ml.conftest import toy_rows
 from tests.support.faults import lose_connection
+from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, TrainingRun
 from ticket_priority.training import history as training_runs
 from ticket_priority.training import lock as training_lock
@@ -30,7 +31,7 @@ State = TrainingRun.State
 @pytest.fixture
 def linear(settings: Any, artifact_root: Path, fresh_classifier: None) -> Path:
     """Labelled tickets, and settings that train on them in a second; return ARTIFACT_ROOT."""
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODEL_NAME": "linear"}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"MODEL_NAME": "linear"})
     Ticket.objects.bulk_create(
         [Ticket(subject=row.text, priority=row.label) for row in toy_rows(240, 5)]
     )
@@ -75,19 +76,23 @@ def test_another_run_at_the_same_time_is_refused(linear: Path) -> None:
     ("arguments", "settings_", "message"),
     [
         (["--max-length=9999"], {}, "max_length must be"),
-        ([], {"TRAINER": "no.such.trainer"}, "cannot be imported"),
+        ([], {"TRAINING": {"TRAINER": "no.such.trainer"}}, "cannot be imported"),
         (
             [],
-            {"TRAINER": "tests.support.trainers.break_down"},
+            {"TRAINING": {"TRAINER": "tests.support.trainers.break_down"}},
             "RuntimeError: the optimiser broke down",
         ),
-        ([], {"TRAINER": "tests.support.trainers.fill_the_disk"}, "No space left on device"),
+        (
+            [],
+            {"TRAINING": {"TRAINER": "tests.support.trainers.fill_the_disk"}},
+            "No space left on device",
+        ),
     ],
 )
 def test_a_failed_run_says_why_and_leaves_nothing(
     linear: Path, settings: Any, arguments: list[str], settings_: dict[str, str], message: str
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, **settings_}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, **settings_)
     with pytest.raises((CommandError, RuntimeError)):
         train(*arguments)
     run = TrainingRun.objects.get()

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
+from tests.support.settings import overlay
 from ticket_priority.classifiers.active import get_classifier, load
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
 from ticket_priority.ml.hyperparameters import presets
@@ -55,22 +56,24 @@ def tiny_training(
     """Make the settings train a tiny encoder in seconds; return ARTIFACT_ROOT."""
     from tests.ml.conftest import write_tiny_encoder
 
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "MODEL_NAME": str(write_tiny_encoder(tmp_path_factory.mktemp("encoder"))),
-        "TRAINING": {
-            "max_epochs": 10,
-            "batch_size": 16,
-            "max_length": 48,
-            "patience": None,
-            "learning_rate": 2e-3,
-            "accelerator": "cpu",
-            "threads": 1,
-            "precision": "32-true",
-            "ensemble": False,
-            "few_labels": 0,
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        TRAINING={
+            "MODEL_NAME": str(write_tiny_encoder(tmp_path_factory.mktemp("encoder"))),
+            "HYPERPARAMETERS": {
+                "max_epochs": 10,
+                "batch_size": 16,
+                "max_length": 48,
+                "patience": None,
+                "learning_rate": 2e-3,
+                "accelerator": "cpu",
+                "threads": 1,
+                "precision": "32-true",
+                "ensemble": False,
+                "few_labels": 0,
+            },
         },
-    }
+    )
     return artifact_root
 
 
@@ -219,10 +222,10 @@ def test_where_the_kind_of_split_changed_it_is_said_whom_the_comparison_favours(
 def test_a_version_that_cannot_be_served_is_registered_and_stays_inactive(
     labelled_tickets: None, tiny_training: Path, settings: Any
 ) -> None:
-    settings.TICKET_PRIORITY = {
-        **settings.TICKET_PRIORITY,
-        "CLASSIFIERS": {"transformer": "tests.support.classifiers.FailingClassifier"},
-    }
+    settings.TICKET_PRIORITY = overlay(
+        settings.TICKET_PRIORITY,
+        SERVING={"CLASSIFIERS": {"transformer": "tests.support.classifiers.FailingClassifier"}},
+    )
     printed = run("--epochs=1", "--activate=always")
     assert "cannot be served" in printed
     assert ModelVersion.objects.active() is None
@@ -232,7 +235,7 @@ def test_a_version_that_cannot_be_served_is_registered_and_stays_inactive(
 def test_an_impossible_gate_is_found_before_training(
     labelled_tickets: None, tiny_training: Path, settings: Any, name: str, value: str
 ) -> None:
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, name: value}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={name: value})
     with pytest.raises(CommandError, match=name):
         run()
     assert not (tiny_training.parent / "outputs").exists()
@@ -302,13 +305,15 @@ def test_an_impossible_configuration_is_a_named_error(db: None) -> None:
 
 
 def test_the_settings_are_the_default_and_arguments_come_first(settings: Any) -> None:
-    settings.TICKET_PRIORITY = {"MODEL_NAME": "a/b", "TRAINING": {"max_epochs": 7, "seed": 1}}
+    settings.TICKET_PRIORITY = {
+        "TRAINING": {"MODEL_NAME": "a/b", "HYPERPARAMETERS": {"max_epochs": 7, "seed": 1}}
+    }
     config = training.configure(seed=2, max_length=None)
     assert config.model_name == "a/b"
     assert (config.max_epochs, config.seed) == (7, 2)
     assert config.max_length == presets.configure("a/b").max_length
     assert training.configure("baseline").model_name == "linear"
-    settings.TICKET_PRIORITY |= {"PRESET": "best"}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"PRESET": "best"})
     assert training.configure().seeds == presets.configure("a/b", "best").seeds
     with pytest.raises(TrainingError, match="no preset 'quick'"):
         training.configure("quick")
@@ -357,7 +362,7 @@ def test_ctrl_c_leaves_the_active_model_as_it_was(
             "HELPDESK_DATABASE_NAME": connection.settings_dict["NAME"],
             "HELPDESK_ARTIFACT_ROOT": str(tiny_training),
             "HELPDESK_OUTPUT_DIR": str(tiny_training.parent / "outputs"),
-            "HELPDESK_MODEL_NAME": settings.TICKET_PRIORITY["MODEL_NAME"],
+            "HELPDESK_MODEL_NAME": settings.TICKET_PRIORITY["TRAINING"]["MODEL_NAME"],
         },
         cwd=settings.BASE_DIR,
         stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ from django.utils import timezone
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.queues.test_django_q import Host, stop, wait_for
+from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, TrainingRun
 from ticket_priority.priorities import Priority
 from ticket_priority.queues import django_q as queue
@@ -33,7 +34,7 @@ State, Trigger = TrainingRun.State, TrainingRun.Trigger
 @pytest.fixture
 def plan(settings: Any, artifact_root: Path) -> Callable[..., None]:
     def plan(**values: Any) -> None:
-        settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "RETRAIN": values}
+        settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": values})
 
     plan(min_new_labels=2)
     return plan
@@ -116,7 +117,7 @@ def test_the_schedule_comes_and_goes_with_the_setting(settings: Any, artifact_ro
         return set(Schedule.objects.values_list("name", flat=True))
 
     assert names() == {queue.SWEEP_NAME}
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "RETRAIN": {}}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": {}})
     assert names() == {queue.SWEEP_NAME, queue.RETRAIN_NAME}
     schedule = Schedule.objects.get(name=queue.RETRAIN_NAME)
     assert (schedule.func, schedule.schedule_type) == (queue.RETRAIN_TASK, Schedule.DAILY)
@@ -126,7 +127,7 @@ def test_the_schedule_comes_and_goes_with_the_setting(settings: Any, artifact_ro
     schedule.refresh_from_db()
     assert schedule.next_run == tomorrow, "a migration must not begin a training"
     assert Schedule.objects.get(name=queue.SWEEP_NAME).func == queue.SWEEP_TASK
-    settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "RETRAIN": None}
+    settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": None})
     assert names() == {queue.SWEEP_NAME}
 
 
@@ -175,7 +176,8 @@ class RetrainingHost(Host):
         }
 
     def configure(self, **options: Any) -> None:
-        values = {"MODEL_NAME": "linear", "RETRAIN": {"min_new_labels": 200}, **options}
+        defaults = {"TRAINING": {"MODEL_NAME": "linear", "RETRAIN": {"min_new_labels": 200}}}
+        values = overlay(defaults, **options)
         (self.folder / "retraining_settings.py").write_text(SETTINGS % values)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
@@ -250,7 +252,7 @@ class TestRealProcesses:
     def test_a_run_that_is_killed_is_interrupted_and_frees_the_slot(
         self, host: RetrainingHost
     ) -> None:
-        host.configure(TRAINER="tests.support.trainers.never_end")
+        host.configure(TRAINING={"TRAINER": "tests.support.trainers.never_end"})
         assert "Begun in process" in host.shell(RETRAIN)
         child = host.wait_until_training()
         (run,) = host.runs()
@@ -266,7 +268,7 @@ class TestRealProcesses:
         assert host.states() == ["interrupted", "succeeded"]
 
     def test_a_run_that_is_told_to_stop_says_so(self, host: RetrainingHost) -> None:
-        host.configure(TRAINER="tests.support.trainers.never_end")
+        host.configure(TRAINING={"TRAINER": "tests.support.trainers.never_end"})
         host.shell(RETRAIN)
         child = host.wait_until_training()
         (run,) = host.runs()
@@ -277,8 +279,10 @@ class TestRealProcesses:
 
     def test_a_run_that_takes_too_long_ends_with_all_it_started(self, host: RetrainingHost) -> None:
         host.configure(
-            TRAINER="tests.support.trainers.never_end",
-            RETRAIN={"min_new_labels": 200, "timeout_minutes": 0.5},
+            TRAINING={
+                "TRAINER": "tests.support.trainers.never_end",
+                "RETRAIN": {"min_new_labels": 200, "timeout_minutes": 0.5},
+            }
         )
         host.shell(RETRAIN)
         child = host.wait_until_training()
@@ -307,7 +311,7 @@ class TestRealProcesses:
             "trainable_layers": 2,
             "few_labels": 0,
         }
-        host.configure(MODEL_NAME=str(encoder), TRAINING=endless)
+        host.configure(TRAINING={"MODEL_NAME": str(encoder), "HYPERPARAMETERS": endless})
         host.shell(RETRAIN)
         outputs = host.folder / "outputs"
         wait_for(lambda: str(any(outputs.rglob("*.ckpt"))), "True", seconds=120)
@@ -332,7 +336,7 @@ class TestRealProcesses:
     def test_a_full_disk_fails_the_run_and_leaves_no_half_version(
         self, host: RetrainingHost
     ) -> None:
-        host.configure(TRAINER="tests.support.trainers.fill_the_disk")
+        host.configure(TRAINING={"TRAINER": "tests.support.trainers.fill_the_disk"})
         host.shell(RETRAIN)
         wait_for(lambda: str(host.states()), "['failed']", seconds=60)
         assert "No space left on device" in host.runs()[0]["message"]

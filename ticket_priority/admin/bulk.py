@@ -196,7 +196,7 @@ def _batches(
     """Yield the selected tickets that the user may change, read anew batch by batch."""
     keys = list(tickets.values_list("pk", flat=True))
     rows = tickets.model._base_manager.using(tickets.db)
-    size = get_settings().batch_size
+    size = get_settings().serving.batch_size
     refused = 0
     for start in range(0, len(keys), size):
         found = list(rows.filter(pk__in=keys[start : start + size]))

@@ -38,7 +38,7 @@ class PluginView(APIView):
     content_negotiation_class = DefaultContentNegotiation
 
     def get_authenticators(self) -> list[Any]:
-        paths = get_settings().api_authentication_classes
+        paths = get_settings().api.authentication_classes
         has_tokens = apps.is_installed("rest_framework.authtoken")
         return [import_string(name)() for name in paths if has_tokens or name != _TOKEN]
 

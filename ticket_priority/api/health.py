@@ -61,7 +61,7 @@ def describe_service() -> dict[str, Any]:
         "enabled": switch.is_on(),
         "mode": options.mode,
         "queue": queue.is_installed(),
-        "max_texts": options.api_max_texts,
+        "max_texts": options.api.max_texts,
         "model_loaded": loaded_model_version() is not None,
         "model": None if active is None else _describe(active),
         "sources": [

@@ -16,7 +16,7 @@ from ticket_priority.sources.registry import all_sources
 
 def configured_permissions() -> list[Any]:
     """Return instances of API_PERMISSION_CLASSES."""
-    return [import_string(path)() for path in get_settings().api_permission_classes]
+    return [import_string(path)() for path in get_settings().api.permission_classes]
 
 
 class SeesTickets(IsAuthenticated):

@@ -74,7 +74,7 @@ class PredictRequestSerializer(serializers.Serializer[Any]):
             child=TextField(),
             required=False,
             min_length=1,
-            max_length=get_settings().api_max_texts,
+            max_length=get_settings().api.max_texts,
             help_text=_("Several tickets' texts; they are answered in this order."),
         )
         return fields

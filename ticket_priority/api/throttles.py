@@ -14,4 +14,4 @@ class ApiThrottle(UserRateThrottle):
     scope = "ticket_priority"
 
     def get_rate(self) -> str | None:
-        return get_settings().api_throttle_rate
+        return get_settings().api.throttle_rate

@@ -104,20 +104,20 @@ def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    given = conf.user_settings()
-    token = given.get("METRICS_TOKEN")
+    given = conf.user_group("METRICS")
+    token = given.get("TOKEN")
     if token is not None and not (isinstance(token, str) and token):
         yield checks.Error(
-            f"{conf.SETTING}['METRICS_TOKEN'] is no text, or an empty one.",
+            f"{conf.SETTING}['METRICS']['TOKEN'] is no text, or an empty one.",
             hint="Give what the scraper sends as `Authorization: Bearer ...`, or None.",
             id="ticket_priority.E080",
         )
-    if not given.get("METRICS"):
+    if not given.get("ENABLED"):
         return
     if find_spec("prometheus_client") is None:
         yield checks.Warning(
-            f"{conf.SETTING}['METRICS'] needs prometheus_client, which is not installed, so "
-            "nothing is counted.",
+            f"{conf.SETTING}['METRICS']['ENABLED'] needs prometheus_client, which is not "
+            "installed, so nothing is counted.",
             hint='pip install "django-ticket-priority[prometheus]"',
             id="ticket_priority.W081",
         )
@@ -140,15 +140,15 @@ def check_transactions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
                 hint="Leave 'AUTOCOMMIT' out; 'ATOMIC_REQUESTS' makes a request one transaction.",
                 id="ticket_priority.W078",
             )
-    if conf.get_settings().deadline_ms is not None:
+    if conf.get_settings().serving.deadline_ms is not None:
         return
     for source in all_sources():
         alias = router.db_for_write(source.model)
         if source.effective_mode == "sync" and connections[alias].settings_dict["ATOMIC_REQUESTS"]:
             yield checks.Warning(
                 f"{source.label}: with 'ATOMIC_REQUESTS' a request keeps its locks while the "
-                f"model is asked, and {conf.SETTING}['DEADLINE_MS'] is None: a model that hangs "
-                "keeps them for ever.",
+                f"model is asked, and {conf.SETTING}['SERVING']['DEADLINE_MS'] is None: a model "
+                "that hangs keeps them for ever.",
                 hint="Set DEADLINE_MS (300 where it is left out), or choose the mode async.",
                 id="ticket_priority.W079",
             )

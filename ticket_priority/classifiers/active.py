@@ -213,7 +213,9 @@ def rule_of(version: ModelVersion) -> DecisionRule:
     """
     options = get_settings()
     try:
-        rule = DecisionRule.of(version.metrics, costs=options.costs, targets=options.auto_apply)
+        rule = DecisionRule.of(
+            version.metrics, costs=options.decisions.costs, targets=options.decisions.auto_apply
+        )
     except ValueError as error:
         raise ModelUnavailableError(
             f"No answer is decided on: TICKET_PRIORITY, {error}."
@@ -294,17 +296,19 @@ def load(version: ModelVersion) -> Classifier:
 def build(kind: str, directory: Path) -> Classifier:
     """Build the classifier that the settings name for a kind of artifact."""
     options = get_settings()
-    path = options.classifiers.get(kind)
+    path = options.serving.classifiers.get(kind)
     if path is None:
         raise ArtifactError(
-            f'{directory} is of kind {kind!r}, for which TICKET_PRIORITY["CLASSIFIERS"] names '
-            "no class."
+            f"{directory} is of kind {kind!r}, for which "
+            'TICKET_PRIORITY["SERVING"]["CLASSIFIERS"] names no class.'
         )
     try:
         factory: ClassifierFactory = import_string(path)
     except ImportError as error:
         raise ModelUnavailableError(f"The classifier {path} cannot be imported: {error}") from error
-    return factory(directory, threads=options.threads, batch_tokens=options.batch_tokens)
+    return factory(
+        directory, threads=options.serving.threads, batch_tokens=options.serving.batch_tokens
+    )
 
 
 def find_version(name: str | None = None) -> ModelVersion:

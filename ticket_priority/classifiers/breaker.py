@@ -89,7 +89,7 @@ class Breaker:
         with self._changing():
             if trying is None and self._state == BreakerState.CLOSED:
                 self._failures += 1
-                if self._failures >= get_settings().breaker_failures:
+                if self._failures >= get_settings().serving.breaker_failures:
                     self._open(f"it failed {self._failures} times in a row")
             elif self._is_current(trying):
                 self._open("it failed again")
@@ -123,11 +123,11 @@ class Breaker:
 
     def _open(self, why: str) -> None:
         self._change(BreakerState.OPEN)
-        seconds = get_settings().breaker_seconds
+        seconds = get_settings().serving.breaker_seconds
         logger.error("Model version %s is left alone for %g s: %s", self._name, seconds, why)
 
     def _change(self, state: BreakerState) -> None:
         self._state, self._changed_at = state, time.monotonic()
 
     def _has_rested(self) -> bool:
-        return time.monotonic() - self._changed_at >= get_settings().breaker_seconds
+        return time.monotonic() - self._changed_at >= get_settings().serving.breaker_seconds

@@ -35,7 +35,7 @@ def is_share(value: Any) -> bool:
 
 def draw(mode: str) -> str:
     """Return the mode of a new ticket: by chance, in AUDIT_SHARE of the cases, the audit's."""
-    share = get_settings().audit_share
+    share = get_settings().decisions.audit_share
     return MODE if is_share(share) and _chance.random() < share else mode
 
 

@@ -246,7 +246,7 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
 
 def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
     """Have the model answer before the deadline; raises ModelUnavailableError where it cannot."""
-    limit = get_settings().deadline_ms
+    limit = get_settings().serving.deadline_ms
     seconds = None if limit is None else limit / 1000
     begun = time.monotonic()
     classifier = get_classifier_within(seconds)

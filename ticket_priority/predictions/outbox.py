@@ -60,7 +60,7 @@ def drain() -> int:
         try:
             classifier = get_classifier()
             with classifier.breaker.attempt():
-                claimed = _claim(options.batch_size)
+                claimed = _claim(options.serving.batch_size)
                 for was_decided in _decide_claimed(claimed, classifier):
                     decided += was_decided
         except ModelUnavailableError as error:
@@ -111,14 +111,14 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
 
 
 def _pending_exists() -> bool:
-    seconds = get_settings().claim_seconds
+    seconds = get_settings().queue.claim_seconds
     return _rows().claimable(claim_seconds=seconds).exists()
 
 
 def _give_up_on_poison() -> None:
     options = get_settings()
-    exhausted = _rows().claimable(claim_seconds=options.claim_seconds)
-    exhausted.filter(attempts__gte=options.max_attempts).update(
+    exhausted = _rows().claimable(claim_seconds=options.queue.claim_seconds)
+    exhausted.filter(attempts__gte=options.queue.max_attempts).update(
         state=State.FAILED, decided_at=timezone.now()
     )
 
@@ -131,7 +131,7 @@ def _claim(size: int) -> list[Prediction]:
 
 def _mark_claimed(token: str, size: int) -> None:
     rows, using = _rows(), plugin_database()
-    seconds = get_settings().claim_seconds
+    seconds = get_settings().queue.claim_seconds
     with transaction.atomic(using=using):
         chosen, candidates = rows, rows.claimable(claim_seconds=seconds)
         if connections[using].features.has_select_for_update_skip_locked:

@@ -85,7 +85,7 @@ def check_override_rate(user: Any) -> None:
     Every Override of theirs counts, however it came about. Nobody's decisions are not counted.
     One query; decisions that are made in the same moment do not see each other.
     """
-    rate = get_settings().override_cap
+    rate = get_settings().decisions.override_cap
     if rate is None or user is None or not user.is_authenticated:
         return
     now, period = timezone.now(), timedelta(seconds=rate.seconds)
@@ -105,7 +105,7 @@ def check_override_rate(user: Any) -> None:
         minutes,
     )
     raise OverrideRateError(
-        text % {"rate": get_settings().override_rate, "number": minutes}, wait=wait
+        text % {"rate": get_settings().decisions.override_rate, "number": minutes}, wait=wait
     )
 
 
@@ -272,7 +272,7 @@ def _overturns(source: TicketSource, instance: models.Model, change: PriorityCha
 
 
 def _is_fresh(at: datetime) -> bool:
-    return timezone.now() - at < timedelta(minutes=get_settings().stale_form_minutes)
+    return timezone.now() - at < timedelta(minutes=get_settings().decisions.stale_form_minutes)
 
 
 def _reopen(prediction: Prediction) -> None:

@@ -133,7 +133,8 @@ def backfill(
     last_pk: Any = None
     left = limit
     while left is None or left > 0:
-        size = get_settings().batch_size if left is None else min(get_settings().batch_size, left)
+        most = get_settings().serving.batch_size
+        size = most if left is None else min(most, left)
         page = list(rows.filter(pk__gt=last_pk)[:size] if last_pk is not None else rows[:size])
         if not page:
             return

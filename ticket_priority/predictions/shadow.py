@@ -117,15 +117,15 @@ def agreement(version: ModelVersion, served_by: ModelVersion) -> list[list[int]]
 
 def _claim(version: ModelVersion) -> bool:
     """Take the claim on the shadow, unless a living worker holds it, or it has killed too many."""
-    options = get_settings()
+    options = get_settings().queue
     expired = timezone.now() - timedelta(seconds=options.claim_seconds)
     free = models.Q(shadow_claimed_at=None) | models.Q(shadow_claimed_at__lt=expired)
     claimable = _row(version).filter(free, is_shadow=True)
     if claimable.filter(shadow_attempts__gte=options.max_attempts).exists():
         note_error(
             version,
-            f"{options.max_attempts} workers died while this version answered as the shadow, so it "
-            "is asked no more; activate_priority_model NAME --shadow tries again.",
+            f"{options.max_attempts} workers died while this version answered as the "
+            "shadow, so it is asked no more; activate_priority_model NAME --shadow tries again.",
         )
         return False
     return bool(
@@ -138,7 +138,7 @@ def _claim(version: ModelVersion) -> bool:
 def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[int]:
     started, last = time.monotonic(), 0
     while predictions := list(
-        _unanswered(version).filter(pk__gt=last).order_by("pk")[: get_settings().batch_size]
+        _unanswered(version).filter(pk__gt=last).order_by("pk")[: get_settings().serving.batch_size]
     ):
         if seconds is not None and (_somebody_waits() or time.monotonic() - started > seconds):
             return
@@ -175,7 +175,7 @@ def _unanswered(version: ModelVersion) -> PredictionQuerySet:
 
 def _somebody_waits() -> bool:
     """Whether a ticket waits for the active version."""
-    seconds = get_settings().claim_seconds
+    seconds = get_settings().queue.claim_seconds
     rows = Prediction.objects.using(plugin_database()).claimable(claim_seconds=seconds)
     return rows.filter(attempts=0).exists()
 

@@ -25,7 +25,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
     Raises Http404 without `METRICS`.
     """
-    if not get_settings().metrics:
+    if not get_settings().metrics.enabled:
         raise Http404
     user = getattr(request, "user", None)
     if not (_bears_token(request) or (user is not None and user.has_perm(PERMISSION))):
@@ -38,7 +38,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def _bears_token(request: HttpRequest) -> bool:
-    token = get_settings().metrics_token
+    token = get_settings().metrics.token
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     return bool(token) and scheme.lower() == "bearer" and constant_time_compare(given, token or "")
 

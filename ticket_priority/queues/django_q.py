@@ -282,8 +282,8 @@ def ensure_schedules(using: str) -> None:
         return
     if Schedule._meta.db_table not in connections[using].introspection.table_names():
         return
-    _ensure(SWEEP_NAME, SWEEP_TASK, Schedule.MINUTES, minutes=get_settings().sweep_minutes)
-    if get_settings().retrain is None:
+    _ensure(SWEEP_NAME, SWEEP_TASK, Schedule.MINUTES, minutes=get_settings().queue.sweep_minutes)
+    if get_settings().training.retrain is None:
         Schedule.objects.filter(name=RETRAIN_NAME).delete()
     else:
         _ensure(RETRAIN_NAME, RETRAIN_TASK, Schedule.DAILY, minutes=None)

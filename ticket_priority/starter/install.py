@@ -131,10 +131,10 @@ def _load_writer(head: Artifact) -> Callable[..., dict[str, Any]]:
 
     Where the settings name no class to serve it by, that counts as absent too.
     """
-    if head.kind not in get_settings().classifiers:
+    if head.kind not in get_settings().serving.classifiers:
         raise TrainingError(
-            f'A better one is of kind {head.kind!r}, for which TICKET_PRIORITY["CLASSIFIERS"] '
-            "names no class."
+            f"A better one is of kind {head.kind!r}, for which "
+            'TICKET_PRIORITY["SERVING"]["CLASSIFIERS"] names no class.'
         )
     try:
         writer: Callable[..., dict[str, Any]] = import_string(_WRITER)

@@ -34,7 +34,7 @@ def certify_candidate(
     is only suggested.
     """
     metrics = {name: value for name, value in artifact.metrics.items() if name != METRICS_KEY}
-    if get_settings().auto_apply is None:
+    if get_settings().decisions.auto_apply is None:
         return metrics
     try:
         if held_out is None:
@@ -93,15 +93,15 @@ def _certify(classifier: Classifier, held_out: datasets.Dataset) -> Certificatio
 
 
 def _rule() -> DecisionRule:
-    options = get_settings()
+    options = get_settings().decisions
     try:
         rule = DecisionRule.of(None, costs=options.costs, targets=options.auto_apply)
     except ValueError as error:
         raise CertificationError(f"TICKET_PRIORITY, {error}.") from error
     if rule.targets is None:
         raise CertificationError(
-            'TICKET_PRIORITY["AUTO_APPLY"] asks for no precision, so every answer is applied. Set '
-            'it to something like {"high": 0.9, "medium": 0.8}.'
+            'TICKET_PRIORITY["DECISIONS"]["AUTO_APPLY"] asks for no precision, so every '
+            'answer is applied. Set it to something like {"high": 0.9, "medium": 0.8}.'
         )
     return rule
 

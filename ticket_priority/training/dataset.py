@@ -260,7 +260,7 @@ def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[st
 def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> None:
     left_out = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
     remark = f" Left out: {left_out}." if left_out else ""
-    needed, rows = get_settings().min_training_rows, sum(counts.values())
+    needed, rows = get_settings().training.min_rows, sum(counts.values())
     if rows < needed:
         raise DatasetError(
             f"There are {rows} usable tickets whose priority a person set; training needs at "

@@ -37,7 +37,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, dataset: Dataset) -> HeldOut:
-        costs = read_costs(get_settings().costs)
+        costs = read_costs(get_settings().decisions.costs)
         return cls(dataset.test, split_of(dataset.summary()), dataset.majority, costs)
 
     def score(self, classifier: Classifier) -> Scored:
@@ -102,7 +102,7 @@ def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
     active = ModelVersion.objects.active()
     if candidate.scored is None:
         return _decide_blindly(candidate, active, activate)
-    metric = get_settings().gate_metric
+    metric = get_settings().training.gate_metric
     over_majority = candidate.scored.against_majority(held_out.majority, metric)
     if active is None:
         return _decide_alone(candidate, over_majority, "no version was active", activate)
@@ -120,20 +120,21 @@ def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
 def check_gate_settings() -> None:
     """Raise TrainingError where a setting that decides is wrong."""
     options = get_settings()
-    if options.gate_metric not in GATE_METRICS:
+    training = options.training
+    if training.gate_metric not in GATE_METRICS:
         raise TrainingError(
-            f'TICKET_PRIORITY["GATE_METRIC"] is {options.gate_metric!r}; choose '
-            f"{' or '.join(GATE_METRICS)}."
+            f'TICKET_PRIORITY["TRAINING"]["GATE_METRIC"] is {training.gate_metric!r}; '
+            f"choose {' or '.join(GATE_METRICS)}."
         )
-    if not is_gate_tolerance(options.gate_tolerance):
+    if not is_gate_tolerance(training.gate_tolerance):
         raise TrainingError(
-            f'TICKET_PRIORITY["GATE_TOLERANCE"] is {options.gate_tolerance!r}; give a number of at '
-            "least 0 and below 1."
+            f'TICKET_PRIORITY["TRAINING"]["GATE_TOLERANCE"] is {training.gate_tolerance!r}; give a '
+            "number of at least 0 and below 1."
         )
     try:
-        read_costs(options.costs)
+        read_costs(options.decisions.costs)
     except ValueError as error:
-        raise TrainingError(f'TICKET_PRIORITY["COSTS"] is wrong: {error}.') from error
+        raise TrainingError(f'TICKET_PRIORITY["DECISIONS"]["COSTS"] is wrong: {error}.') from error
 
 
 def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
@@ -191,7 +192,7 @@ def _decide_between(
     if activate == "always":
         reason = f"activation was asked for; {figures}: {margin}"
         return Decision(True, reason, over_majority, over_active)
-    tolerance = get_settings().gate_tolerance
+    tolerance = get_settings().training.gate_tolerance
     is_of_use = _is_of_use(over_majority)
     if over_active.value >= 0 or over_active.interval[0] >= -tolerance:
         if is_of_use:

@@ -40,7 +40,7 @@ def labelled_texts(
     """
     dropped = Counter() if dropped is None else dropped
     edited = Counter() if edited is None else edited
-    weights = get_settings().label_weights
+    weights = get_settings().training.label_weights
     for batch in _batches(source, using):
         judged = _Judge(source, batch, using)
         keys = [ticket.pk for ticket in batch]

@@ -105,11 +105,16 @@ def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:
     impossible value.
     """
     options = get_settings()
+    training = options.training
     changes = {name: value for name, value in changes.items() if value is not None}
     output = {"output_dir": str(options.output_dir)}
     try:
         return presets.configure(
-            options.model_name, preset or options.preset, output, options.training, changes
+            training.model_name,
+            preset or training.preset,
+            output,
+            training.hyperparameters,
+            changes,
         )
     except (TypeError, ValueError) as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error
@@ -353,7 +358,7 @@ def _score_served(
 
 
 def _load_trainer() -> Trainer:
-    path = get_settings().trainer
+    path = get_settings().training.trainer
     try:
         trainer: Trainer = import_string(path)
     except ImportError as error:

@@ -46,7 +46,7 @@ def retrain() -> str:
     the next is due `every_days` later.
     """
     try:
-        plan = get_settings().retraining
+        plan = get_settings().training.retraining
     except (TypeError, ValueError) as error:
         return f"Not begun: RETRAIN is wrong: {error}."
     if plan is None:

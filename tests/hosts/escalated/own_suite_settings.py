@@ -13,6 +13,5 @@ TICKET_PRIORITY = {
         "escalated.Ticket": {"adapter": "ticket_priority.adapters.escalated.EscalatedSource"},
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
-    "DEADLINE_MS": 60_000,
-    "THREADS": 1,
+    "SERVING": {"DEADLINE_MS": 60_000, "THREADS": 1},
 }

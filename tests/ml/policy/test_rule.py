@@ -196,7 +196,7 @@ class TestCostsAtWork:
     def test_every_road_follows_the_costs(
         self, active_model: ModelVersion, configure: Callable[..., None], admin_client: Client
     ) -> None:
-        configure(COSTS=CHEAP_LOW)
+        configure(DECISIONS={"COSTS": CHEAP_LOW})
         sync = Ticket.objects.create(**OUTAGE)
         assert sync.priority == Priority.LOW
         prediction = only_prediction(sync)
@@ -223,13 +223,13 @@ class TestCostsAtWork:
     def test_costs_that_are_wrong_decide_nothing(
         self, active_model: ModelVersion, configure: Callable[..., None]
     ) -> None:
-        configure(COSTS={"high": {}})
+        configure(DECISIONS={"COSTS": {"high": {}}})
         ticket = Ticket.objects.create(**OUTAGE)
         assert ticket.priority is None
         assert only_prediction(ticket).state == State.PENDING
         with pytest.raises(ModelUnavailableError, match="COSTS is wrong"):
             get_classifier()
-        configure(COSTS=None)
+        configure(DECISIONS={"COSTS": None})
         outbox.drain()
         ticket.refresh_from_db()
         assert ticket.priority == Priority.HIGH
@@ -260,7 +260,7 @@ class TestAutoApply:
     def test_only_what_is_certified_is_applied(
         self, active_model: ModelVersion, configure: Callable[..., None], make: Any
     ) -> None:
-        configure(AUTO_APPLY=self.targets)
+        configure(DECISIONS={"AUTO_APPLY": self.targets})
         certify(active_model, certificate(), AUTO_APPLY=self.targets)
         applied, other_class = make(**OUTAGE, language="en"), make(**INVOICE, language="en")
         other_language = make(**OUTAGE, language="fi")
@@ -275,7 +275,7 @@ class TestAutoApply:
     def test_new_certificates_count_without_a_restart(
         self, active_model: ModelVersion, configure: Callable[..., None]
     ) -> None:
-        configure(AUTO_APPLY=self.targets)
+        configure(DECISIONS={"AUTO_APPLY": self.targets})
         assert Ticket.objects.create(**OUTAGE).priority is None
         certify(active_model, certificate(), AUTO_APPLY=self.targets)
         assert Ticket.objects.create(**OUTAGE).priority == Priority.HIGH
@@ -288,7 +288,7 @@ class TestAutoApply:
     ) -> None:
         _warn_uncertified.cache_clear()
         certify(active_model, certificate(), AUTO_APPLY={"high": 0.8})
-        configure(AUTO_APPLY=self.targets)
+        configure(DECISIONS={"AUTO_APPLY": self.targets})
         for _ in range(2):
             assert Ticket.objects.create(**OUTAGE).priority is None
         (record,) = [line for line in caplog.messages if "certif" in line]
@@ -301,7 +301,7 @@ class TestAutoApply:
         configure: Callable[..., None],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        configure(AUTO_APPLY=self.targets, MODE="async")
+        configure(DECISIONS={"AUTO_APPLY": self.targets}, MODE="async")
         certify(active_model, certificate(), AUTO_APPLY=self.targets)
         broken, sound = (Ticket.objects.create(**OUTAGE, language=code) for code in ("xx", "en"))
         read = type(ticket_priority.sources.registry.get_source(Ticket)).language_of
@@ -322,7 +322,7 @@ class TestAutoApply:
     ) -> None:
         from tests.training.test_dataset import labels
 
-        configure(AUTO_APPLY=self.targets)
+        configure(DECISIONS={"AUTO_APPLY": self.targets})
         followed, overruled, _left = (Ticket.objects.create(**OUTAGE) for _ in range(3))
         Ticket.objects.filter(pk=followed.pk).update(priority=2, description="followed")
         ticket_priority.override(overruled, Priority.LOW)
@@ -332,7 +332,7 @@ class TestAutoApply:
     def test_the_admin_and_the_api_show_the_suggestion_and_why(
         self, active_model: ModelVersion, configure: Callable[..., None], admin_client: Client
     ) -> None:
-        configure(AUTO_APPLY=self.targets)
+        configure(DECISIONS={"AUTO_APPLY": self.targets})
         ticket = Ticket.objects.create(**TYPO)
         page = admin_client.get(f"/admin/helpdesk/ticket/{ticket.pk}/change/").content.decode()
         assert "below the certified precision" in page
@@ -346,7 +346,7 @@ class TestAutoApply:
     def test_suggest_mode_needs_no_certificate(
         self, active_model: ModelVersion, configure: Callable[..., None]
     ) -> None:
-        configure(AUTO_APPLY=self.targets, MODE="suggest")
+        configure(DECISIONS={"AUTO_APPLY": self.targets}, MODE="suggest")
         ticket = Ticket.objects.create(**OUTAGE)
         outbox.drain()
         prediction = only_prediction(ticket)

@@ -108,5 +108,5 @@ TICKET_PRIORITY = {
         }
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
-    "DEADLINE_MS": 60_000,
+    "SERVING": {"DEADLINE_MS": 60_000},
 }

@@ -80,5 +80,5 @@ if "HOST_SUITE_PLUGIN" in os.environ:
             }
         },
         "ARTIFACT_ROOT": ARTIFACT.parent,
-        "DEADLINE_MS": 60_000,
+        "SERVING": {"DEADLINE_MS": 60_000},
     }

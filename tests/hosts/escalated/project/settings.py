@@ -106,7 +106,6 @@ TICKET_PRIORITY = {
         "escalated.Ticket": {"adapter": "ticket_priority.adapters.escalated.EscalatedSource"},
     },
     "ARTIFACT_ROOT": ARTIFACT.parent,
-    "DEADLINE_MS": 60_000,
+    "SERVING": {"DEADLINE_MS": 60_000, "THREADS": 1},
     "OUTPUT_DIR": Path(tempfile.gettempdir()) / "ticket-priority-outputs",
-    "THREADS": 1,
 }
