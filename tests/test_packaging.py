@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 pytestmark = pytest.mark.sqlite
 
@@ -54,3 +57,21 @@ def test_the_wheel_holds_the_plugin_alone(wheel: Path) -> None:
         if line.startswith("Requires-Dist:") and "extra ==" not in line
     ]
     assert required == ["Requires-Dist: django>=5.2"]
+
+
+def test_requirements_install_the_development_group() -> None:
+    root = Path(settings.BASE_DIR)
+    group = tomllib.loads((root / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    lines = (root / "requirements.txt").read_text().splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
+    assert listed[1:] == ["-e .[all]", *group]
+    assert listed[0].startswith("torch==")
+
+
+def test_the_wheel_says_where_to_look_and_publishes_no_development_extra(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert "dev" not in metadata.get_all("Provides-Extra", [])
+    labels = {line.split(",")[0] for line in metadata.get_all("Project-URL", [])}
+    assert labels == {"Homepage", "Documentation", "Changelog", "Issues"}
