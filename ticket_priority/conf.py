@@ -108,10 +108,12 @@ class ServingSettings:
 class QueueSettings:
     """`QUEUE`: who classifies later, and how often it is tried.
 
+    `backend` is the dotted path of a Queue; None: the first of `queues.BACKENDS` that is installed.
     A pending ticket is given up after `max_attempts`. A worker may keep a batch for `claim_seconds`
     before another takes it over. Pending tickets are swept up every `sweep_minutes`.
     """
 
+    backend: str | None = None
     max_attempts: int = 5
     claim_seconds: int = 300
     sweep_minutes: int = 1
@@ -202,6 +204,9 @@ GROUPS: Final[Mapping[str, type[Any]]] = {
 }
 """The keys that hold a dictionary of further keys, and the class of each."""
 
+_SHORT_FOR: Final = {"QUEUE": "BACKEND"}
+"""The groups for which a plain string stands, and the key that it sets."""
+
 _merged: PluginSettings | None = None
 
 
@@ -233,8 +238,13 @@ def user_settings() -> Mapping[str, Any]:
 
 def user_group(key: str) -> Mapping[str, Any]:
     """Return the project's own dictionary under a key of `GROUPS`, empty when it is not one."""
-    given = user_settings().get(key)
+    given = expanded(key, user_settings().get(key))
     return given if isinstance(given, Mapping) else {}
+
+
+def expanded(key: str, given: object) -> object:
+    """Return what is set under a key of `GROUPS`, with a dictionary for a string that is short."""
+    return {_SHORT_FOR[key]: given} if key in _SHORT_FOR and isinstance(given, str) else given
 
 
 def setting_names(group: type[Any] = PluginSettings) -> list[str]:
