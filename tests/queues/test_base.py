@@ -31,7 +31,7 @@ class ListQueue(Queue):
     app = "helpdesk"
     worker_command = "manage.py work"
     tasks: ClassVar[list[tuple[str, ...]]] = []
-    schedules: ClassVar[dict[str, tuple[str, int]]] = {}
+    schedules: ClassVar[dict[str, tuple[str, int | None]]] = {}
     error: ClassVar[Exception | None] = None
     is_database: ClassVar[bool] = False
 
@@ -43,11 +43,8 @@ class ListQueue(Queue):
     def shares_database(self, using: str) -> bool:
         return self.is_database and using == "default"
 
-    def schedule(self, name: str, task: str, *, minutes: int) -> None:
+    def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
         self.schedules[name] = (task, minutes)
-
-    def schedule_daily(self, name: str, task: str) -> None:
-        self.schedules[name] = (task, 24 * 60)
 
     def unschedule(self, name: str) -> None:
         self.schedules.pop(name, None)
@@ -127,7 +124,7 @@ def test_migrating_its_app_or_ours_makes_its_schedules(configure: Callable[..., 
     create_schedules(sender=apps.get_app_config("ticket_priority"), using="default")
     assert ListQueue.schedules == {
         "ticket_priority.sweep": ("ticket_priority.tasks.sweep", 3),
-        "ticket_priority.retrain": ("ticket_priority.tasks.retrain", 1440),
+        "ticket_priority.retrain": ("ticket_priority.tasks.retrain", None),
     }
     configure(TRAINING={"RETRAIN": None})
     create_schedules(sender=apps.get_app_config("ticket_priority"), using="default")

@@ -1,4 +1,4 @@
-"""System checks of how a project is run: its workers, its folders, what it shows to whom."""
+"""System checks of how a project is run: its queue, folders, metrics and transactions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ticket_priority.sources.registry import all_sources
 
 
 def register_checks() -> None:
-    checks.register(check_chosen_queue, "ticket_priority")
-    checks.register(check_served_folders, "ticket_priority")
-    checks.register(check_metrics, "ticket_priority")
-    checks.register(check_transactions, "ticket_priority")
-    checks.register(check_deployed_queue, "ticket_priority", deploy=True)
-    checks.register(check_writable_folders, "ticket_priority", deploy=True)
+    """Register the checks of this module; two of them are only for `check --deploy`."""
+    for check in (check_chosen_queue, check_served_folders, check_metrics, check_transactions):
+        checks.register(check, "ticket_priority")
+    for check in (check_deployed_queue, check_writable_folders):
+        checks.register(check, "ticket_priority", deploy=True)
 
 
 def check_chosen_queue(**kwargs: Any) -> Iterable[checks.CheckMessage]:
+    """Check that the queue can be used, and what it checks itself."""
     try:
         return get_queue().check()
     except QueueError as error:
@@ -42,6 +42,7 @@ def check_chosen_queue(**kwargs: Any) -> Iterable[checks.CheckMessage]:
 
 
 def check_deployed_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check what is wrong with workers in production only."""
     if not has_workers():
         return
     yield from get_queue().check_deployment()
@@ -55,6 +56,7 @@ def check_deployed_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_served_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that no folder of models lies in one that a web server serves."""
     for name, folder in _folders():
         for setting, served in _served():
             if folder.is_relative_to(served):
@@ -67,6 +69,7 @@ def check_served_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that not every user of the machine can write to the folders of models."""
     for name, folder in _folders():
         if _is_writable_by_all(folder):
             yield checks.Warning(
@@ -79,6 +82,7 @@ def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check the token of the metrics, and that they can be counted."""
     given = conf.user_group("METRICS")
     token = given.get("TOKEN")
     if token is not None and not (isinstance(token, str) and token):
@@ -107,6 +111,7 @@ def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_transactions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that commits are noticed, and that no request keeps its locks for ever."""
     for alias in connections:
         if not connections[alias].settings_dict["AUTOCOMMIT"]:
             yield checks.Warning(

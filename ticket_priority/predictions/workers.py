@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ticket_priority.conf import get_settings
@@ -39,14 +40,9 @@ def notify_workers() -> None:
     takes them. Never raises.
     """
     try:
-        enqueue_drain()
+        get_queue().enqueue(DRAIN_TASK)
     except Exception:
-        logger.exception("No worker could be told of pending tickets; the sweep will find them")
-
-
-def enqueue_drain() -> None:
-    """Enqueue the task that drains pending predictions; raises what the queue raises."""
-    get_queue().enqueue(DRAIN_TASK)
+        logger.exception("No worker could be notified; the sweep will find the pending tickets")
 
 
 def wake_workers() -> bool:
@@ -63,11 +59,12 @@ def enqueues_with(using: str) -> Callable[[], None] | None:
     None: workers can be notified only after the commit.
     """
     try:
-        together = using == plugin_database() and get_queue().shares_database(using)
+        queue = get_queue()
     except QueueError:
         # A system check names it. The ticket must be saved.
         return None
-    return enqueue_drain if together else None
+    together = using == plugin_database() and queue.shares_database(using)
+    return partial(queue.enqueue, DRAIN_TASK) if together else None
 
 
 def wants_drain(prediction: Prediction) -> bool:
@@ -101,4 +98,4 @@ def ensure_schedules(using: str) -> None:
     if options.training.retrain is None:
         queue.unschedule(RETRAIN_NAME)
     else:
-        queue.schedule_daily(RETRAIN_NAME, RETRAIN_TASK)
+        queue.schedule(RETRAIN_NAME, RETRAIN_TASK, minutes=None)

@@ -63,24 +63,23 @@ class Queue(ABC):
         return True
 
     @abstractmethod
-    def schedule(self, name: str, task: str, *, minutes: int) -> None:
-        """Have a task run every so many minutes; a schedule of that name is replaced."""
+    def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
+        """Have a task run every so many minutes; None: once a day.
 
-    @abstractmethod
-    def schedule_daily(self, name: str, task: str) -> None:
-        """Have a task run once a day; a schedule of that name is replaced, its next run kept."""
+        A schedule of that name is changed, and its next run kept.
+        """
 
     @abstractmethod
     def unschedule(self, name: str) -> None:
         """Remove a schedule, if it is there."""
 
-    @abstractmethod
     def next_run_at(self, name: str) -> datetime | None:
         """Return when a schedule runs next; None: it is not there."""
+        return None
 
-    @abstractmethod
     def workers(self) -> Workers:
         """Say whether workers live, as far as the broker can tell; raises what it raises."""
+        return Workers.UNKNOWN
 
     def check(self) -> Iterable[CheckMessage]:
         """Return what is wrong with the queue's configuration, for `manage.py check`."""

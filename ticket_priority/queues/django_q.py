@@ -57,8 +57,8 @@ class DjangoQQueue(Queue):
             except (ModelTimeoutError, ModelOverloadedError):
                 self._rests_until = time.monotonic() + BROKER_REST_SECONDS
                 logger.error(
-                    "The broker does not answer: for %g s no worker is told, and the sweep finds "
-                    "what waits",
+                    "The broker does not answer: for %g s no worker is notified, and the sweep "
+                    "finds what waits",
                     BROKER_REST_SECONDS,
                 )
 
@@ -72,15 +72,12 @@ class DjangoQQueue(Queue):
             return False
         return Schedule._meta.db_table in connections[using].introspection.table_names()
 
-    def schedule(self, name: str, task: str, *, minutes: int) -> None:
+    def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
         from django_q.models import Schedule
 
-        self._schedule(name, func=task, schedule_type=Schedule.MINUTES, minutes=minutes)
-
-    def schedule_daily(self, name: str, task: str) -> None:
-        from django_q.models import Schedule
-
-        self._schedule(name, func=task, schedule_type=Schedule.DAILY, minutes=None)
+        kind = Schedule.DAILY if minutes is None else Schedule.MINUTES
+        values = {"func": task, "schedule_type": kind, "minutes": minutes, "repeats": -1}
+        Schedule.objects.update_or_create(name=name, defaults=values)
 
     def unschedule(self, name: str) -> None:
         from django_q.models import Schedule
@@ -180,8 +177,3 @@ class DjangoQQueue(Queue):
 
     def _call(self, function: Callable[[], Any]) -> Any:
         return self._pool.call(function, BROKER_SECONDS)
-
-    def _schedule(self, name: str, **values: Any) -> None:
-        from django_q.models import Schedule
-
-        Schedule.objects.update_or_create(name=name, defaults={"repeats": -1, **values})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from django.utils.module_loading import import_string
 
-from ticket_priority.queues.base import Queue, Workers
+from ticket_priority.queues.base import Queue
 
 
 class InlineQueue(Queue):
@@ -17,17 +15,8 @@ class InlineQueue(Queue):
     def enqueue(self, task: str, *args: str) -> None:
         import_string(task)(*args)
 
-    def schedule(self, name: str, task: str, *, minutes: int) -> None:
-        pass
-
-    def schedule_daily(self, name: str, task: str) -> None:
+    def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
         pass
 
     def unschedule(self, name: str) -> None:
         pass
-
-    def next_run_at(self, name: str) -> datetime | None:
-        return None
-
-    def workers(self) -> Workers:
-        return Workers.UNKNOWN
