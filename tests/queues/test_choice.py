@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.test import modify_settings
 
@@ -29,6 +30,13 @@ DJANGO_Q = "ticket_priority.queues.django_q.DjangoQQueue"
 
 class HalfQueue(Queue):
     """A queue that leaves out what it must do."""
+
+
+class UnconfiguredQueue(InlineQueue):
+    """A queue that misses a setting of its own."""
+
+    def __init__(self) -> None:
+        raise ImproperlyConfigured("no broker is set")
 
 
 def messages() -> dict[str, str]:
@@ -86,6 +94,7 @@ UNUSABLE = [
     ("pathlib.Path", "no complete Queue"),
     ("ticket_priority.queues.get_queue", "no complete Queue"),
     ("tests.queues.test_choice.HalfQueue", "no complete Queue"),
+    ("tests.queues.test_choice.UnconfiguredQueue", "no broker is set"),
 ]
 
 

@@ -24,9 +24,9 @@ from ticket_priority.predictions.on_save import (
 from ticket_priority.predictions.outcome import forget
 from ticket_priority.predictions.overrides import notice_save, record_decision, remember_stored
 from ticket_priority.predictions.workers import (
-    enqueues_with,
     ensure_schedules,
     notify_workers,
+    transactional_drain,
     wants_drain,
 )
 from ticket_priority.queues import get_queue
@@ -90,7 +90,7 @@ def after_save(
         reassert_after_update(source, instance, using)
         notice_save(source, instance)
         return
-    tell = enqueues_with(using)
+    tell = transactional_drain(using)
     prediction = record_after_insert(source, instance, using, tell=tell)
     if prediction is not None and tell is None and wants_drain(prediction):
         after_commit(notify_workers, using=using)

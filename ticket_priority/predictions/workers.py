@@ -53,7 +53,7 @@ def wake_workers() -> bool:
     return True
 
 
-def enqueues_with(using: str) -> Callable[[], None] | None:
+def transactional_drain(using: str) -> Callable[[], None] | None:
     """Return what enqueues a drain in the transaction that stores a prediction of a ticket there.
 
     None: workers can be notified only after the commit.

@@ -24,8 +24,8 @@ BACKENDS: Final = (
 def get_queue() -> Queue:
     """Return this process's queue.
 
-    Raises QueueError where the settings name what cannot be imported, is no Queue, or is not
-    installed.
+    Raises QueueError where the settings name what cannot be imported, is no Queue, is not
+    installed, or cannot be made.
     """
     return _queue_of(os.getpid())
 
@@ -56,13 +56,17 @@ def _queue_of(pid: int) -> Queue:
     cls = _class_at(path)
     if not cls.is_available():
         raise QueueError(f"{path} is chosen as the queue, and {cls.app} is not in INSTALLED_APPS.")
-    return cls()
+    try:
+        return cls()
+    except Exception as error:
+        raise QueueError(f"The queue {path} cannot be made: {error}") from error
 
 
 def _class_at(path: str) -> type[Queue]:
     try:
         found = import_string(str(path))
-    except ImportError as error:
+    except Exception as error:
+        # Whatever a module does when it is imported, tickets must be saved.
         raise QueueError(
             f"{SETTING}['QUEUE']['BACKEND'] is {path!r}, which cannot be imported: {error}"
         ) from error
