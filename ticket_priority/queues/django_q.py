@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 BROKER_SECONDS: Final = 1.0
 """How long a caller waits for a broker that is no database."""
-BROKER_REST_SECONDS: Final = 30.0
+BROKER_PAUSE_SECONDS: Final = 30.0
 """How long a broker that did not answer in time is sent nothing."""
 
 _SEEN_BY_FEW: Final = (DummyCache, LocMemCache, FileBasedCache)
@@ -43,7 +43,7 @@ class DjangoQQueue(Queue):
 
     def __init__(self) -> None:
         self._pool = Pool()
-        self._rests_until = 0.0
+        self._paused_until = 0.0
 
     def enqueue(self, task: str, *args: str) -> None:
         """Enqueue a task, unless the broker did not answer a moment ago."""
@@ -51,15 +51,15 @@ class DjangoQQueue(Queue):
 
         if self._database or Conf.SYNC:
             self._send(task, *args)
-        elif time.monotonic() >= self._rests_until:
+        elif time.monotonic() >= self._paused_until:
             try:
                 self._call(partial(self._send, task, *args))
             except (ModelTimeoutError, ModelOverloadedError):
-                self._rests_until = time.monotonic() + BROKER_REST_SECONDS
+                self._paused_until = time.monotonic() + BROKER_PAUSE_SECONDS
                 logger.error(
                     "The broker does not answer: for %g s no worker is notified, and the sweep "
                     "finds what waits",
-                    BROKER_REST_SECONDS,
+                    BROKER_PAUSE_SECONDS,
                 )
 
     def shares_database(self, using: str) -> bool:
