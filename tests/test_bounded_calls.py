@@ -20,9 +20,8 @@ from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.predictions import outbox, receivers
+from ticket_priority.predictions import outbox
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
 
 State, Reason = Prediction.State, Prediction.Reason
 LONG = 30.0
@@ -383,11 +382,8 @@ def test_a_forked_child_has_threads_of_its_own(hang: Callable[..., None]) -> Non
 def test_without_a_queue_what_was_left_behind_is_taken_along_by_the_next_ticket(
     faulty_model: type[FaultyClassifier],
     configure: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queue, "is_installed", lambda: False)
-    assert receivers.queue is queue
-    configure(SERVING={"DEADLINE_MS": 60_000})
+    configure(SERVING={"DEADLINE_MS": 60_000}, QUEUE="ticket_priority.queues.inline.InlineQueue")
     faulty_model.fault = error
     left, _ = save(**TYPO)
     assert faulty_model.calls == 1, "the model was asked again in the request"

@@ -1,4 +1,4 @@
-"""Calls that a caller waits for only so long, made by a few threads of this process."""
+"""Calls with a time limit, made in a few threads of this process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
 T = TypeVar("T")
 
 THREADS: Final = 4
-"""Calls that a pool makes at a time, and so the most that can hang."""
+"""The most threads of a pool, and so the most calls that can hang."""
 
 IDLE_SECONDS: Final = 60.0
-"""How long a thread with nothing to do stays."""
+"""How long a thread waits for a call before it ends."""
 
 EXIT_SECONDS: Final = 5.0
-"""How long a process that ends waits for calls that were begun."""
+"""How long a process that ends waits for the calls that run."""
 
 _in_flight: set[Call[object]] = set()
 
 
 class Call(Generic[T]):
-    """A call that a thread makes, and what comes of it. What comes late is thrown away."""
+    """A call that a thread makes, and its result. A result that comes late is thrown away."""
 
     def __init__(self, function: Callable[[], T], seconds: float) -> None:
         self.pid = os.getpid()
@@ -40,32 +40,30 @@ class Call(Generic[T]):
 
     @property
     def is_done(self) -> bool:
+        """Whether it has ended, or was given up before it ran."""
         return self._done.is_set()
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it goes on although its time is over."""
+        """Whether it still runs although its time is over."""
         return not self.is_done and time.monotonic() >= self._due_at
 
     def run(self) -> None:
-        """Make the call, unless nobody waits for it any more. Never raises."""
+        """Make the call, unless it was given up. Never raises."""
         function, self._function = self._function, None
         _in_flight.add(cast("Call[object]", self))
         try:
             if function is not None and not self.is_given_up:
                 self._result = function()
         except BaseException as error:
-            # Whatever it is, it is the caller's, and the thread has other calls to make.
+            # The caller raises it; the thread has other calls to make.
             self._error = error
         finally:
             _in_flight.discard(cast("Call[object]", self))
             self._done.set()
 
     def wait(self) -> T:
-        """Return what comes of it, or raise what it raised.
-
-        Raises ModelTimeoutError when its time is over.
-        """
+        """Return the result; raises what the call raised, or ModelTimeoutError after its time."""
         if not self._done.wait(max(self._due_at - time.monotonic(), 0)):
             self.is_given_up = True
             raise ModelTimeoutError("The model took longer than DEADLINE_MS.")
@@ -74,14 +72,14 @@ class Call(Generic[T]):
         return cast("T", self._result)
 
     def settle(self, seconds: float) -> None:
-        """Wait until it has ended, at most so long."""
+        """Wait until it has ended, at most so many seconds."""
         self._done.wait(seconds)
 
 
 class Pool:
-    """Daemon threads that make calls. Started when they are needed, so it may be made anywhere.
+    """Daemon threads that make calls, started when they are needed.
 
-    It belongs to the process that made it: a forked child must make its own.
+    A forked child must make a pool of its own, since threads do not survive a fork.
     """
 
     def __init__(self, threads: int = THREADS) -> None:
@@ -92,7 +90,7 @@ class Pool:
         self._unfinished: set[Call[object]] = set()
 
     def submit(self, function: Callable[[], T], seconds: float) -> Call[T]:
-        """Have a call made that is due in so many seconds.
+        """Start a call that may take so many seconds.
 
         Raises ModelOverloadedError where every thread is busy with a call that is overdue.
         """
@@ -109,9 +107,9 @@ class Pool:
         return call
 
     def call(self, function: Callable[[], T], seconds: float) -> T:
-        """Make a call and wait for it, at most so many seconds.
+        """Make a call and wait for its result, at most so many seconds.
 
-        Raises what it raises, ModelTimeoutError, or ModelOverloadedError without waiting.
+        Raises what it raises, ModelTimeoutError, or at once ModelOverloadedError.
         """
         return self.submit(function, seconds).wait()
 
@@ -141,7 +139,7 @@ class Pool:
 
 
 def _settle_in_flight() -> None:
-    """Let calls end before the interpreter does: C++ that comes back after that aborts."""
+    """Let calls end before the interpreter: C++ code that returns after that aborts the process."""
     until = time.monotonic() + EXIT_SECONDS
     for call in tuple(_in_flight):
         if call.pid == os.getpid():

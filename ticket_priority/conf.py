@@ -1,4 +1,4 @@
-"""The one reader of `settings.TICKET_PRIORITY`."""
+"""The settings: `TICKET_PRIORITY` with its defaults. No other module reads it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def base_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """The settings' `RETRAIN`: how often, from how many new labels on, and how long at most.
+    """`RETRAIN`: how often, from how many new labels on, and for how long at most.
 
     Raises ValueError on an impossible value.
     """
@@ -59,7 +59,7 @@ class TrainingSettings:
     Fewer than `min_rows` labelled tickets are refused. `label_weights` maps a label's provenance to
     its weight in the loss, 1 where it is left out. A new version may be worse than the active one
     by at most `gate_tolerance` of `gate_metric`. `retrain` holds fields of Retraining; None:
-    nothing is trained by the clock.
+    nothing is trained on a schedule.
     """
 
     model_name: str = "distilbert-base-multilingual-cased"
@@ -74,7 +74,7 @@ class TrainingSettings:
 
     @property
     def retraining(self) -> Retraining | None:
-        """`retrain`, validated; raises TypeError or ValueError where it makes no sense."""
+        """`retrain`, validated; raises TypeError or ValueError on unknown fields or values."""
         return None if self.retrain is None else Retraining(**self.retrain)
 
 
@@ -84,9 +84,9 @@ class ServingSettings:
 
     `classifiers` maps an artifact's kind to the dotted path of its class. `threads` is CPU threads
     a process; None: the usable cores. `batch_size` is tickets a batch, `batch_tokens` padded tokens
-    a forward pass. `deadline_ms` is how long the save of a ticket waits for the model; None: for
-    ever. After `breaker_failures` errors or missed deadlines in a row the model is not asked for
-    `breaker_seconds`.
+    a forward pass. `deadline_ms` is how long the save of a ticket waits for the model; None:
+    without limit. After `breaker_failures` errors or missed deadlines in a row the circuit breaker
+    is open for `breaker_seconds`.
     """
 
     classifiers: Mapping[str, str] = field(
@@ -108,10 +108,12 @@ class ServingSettings:
 class QueueSettings:
     """`QUEUE`: who classifies later, and how often it is tried.
 
-    A pending ticket is given up after `max_attempts`. A worker may keep a batch for `claim_seconds`
-    before another takes it over. Pending tickets are swept up every `sweep_minutes`.
+    `backend` is the dotted path of a Queue; None: the first of `queues.BACKENDS` that is installed.
+    A prediction fails after `max_attempts`. A worker may keep a batch for `claim_seconds` before
+    another takes it over. Every `sweep_minutes` a worker looks for pending predictions.
     """
 
+    backend: str | None = None
     max_attempts: int = 5
     claim_seconds: int = 300
     sweep_minutes: int = 1
@@ -122,11 +124,11 @@ class DecisionSettings:
     """`DECISIONS`: which class is chosen, whether it is applied, and what people may decide.
 
     `costs` maps true class to chosen class to cost; None: the most probable class is chosen.
-    `auto_apply` maps a class to the precision from which on its answers are applied; None: all are.
-    `audit_share`, 0 to 0.5, is the share of new tickets whose predictions are held back. A form
-    that restores the old value within `stale_form_minutes` of a late prediction, or of another
-    person's decision, is taken for one that was opened before it. `override_rate` is how many
-    decisions one person may make, "number/period"; None: any number.
+    `auto_apply` maps a class to the precision that its answers need to be applied; None: all are
+    applied. `audit_share`, 0 to 0.5, is the share of new tickets in the audit slice. A form that
+    restores the old value within `stale_form_minutes` of a late prediction, or of another person's
+    decision, is assumed to have been opened before it. `override_rate` is how many decisions one
+    person may make, "number/period"; None: any number.
     """
 
     costs: Mapping[str, Mapping[str, float]] | None = None
@@ -145,9 +147,9 @@ class DecisionSettings:
 class ApiSettings:
     """`API`: who may use the REST API, and how much.
 
-    `max_texts` is texts a predict request. The first of `authentication_classes` names the
-    challenge of a 401. `permission_classes` guard what is not about a ticket. `throttle_rate` is
-    "number/period" a user; None: no limit.
+    `max_texts` is texts a predict request. A 401 has the challenge of the first of
+    `authentication_classes`. `permission_classes` guard the views that are not about a ticket.
+    `throttle_rate` is "number/period" a user; None: no limit.
     """
 
     max_texts: int = 64
@@ -161,9 +163,9 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """`METRICS`: whether each process counts for Prometheus, and the token that reads it.
+    """`METRICS`: whether each process counts for Prometheus, and the token that a scraper sends.
 
-    With `token` None only users who may view predictions see the metrics.
+    With `token` None the metrics require the permission to view predictions.
     """
 
     enabled: bool = False
@@ -172,11 +174,11 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class PluginSettings:
-    """The defaults with the project's `TICKET_PRIORITY` over them.
+    """The merged settings; field names are the keys in lower case.
 
-    Field names are the keys in lower case. With `enabled` False nothing is classified and new
-    tickets wait. `sources` maps "app_label.Model" to the options of a TicketSource. `mode` is one
-    of `MODES`. Published models are in `artifact_root`, training runs in `output_dir`.
+    With `enabled` False nothing is classified and new tickets wait. `sources` maps
+    "app_label.Model" to the options of a TicketSource. `mode` is one of `MODES`. Published models
+    are in `artifact_root`, training runs in `output_dir`.
     """
 
     enabled: bool = True
@@ -202,13 +204,16 @@ GROUPS: Final[Mapping[str, type[Any]]] = {
 }
 """The keys that hold a dictionary of further keys, and the class of each."""
 
+_SHORT_FOR: Final = {"QUEUE": "BACKEND"}
+"""The groups for which a plain string stands, and the key that it sets."""
+
 _merged: PluginSettings | None = None
 
 
 def get_settings() -> PluginSettings:
-    """Return the defaults with the project's `TICKET_PRIORITY` over them.
+    """Return the project's settings merged with the defaults, without unknown keys.
 
-    Unknown keys are left out here; the system checks report them.
+    System checks report unknown keys.
     """
     global _merged
     if _merged is None:
@@ -233,8 +238,13 @@ def user_settings() -> Mapping[str, Any]:
 
 def user_group(key: str) -> Mapping[str, Any]:
     """Return the project's own dictionary under a key of `GROUPS`, empty when it is not one."""
-    given = user_settings().get(key)
+    given = expanded(key, user_settings().get(key))
     return given if isinstance(given, Mapping) else {}
+
+
+def expanded(key: str, given: object) -> object:
+    """Return what is set under a key of `GROUPS`, with a dictionary for a string that is short."""
+    return {_SHORT_FOR[key]: given} if key in _SHORT_FOR and isinstance(given, str) else given
 
 
 def setting_names(group: type[Any] = PluginSettings) -> list[str]:

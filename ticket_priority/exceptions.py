@@ -43,6 +43,10 @@ class SourceError(TicketPriorityError):
     """A ticket source is described wrongly, or a model has none."""
 
 
+class QueueError(TicketPriorityError):
+    """The queue that the settings name cannot be used."""
+
+
 class DatasetError(TicketPriorityError):
     """The labelled tickets do not make a training set."""
 

@@ -1,10 +1,14 @@
-"""Entry points for the queue. Arguments are strings; rows are fetched again."""
+"""What the queue runs. Arguments are strings; rows are fetched again."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from ticket_priority.predictions import shadow
 from ticket_priority.predictions.outbox import drain
-from ticket_priority.queues import django_q as queue
+from ticket_priority.queues import get_queue
+
+SHADOW_TASK: Final = "ticket_priority.tasks.ask_shadow"
 
 
 def drain_predictions() -> int:
@@ -13,10 +17,10 @@ def drain_predictions() -> int:
 
 
 def sweep() -> int:
-    """Do as `drain_predictions`, and have the shadow asked afterwards, in a task of its own."""
+    """Do as `drain_predictions`, and enqueue `ask_shadow` where there is a shadow."""
     decided = drain()
     if shadow.is_wanted():
-        queue.enqueue_shadow()
+        get_queue().enqueue(SHADOW_TASK)
     return decided
 
 
@@ -26,8 +30,8 @@ def ask_shadow() -> int:
 
 
 def retrain() -> str:
-    """Begin a training run if one is due; return what was done, or why nothing was."""
-    # Here, as it needs numpy: a worker that only classifies may do without.
-    from ticket_priority.training.schedule import retrain as begin
+    """Start a training run if one is due; return what was done, or why nothing was."""
+    # Imported here as it needs numpy: a worker that only classifies may do without.
+    from ticket_priority.training.schedule import retrain as start
 
-    return begin()
+    return start()

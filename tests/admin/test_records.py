@@ -17,7 +17,7 @@ from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.overrides import override
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
+from ticket_priority.predictions.workers import DRAIN_TASK
 
 PREDICTIONS = "/admin/ticket_priority/prediction/"
 OVERRIDES = "/admin/ticket_priority/override/"
@@ -118,7 +118,7 @@ class TestRetrying:
         failed = make_prediction(make_ticket(), state=State.FAILED, reason=Reason.MODEL_ERROR)
         with django_capture_on_commit_callbacks(execute=True):
             self.retry(admin_client, failed)
-        assert [queued.func() for queued in OrmQ.objects.all()] == [queue.DRAIN_TASK]
+        assert [queued.func() for queued in OrmQ.objects.all()] == [DRAIN_TASK]
 
     def test_what_a_person_may_have_decided_is_left(
         self, admin_client: Client, make_ticket: MakeTicket, make_prediction: MakePrediction

@@ -32,7 +32,7 @@ from ticket_priority.checks.sources import MIDDLEWARE
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import outbox
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
+from ticket_priority.queues.django_q import DjangoQQueue
 from ticket_priority.signals import priority_predicted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -237,7 +237,7 @@ class TestByHand:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # Without the queue's table beside it, a worker is told after the commit.
-        monkeypatch.setattr(queue, "shares_database", lambda using: False)
+        monkeypatch.setattr(DjangoQQueue, "shares_database", lambda self, using: False)
         configure(MODE=mode)
         ticket = Ticket.objects.create(**OUTAGE)
         ticket_priority.override(Ticket.objects.create(**TYPO), Priority.HIGH)

@@ -17,8 +17,9 @@ from tests.support.settings import overlay
 from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
+from ticket_priority.predictions.workers import notify_workers
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
+from ticket_priority.queues import django_q, reset
 
 pytestmark = pytest.mark.django_db
 
@@ -71,7 +72,7 @@ def test_another_broker_is_told_after_the_commit(
     monkeypatch.setattr(Conf, "ORM", None)
     with django_capture_on_commit_callbacks() as callbacks:
         Ticket.objects.create(**OUTAGE)
-    assert callbacks == [queue.notify_workers]
+    assert callbacks == [notify_workers]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -101,7 +102,7 @@ def test_a_broker_that_hangs_or_is_down_holds_up_no_save(
     """A Redis that takes the connection and says no word, and then one that is gone."""
     from django_q.conf import Conf
 
-    monkeypatch.setattr(queue, "BROKER_SECONDS", 0.1)
+    monkeypatch.setattr(django_q, "BROKER_SECONDS", 0.1)
     saved: list[int] = []
 
     def save() -> None:
@@ -113,20 +114,15 @@ def test_a_broker_that_hangs_or_is_down_holds_up_no_save(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(Conf, "ORM", None)
         monkeypatch.setattr(Conf, "REDIS", {"port": silent.getsockname()[1]})
-        forget_broker()
+        reset()
         saving = threading.Thread(target=save, daemon=True)
         saving.start()
         saving.join(30)
-        forget_broker()
+        reset()
     assert len(saved) == 3, "a save waits for the broker"
     Ticket.objects.create(**OUTAGE)
-    forget_broker()
+    reset()
     assert outbox.drain() == 4
-
-
-def forget_broker() -> None:
-    queue._broker_of.cache_clear()
-    queue._messenger_of.cache_clear()
 
 
 def test_a_ticket_with_a_priority_is_not_queued(mode: str, active_model: ModelVersion) -> None:

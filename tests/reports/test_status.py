@@ -22,8 +22,9 @@ from ticket_priority.exceptions import ModelTimeoutError
 from ticket_priority.models import ModelVersion, Prediction, TrainingRun
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.queues import django_q as queue
-from ticket_priority.queues.django_q import SWEEP_NAME, Workers
+from ticket_priority.predictions.workers import SWEEP_NAME, ensure_schedules
+from ticket_priority.queues import django_q, get_queue, reset
+from ticket_priority.queues.base import Workers
 from ticket_priority.reports import backlog, status
 from ticket_priority.reports.status import Level, Thresholds
 from ticket_priority.starter import install as starter
@@ -36,7 +37,7 @@ def serving(db: None, artifact_root: Path, fresh_classifier: None) -> ModelVersi
     """Return the starter, active; the sweep is due in a minute, as a running worker leaves it."""
     from django_q.models import Schedule
 
-    queue.ensure_schedules("default")
+    ensure_schedules("default")
     Schedule.objects.update(next_run=timezone.now() + timedelta(minutes=1))
     version = starter.install_linear()
     version.activate()
@@ -222,7 +223,7 @@ def cache(settings: Any, tmp_path: Path) -> Callable[[str], None]:
 
     def use(backend: str) -> None:
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path / "cache")}}
-        queue._broker_of.cache_clear()
+        reset()
 
     return use
 
@@ -238,7 +239,9 @@ class Sentinel:
 
     def __init__(self) -> None:
         self.tob: datetime = timezone.now()
-        self.broker = queue._broker_of(0)
+        queue = get_queue()
+        assert isinstance(queue, django_q.DjangoQQueue)
+        self.broker = queue._broker
 
         class Queue:
             def qsize(self) -> int:
@@ -290,7 +293,7 @@ class TestWorkers:
 
         monkeypatch.setattr(Conf, "ORM", None)
         monkeypatch.setattr(Conf, "REDIS", "redis://127.0.0.1:1/0")
-        queue._broker_of.cache_clear()
+        reset()
         assert status.read().queue.workers == Workers.UNKNOWN
 
     def test_a_broker_that_keeps_silent_is_not_waited_for(
@@ -301,13 +304,13 @@ class TestWorkers:
     ) -> None:
         from django_q.conf import Conf
 
-        monkeypatch.setattr(queue, "BROKER_SECONDS", 0.1)
+        monkeypatch.setattr(django_q, "BROKER_SECONDS", 0.1)
         monkeypatch.setattr(Conf, "ORM", None)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             # Or without the limit this test would wait for ever.
             patient = {"port": silent.getsockname()[1], "socket_timeout": 10}
             monkeypatch.setattr(Conf, "REDIS", patient)
-            queue._broker_of.cache_clear()
+            reset()
             assert status.read().queue.workers == Workers.UNKNOWN
         assert caplog.records[-1].exc_info is not None
         assert caplog.records[-1].exc_info[0] is ModelTimeoutError
@@ -317,8 +320,7 @@ class TestWorkers:
 def own_broker() -> Iterator[None]:
     """Leave no broker of a test's own behind."""
     yield
-    queue._broker_of.cache_clear()
-    queue._messenger_of.cache_clear()
+    reset()
 
 
 class TestCommand:

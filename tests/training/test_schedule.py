@@ -22,7 +22,7 @@ from tests.queues.test_django_q import Host, stop, wait_for
 from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, TrainingRun
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
+from ticket_priority.predictions import workers
 from ticket_priority.starter import install as starter
 from ticket_priority.training import history as training_runs
 from ticket_priority.training import lock as training_lock
@@ -113,22 +113,22 @@ def test_the_schedule_comes_and_goes_with_the_setting(settings: Any, artifact_ro
     from django_q.models import Schedule
 
     def names() -> set[str]:
-        queue.ensure_schedules("default")
+        workers.ensure_schedules("default")
         return set(Schedule.objects.values_list("name", flat=True))
 
-    assert names() == {queue.SWEEP_NAME}
+    assert names() == {workers.SWEEP_NAME}
     settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": {}})
-    assert names() == {queue.SWEEP_NAME, queue.RETRAIN_NAME}
-    schedule = Schedule.objects.get(name=queue.RETRAIN_NAME)
-    assert (schedule.func, schedule.schedule_type) == (queue.RETRAIN_TASK, Schedule.DAILY)
+    assert names() == {workers.SWEEP_NAME, workers.RETRAIN_NAME}
+    schedule = Schedule.objects.get(name=workers.RETRAIN_NAME)
+    assert (schedule.func, schedule.schedule_type) == (workers.RETRAIN_TASK, Schedule.DAILY)
     tomorrow = timezone.now() + timedelta(days=1)
     Schedule.objects.filter(pk=schedule.pk).update(next_run=tomorrow)
-    assert names() == {queue.SWEEP_NAME, queue.RETRAIN_NAME}
+    assert names() == {workers.SWEEP_NAME, workers.RETRAIN_NAME}
     schedule.refresh_from_db()
     assert schedule.next_run == tomorrow, "a migration must not begin a training"
-    assert Schedule.objects.get(name=queue.SWEEP_NAME).func == queue.SWEEP_TASK
+    assert Schedule.objects.get(name=workers.SWEEP_NAME).func == workers.SWEEP_TASK
     settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, TRAINING={"RETRAIN": None})
-    assert names() == {queue.SWEEP_NAME}
+    assert names() == {workers.SWEEP_NAME}
 
 
 def test_commands_are_run_as_the_project_runs_them(

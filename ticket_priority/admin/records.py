@@ -20,8 +20,8 @@ from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit, outbox
+from ticket_priority.predictions.workers import notify_workers
 from ticket_priority.priorities import Priority
-from ticket_priority.queues import django_q as queue
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -136,7 +136,7 @@ class PredictionAdmin(TicketRowAdmin):
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:
-            after_commit(queue.notify_workers, using=using)
+            after_commit(notify_workers, using=using)
             text = ngettext(
                 "%(number)d prediction is pending again.",
                 "%(number)d predictions are pending again.",

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from ticket_priority.admin.records import ReadOnlyAdmin
 from ticket_priority.models import SwitchChange
 from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.queues import django_q as queue
+from ticket_priority.predictions.workers import wake_workers
 
 
 @admin.register(SwitchChange)
@@ -75,7 +75,7 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
     def _tell(self, request: HttpRequest, *, on: bool) -> None:
         if not on:
             text = _("Classification is off, in every process.")
-        elif queue.wake_workers():
+        elif wake_workers():
             text = _("Classification is on. What waits is being classified.")
         else:
             text = _(

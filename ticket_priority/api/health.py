@@ -14,7 +14,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.queues import django_q as queue
+from ticket_priority.queues import has_workers
 from ticket_priority.sources.registry import all_sources
 
 HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_error")
@@ -60,7 +60,7 @@ def describe_service() -> dict[str, Any]:
         "version": __version__,
         "enabled": switch.is_on(),
         "mode": options.mode,
-        "queue": queue.is_installed(),
+        "queue": has_workers(),
         "max_texts": options.api.max_texts,
         "model_loaded": loaded_model_version() is not None,
         "model": None if active is None else _describe(active),

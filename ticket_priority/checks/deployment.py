@@ -1,10 +1,10 @@
-"""System checks of how a project is run: its workers, its folders, what it shows to whom."""
+"""System checks of how a project is run: its queue, folders, metrics and transactions."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,72 +14,49 @@ from django.core import checks
 from django.db import connections, router
 
 from ticket_priority import conf
-from ticket_priority.queues import django_q as queue
+from ticket_priority.exceptions import QueueError
+from ticket_priority.queues import get_queue, has_workers
 from ticket_priority.sources.registry import all_sources
 
 
 def register_checks() -> None:
-    checks.register(check_workers, "ticket_priority")
-    checks.register(check_served_folders, "ticket_priority")
-    checks.register(check_metrics, "ticket_priority")
-    checks.register(check_transactions, "ticket_priority")
-    checks.register(check_deployed_workers, "ticket_priority", deploy=True)
-    checks.register(check_writable_folders, "ticket_priority", deploy=True)
+    """Register the checks of this module; two of them are only for `check --deploy`."""
+    for check in (check_chosen_queue, check_served_folders, check_metrics, check_transactions):
+        checks.register(check, "ticket_priority")
+    for check in (check_deployed_queue, check_writable_folders):
+        checks.register(check, "ticket_priority", deploy=True)
 
 
-def check_workers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    cluster = queue.worker_settings()
-    if cluster is None:
+def check_chosen_queue(**kwargs: Any) -> Iterable[checks.CheckMessage]:
+    """Check that the queue can be used, and what it checks itself."""
+    try:
+        return get_queue().check()
+    except QueueError as error:
+        return [
+            checks.Error(
+                str(error),
+                hint="Name a class of ticket_priority.queues.base.Queue, or leave BACKEND out.",
+                id="ticket_priority.E033",
+            )
+        ]
+
+
+def check_deployed_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check what is wrong with workers in production only."""
+    if not has_workers():
         return
-    if not cluster.timeout:
-        yield checks.Warning(
-            "Q_CLUSTER has no 'timeout': a model that hangs keeps a worker for ever.",
-            hint='"timeout": 600, "retry": 1900, with one worker and "queue_limit": 1.',
-            id="ticket_priority.W070",
-        )
-    elif cluster.repeats and cluster.retry <= cluster.timeout:
-        yield checks.Warning(
-            f"Q_CLUSTER's 'retry' is {cluster.retry:g}, and a task may take 'timeout', "
-            f"{cluster.timeout:g} seconds: a second worker is handed what the first is busy with.",
-            hint=f"Set 'retry' above {cluster.tasks_ahead * cluster.timeout:g}: (queue_limit / "
-            "workers + 2) * timeout.",
-            id="ticket_priority.W071",
-        )
-    if cluster.repeats and not cluster.max_attempts and not cluster.acknowledges_failures:
-        yield checks.Warning(
-            "Q_CLUSTER has no 'max_attempts': a task that fails is tried again for ever.",
-            hint='"max_attempts": 3, or "ack_failures": True; the sweep finds what was left.',
-            id="ticket_priority.W072",
-        )
-    if not cluster.recycle and not cluster.max_rss:
-        yield checks.Warning(
-            "Q_CLUSTER has neither 'recycle' nor 'max_rss': a worker never gives memory back.",
-            hint='"recycle": 5000; each new worker loads the model anew, so not too often.',
-            id="ticket_priority.W073",
-        )
-
-
-def check_deployed_workers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Run with `check --deploy`: while developing and in tests both are at home."""
-    cluster = queue.worker_settings()
-    if cluster is None:
-        return
-    if cluster.is_sync:
-        yield checks.Warning(
-            "Q_CLUSTER has 'sync': tasks run in the request that enqueues them, and raise there.",
-            hint="Leave 'sync' out, and run manage.py qcluster.",
-            id="ticket_priority.W074",
-        )
+    yield from get_queue().check_deployment()
     if settings.DEBUG:
         yield checks.Warning(
             "DEBUG is True: a worker, which answers no request, keeps the last 9,000 queries of "
             "each connection in memory, tickets' texts among them.",
-            hint="Set DEBUG to False where qcluster runs.",
+            hint="Set DEBUG to False where workers run.",
             id="ticket_priority.W075",
         )
 
 
 def check_served_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that no folder of models lies in one that a web server serves."""
     for name, folder in _folders():
         for setting, served in _served():
             if folder.is_relative_to(served):
@@ -92,6 +69,7 @@ def check_served_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that not every user of the machine can write to the folders of models."""
     for name, folder in _folders():
         if _is_writable_by_all(folder):
             yield checks.Warning(
@@ -104,6 +82,7 @@ def check_writable_folders(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check the token of the metrics, and that they can be counted."""
     given = conf.user_group("METRICS")
     token = given.get("TOKEN")
     if token is not None and not (isinstance(token, str) and token):
@@ -132,6 +111,7 @@ def check_metrics(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_transactions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Check that commits are noticed, and that no request keeps its locks for ever."""
     for alias in connections:
         if not connections[alias].settings_dict["AUTOCOMMIT"]:
             yield checks.Warning(

@@ -22,7 +22,7 @@ from ticket_priority.ml.policy import rule as policy
 from ticket_priority.ml.types import PROVENANCES, TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import audit
-from ticket_priority.queues import django_q as queue
+from ticket_priority.queues import has_workers, recommended_queue
 from ticket_priority.rates import Rate
 from ticket_priority.sources.registry import all_sources
 
@@ -92,7 +92,7 @@ def _check_keys(given: Mapping[Any, Any]) -> Iterator[checks.CheckMessage]:
         )
     for group, settings_class in conf.GROUPS.items():
         names = conf.setting_names(settings_class)
-        found = given.get(group, {})
+        found = conf.expanded(group, given.get(group, {}))
         if not isinstance(found, Mapping):
             yield checks.Error(
                 f"{conf.SETTING}[{group!r}] is {found!r}; it must be a dictionary.",
@@ -349,22 +349,21 @@ def _missing(*names: str) -> list[str]:
 
 
 def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    queue = recommended_queue()
     deferred = [source.label for source in all_sources() if source.effective_mode != "sync"]
-    if deferred and not queue.is_installed():
+    if deferred and not has_workers():
         yield checks.Warning(
-            f"{', '.join(deferred)}: the mode needs a queue, and django_q is not installed, so "
+            f"{', '.join(deferred)}: the mode needs a queue with workers, and there is none, so "
             "tickets are classified in the request, after the commit.",
-            hint='pip install "django-ticket-priority[queue]", add "django_q" to INSTALLED_APPS '
-            "and run manage.py qcluster; or choose the mode sync.",
+            hint=f"{queue.setup} and run {queue.worker_command}; or choose the mode sync.",
             id="ticket_priority.W030",
         )
-    if conf.user_group("TRAINING").get("RETRAIN") is not None and not queue.is_installed():
+    if conf.user_group("TRAINING").get("RETRAIN") is not None and not has_workers():
         yield checks.Warning(
-            f"{conf.SETTING}['TRAINING']['RETRAIN'] needs a queue, and django_q is not installed, "
+            f"{conf.SETTING}['TRAINING']['RETRAIN'] needs a queue with workers, and there is none, "
             "so nothing is trained by the clock.",
-            hint='pip install "django-ticket-priority[queue]", add "django_q" to INSTALLED_APPS, '
-            "and run manage.py migrate and manage.py qcluster; or let cron run manage.py "
-            "train_priority_model.",
+            hint=f"{queue.setup}, and run manage.py migrate and {queue.worker_command}; or let "
+            "cron run manage.py train_priority_model.",
             id="ticket_priority.W052",
         )
 

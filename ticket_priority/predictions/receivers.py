@@ -23,7 +23,13 @@ from ticket_priority.predictions.on_save import (
 )
 from ticket_priority.predictions.outcome import forget
 from ticket_priority.predictions.overrides import notice_save, record_decision, remember_stored
-from ticket_priority.queues import django_q as queue
+from ticket_priority.predictions.workers import (
+    ensure_schedules,
+    notify_workers,
+    transactional_drain,
+    wants_drain,
+)
+from ticket_priority.queues import get_queue
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import get_source
 
@@ -84,11 +90,10 @@ def after_save(
         reassert_after_update(source, instance, using)
         notice_save(source, instance)
         return
-    together = using == plugin_database() and queue.shares_database(using)
-    tell = queue.enqueue_drain if together else None
+    tell = transactional_drain(using)
     prediction = record_after_insert(source, instance, using, tell=tell)
-    if prediction is not None and tell is None and queue.wants_drain(prediction):
-        after_commit(queue.notify_workers, using=using)
+    if prediction is not None and tell is None and wants_drain(prediction):
+        after_commit(notify_workers, using=using)
 
 
 def after_delete(
@@ -101,13 +106,13 @@ def after_delete(
 
 def wake_pending(**kwargs: Any) -> None:
     """A model serves now: tickets that waited for one need wait no longer."""
-    after_commit(queue.notify_workers, using=plugin_database())
+    after_commit(notify_workers, using=plugin_database())
 
 
 def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Once the queue's own tables are there, which need not be at our migration."""
-    if sender.name in ("ticket_priority", "django_q"):
-        queue.ensure_schedules(using)
+    """Once the queue's own tables are there, which may be migrated after ours."""
+    if sender.name in ("ticket_priority", get_queue().app):
+        ensure_schedules(using)
 
 
 def _listening_source(sender: type[models.Model], instance: models.Model) -> TicketSource | None:

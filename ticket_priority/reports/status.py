@@ -1,4 +1,4 @@
-"""Use case: a lead or a monitor asks how classification stands. Nothing is written or loaded."""
+"""Use case: a person or a monitor reads the status. No row is written and no model is loaded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ticket_priority.conf import get_settings
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.exceptions import QueueError
+from ticket_priority.ml.artifacts.store import is_published
 from ticket_priority.models import ModelVersion, Prediction, TrainingRun
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 from ticket_priority.predictions.kill_switch import SwitchState
-from ticket_priority.queues import django_q as queue
-from ticket_priority.queues.django_q import Workers
+from ticket_priority.predictions.workers import SWEEP_NAME
+from ticket_priority.queues import get_queue
+from ticket_priority.queues.base import Workers
 from ticket_priority.reports import backlog
 from ticket_priority.reports.backlog import Backlog
 from ticket_priority.sources.registry import all_sources
@@ -27,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 _Reason, _Run = Prediction.Reason, TrainingRun
 
-_TELL_OF_FAILURE: Final = (_Reason.MODEL_ERROR, _Reason.BREAKER_OPEN)
+_MODEL_FAILS: Final = (_Reason.MODEL_ERROR, _Reason.BREAKER_OPEN)
 _SWEEP_GRACE: Final = timedelta(minutes=2)
-"""django-q2 looks at its schedules about twice a minute."""
+"""How late a sweep may be: a queue looks at its schedules about twice a minute."""
 
 
 class Level(IntEnum):
-    """How bad it is, as the exit codes of monitoring plugins say it."""
+    """How bad a finding is. The values are the exit codes of monitoring plugins."""
 
     OK = 0
     WARNING = 1
@@ -44,9 +46,9 @@ class Level(IntEnum):
 class Thresholds:
     """Seconds from which on, or within which, something is a finding; 0: never.
 
-    `max_age` and `critical_age` of the oldest pending ticket; tickets that wait as the model fails
-    are told of while the newest is younger than `max_age`, and those that were given up while the
-    last is younger than `failed_within`.
+    `max_age` and `critical_age` are ages of the oldest pending ticket. Tickets that wait because
+    the model fails are reported while the newest is younger than `max_age`; tickets that were given
+    up, while the last is younger than `failed_within`.
     """
 
     max_age: float = 300
@@ -66,16 +68,20 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """`next_sweep_at` is None where the schedule is missing."""
+    """The queue; `installed` says whether it has workers, `error` why it cannot be used.
+
+    `next_sweep_at` is None where the sweep is not scheduled.
+    """
 
     installed: bool
     workers: Workers
     next_sweep_at: datetime | None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A training run, as it was written down."""
+    """The newest training run, as it was recorded."""
 
     state: str
     trigger: str
@@ -100,28 +106,28 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that somebody should see to."""
+    """Something that a person should look at."""
 
     level: Level
     says: str
 
 
 def read() -> Status:
-    """Read the status: five queries, and the queue's own sign of life.
+    """Read the status: five queries, and one look for workers.
 
-    The breaker and the loaded model are each process's own, so none of them is known here. Raises
-    DatabaseError.
+    The circuit breaker and the loaded model belong to each process, so they are not part of it.
+    Raises DatabaseError.
     """
     chosen = ModelVersion.objects.filter(Q(is_active=True) | Q(is_shadow=True))
     versions = list(chosen.defer("config", "dataset"))
     return Status(
         at=timezone.now(),
-        active=next((_active(one) for one in versions if one.is_active), None),
-        shadow=next((_shadow(one) for one in versions if one.is_shadow), None),
-        switch=switch.read(),
+        active=next((_version(one, one.activated_at) for one in versions if one.is_active), None),
+        shadow=next((_version(one, one.shadow_since) for one in versions if one.is_shadow), None),
+        switch=kill_switch.read(),
         modes={source.label: source.effective_mode for source in all_sources()},
         backlog=backlog.read(),
-        queue=QueueStatus(queue.is_installed(), _workers(), queue.next_sweep()),
+        queue=_queue(),
         training_run=_training_run(),
     )
 
@@ -138,29 +144,26 @@ def findings(status: Status, thresholds: Thresholds) -> list[Finding]:
     return sorted(found, key=lambda finding: -finding.level)
 
 
-def _active(version: ModelVersion) -> VersionStatus:
-    return _version(version, version.activated_at)
-
-
-def _shadow(version: ModelVersion) -> VersionStatus:
-    return _version(version, version.shadow_since)
-
-
 def _version(version: ModelVersion, since: datetime | None) -> VersionStatus:
     error = version.load_error
     directory = get_settings().artifact_root / version.directory
-    if not error and not artifacts.is_published(directory):
+    if not error and not is_published(directory):
         error = f"There is no artifact at {directory}."
     return VersionStatus(version.name, since, version.is_starter, error)
 
 
-def _workers() -> Workers:
+def _queue() -> QueueStatus:
     try:
-        return queue.workers()
+        queue = get_queue()
+    except QueueError as error:
+        return QueueStatus(False, Workers.UNKNOWN, None, str(error))
+    try:
+        workers = queue.workers()
     except Exception:
-        # A broker or a cache that is down is among what one comes here to find out.
+        # The status must be readable while a broker or a cache is down.
         logger.exception("The queue's broker cannot be asked for its workers")
-        return Workers.UNKNOWN
+        workers = Workers.UNKNOWN
+    return QueueStatus(not queue.runs_in_process, workers, queue.next_run_at(SWEEP_NAME))
 
 
 def _training_run() -> RunStatus | None:
@@ -189,25 +192,23 @@ def _of_versions(status: Status) -> Iterator[Finding]:
 
 def _of_switch(status: Status) -> Iterator[Finding]:
     state = status.switch
-    if not state.enabled:
-        says = 'Classification is switched off: TICKET_PRIORITY["ENABLED"] is False.'
-    else:
-        says = "Classification is switched off" + (f": {state.reason}" if state.reason else ".")
-    if not state.on:
-        yield Finding(Level.WARNING, says)
+    if state.on:
+        return
+    why = state.reason if state.enabled else 'TICKET_PRIORITY["ENABLED"] is False.'
+    yield Finding(Level.WARNING, "Classification is switched off" + (f": {why}" if why else "."))
 
 
 def _of_backlog(status: Status, thresholds: Thresholds) -> Iterator[Finding]:
     waiting = status.backlog
     if waiting.oldest_at is not None and status.switch.on:
-        # Switched off, tickets are meant to wait.
+        # While classification is switched off, tickets are meant to wait.
         age = (status.at - waiting.oldest_at).total_seconds()
         says = f"{waiting.count} tickets wait, the oldest for {age:.0f} s."
         if 0 < thresholds.critical_age <= age:
             yield Finding(Level.CRITICAL, says)
         elif 0 < thresholds.max_age <= age:
             yield Finding(Level.WARNING, says)
-    for reason in _TELL_OF_FAILURE:
+    for reason in _MODEL_FAILS:
         group = waiting.waiting.get(reason)
         if group is not None and _is_within(status, group.newest_at, thresholds.max_age):
             yield Finding(
@@ -228,12 +229,17 @@ def _is_within(status: Status, at: datetime | None, seconds: float) -> bool:
 
 def _of_queue(status: Status) -> Iterator[Finding]:
     deferred = [label for label, mode in status.modes.items() if mode != "sync"]
+    if status.queue.error:
+        yield Finding(Level.CRITICAL, f"The queue cannot be used: {status.queue.error}")
+        return
     if not status.queue.installed:
         if deferred:
-            yield Finding(Level.WARNING, f"{', '.join(deferred)}: the mode needs django-q2.")
+            labels = ", ".join(deferred)
+            yield Finding(Level.WARNING, f"{labels}: the mode needs a queue with workers.")
         return
+    command = get_queue().worker_command
     if status.queue.workers is Workers.ABSENT:
-        yield Finding(Level.WARNING, "No worker runs: manage.py qcluster.")
+        yield Finding(Level.WARNING, f"No worker runs: {command}.")
     next_sweep_at = status.queue.next_sweep_at
     if next_sweep_at is None:
         yield Finding(Level.WARNING, "The sweep is not scheduled: manage.py migrate.")
@@ -241,7 +247,7 @@ def _of_queue(status: Status) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             f"The sweep was due at {next_sweep_at.isoformat(timespec='seconds')}: no worker runs "
-            "(manage.py qcluster), or none that has time.",
+            f"({command}), or none that has time.",
         )
 
 

@@ -47,9 +47,9 @@ def configure(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture
-def without_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_queue(configure: Callable[..., None]) -> None:
     """As where django-q2 is not installed: pending tickets are drained at the commit."""
-    monkeypatch.setattr("ticket_priority.queues.django_q.is_installed", lambda: False)
+    configure(QUEUE="ticket_priority.queues.inline.InlineQueue")
 
 
 @pytest.fixture(params=[False, True], ids=["autocommit", "atomic requests"])

@@ -1,4 +1,4 @@
-"""Say how classification stands, to a person or a monitor."""
+"""Report the status of classification to a person or a monitor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ PER_PROCESS = (
 
 
 class Command(BaseCommand):
+    """Print the status and its findings; the exit code is the worst level."""
+
     help = (
         "Say what serves, what waits and what is wrong. Exits with 0 where all is well, 1 for a "
         "warning, 2 where it is critical. Nothing is written, and no model is loaded."
     )
-    # A monitor asks often, and what the checks say is for `manage.py check` to say.
+    # A monitor asks often, and `manage.py check` reports the checks.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:

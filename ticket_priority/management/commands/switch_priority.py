@@ -14,7 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from ticket_priority.conf import get_settings
 from ticket_priority.predictions import kill_switch as switch
 from ticket_priority.predictions.kill_switch import SwitchState
-from ticket_priority.queues import django_q as queue
+from ticket_priority.predictions.workers import wake_workers
+from ticket_priority.queues import has_workers
 
 
 class Command(BaseCommand):
@@ -37,7 +38,7 @@ class Command(BaseCommand):
         if turn != "status":
             changed = switch.turn(on=turn == "on", reason=options["reason"]) is not None
             if changed and turn == "on":
-                queue.wake_workers()
+                wake_workers()
         state = switch.read()
         if options["json"]:
             self.stdout.write(json.dumps(asdict(state), default=_time))
@@ -57,5 +58,5 @@ def _lines(state: SwitchState) -> Iterator[str]:
     since = f" since {_time(state.since)}" if state.since else ""
     why = f": {state.reason}" if state.reason else "."
     yield f"Classification is {'on' if state.on else 'off'}{since}{why}"
-    if state.on and state.since and not queue.is_installed():
+    if state.on and state.since and not has_workers():
         yield "What waited meanwhile is classified by manage.py classify_tickets."

@@ -1,0 +1,101 @@
+"""How workers learn of pending predictions, and what they do on a schedule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from ticket_priority.conf import get_settings
+from ticket_priority.db import after_commit
+from ticket_priority.exceptions import QueueError
+from ticket_priority.models import Prediction, plugin_database
+from ticket_priority.queues import get_queue, has_workers
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TASK: Final = "ticket_priority.tasks.drain_predictions"
+SWEEP_TASK: Final = "ticket_priority.tasks.sweep"
+SWEEP_NAME: Final = "ticket_priority.sweep"
+RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
+RETRAIN_NAME: Final = "ticket_priority.retrain"
+
+_JUST_FAILED: Final = frozenset(
+    {
+        Prediction.Reason.MODEL_ERROR,
+        Prediction.Reason.DEADLINE,
+        Prediction.Reason.OVERLOADED,
+        Prediction.Reason.BREAKER_OPEN,
+    }
+)
+
+_drain_is_due = False
+
+
+def notify_workers() -> None:
+    """Have a worker drain the pending predictions; without workers, drain them here.
+
+    Where the queue fails nothing is lost: the rows stay pending, and the sweep or the next call
+    takes them. Never raises.
+    """
+    try:
+        get_queue().enqueue(DRAIN_TASK)
+    except Exception:
+        logger.exception("No worker could be notified; the sweep will find the pending tickets")
+
+
+def wake_workers() -> bool:
+    """Notify workers after the commit; return whether there are any."""
+    if not has_workers():
+        return False
+    after_commit(notify_workers, using=plugin_database())
+    return True
+
+
+def transactional_drain(using: str) -> Callable[[], None] | None:
+    """Return what enqueues a drain in the transaction that stores a prediction of a ticket there.
+
+    None: workers can be notified only after the commit.
+    """
+    try:
+        queue = get_queue()
+    except QueueError:
+        # A system check names it. The ticket must be saved.
+        return None
+    together = using == plugin_database() and queue.shares_database(using)
+    return partial(queue.enqueue, DRAIN_TASK) if together else None
+
+
+def wants_drain(prediction: Prediction) -> bool:
+    """Say whether the save of a new ticket calls for a drain.
+
+    Without workers a drain runs in the request, so not right after the model has failed there: the
+    next ticket that the model answers takes along those that wait.
+    """
+    global _drain_is_due
+    if has_workers():
+        return prediction.needs_worker
+    if prediction.reason in _JUST_FAILED:
+        _drain_is_due = True
+        return False
+    if prediction.state != Prediction.State.PENDING and _drain_is_due:
+        _drain_is_due = False
+        return True
+    return prediction.needs_worker
+
+
+def ensure_schedules(using: str) -> None:
+    """Bring the schedules in line with the settings, once the database that holds them is migrated.
+
+    One sweeps up pending predictions. The other looks daily whether a training run is due; it is
+    there only with `RETRAIN`.
+    """
+    queue, options = get_queue(), get_settings()
+    if not queue.stores_schedules_in(using):
+        return
+    queue.schedule(SWEEP_NAME, SWEEP_TASK, minutes=options.queue.sweep_minutes)
+    if options.training.retrain is None:
+        queue.unschedule(RETRAIN_NAME)
+    else:
+        queue.schedule(RETRAIN_NAME, RETRAIN_TASK, minutes=None)
