@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import linear as linear_config
-from ticket_priority.ml.artifacts import transformer as transformer_config
-from ticket_priority.ml.artifacts.reading import ADVICE, is_positive, read_config, write_config
+from ticket_priority.ml.artifacts.kinds import KINDS
+from ticket_priority.ml.artifacts.reading import ADVICE, read_config, write_config
+from ticket_priority.ml.numbers import is_positive
 from ticket_priority.ml.types import ArtifactFile
 
 KIND: Final = "ensemble"
-
-MEMBER_KINDS: Final = (transformer_config.KIND, linear_config.KIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,7 @@ class EnsembleConfig:
 def _problem(values: dict[str, Any]) -> str:
     """Say what is wrong, or nothing."""
     members = values.get("members")
+    kinds = [name for name in KINDS if name != KIND]
     if not isinstance(members, list) or not members:
         return f"members is {members!r}, not a list of models"
     for member in members:
@@ -87,8 +86,8 @@ def _problem(values: dict[str, Any]) -> str:
             return f"a member is {member!r}, not an object"
         if not _is_folder(folder := member.get("folder")):
             return f"a member's folder is {folder!r}, not a name"
-        if (kind := member.get("kind")) not in MEMBER_KINDS:
-            return f"a member's kind is {kind!r}, not {' or '.join(MEMBER_KINDS)}"
+        if (kind := member.get("kind")) not in kinds:
+            return f"a member's kind is {kind!r}, not {' or '.join(kinds)}"
         if not is_positive(weight := member.get("weight")):
             return f"a member's weight is {weight!r}, not a positive number"
     if not is_positive(temperature := values.get("temperature")):

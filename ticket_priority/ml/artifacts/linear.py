@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts.reading import ADVICE, is_positive, read_config, write_config
+from ticket_priority.ml.artifacts.reading import ADVICE, read_config, write_config
+from ticket_priority.ml.numbers import is_positive
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile
 
 KIND: Final = "linear"

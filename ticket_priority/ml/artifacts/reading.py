@@ -6,13 +6,13 @@ An artifact may come from anybody, so nothing that is read here is believed. Sta
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeGuard
+from typing import Any, Final, NoReturn
 
 from ticket_priority.exceptions import ArtifactError
+from ticket_priority.ml.numbers import is_whole
 from ticket_priority.ml.types import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
 
 ADVICE: Final = "Publish the model again, or activate another version."
@@ -100,19 +100,6 @@ def unreadable(path: Path, error: Exception) -> ArtifactError:
     """Return the error for a file of the artifact that cannot be loaded."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ArtifactError(f"{path} cannot be loaded ({reason}). {ADVICE}")
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_positive(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return 0 < float(value) < math.inf
-    except OverflowError:
-        return False
 
 
 def _problem(values: dict[str, Any], kind: str) -> str:

@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts.reading import (
-    ADVICE,
-    is_positive,
-    is_whole,
-    read_config,
-    write_config,
-)
+from ticket_priority.ml.artifacts.reading import ADVICE, read_config, write_config
+from ticket_priority.ml.numbers import is_positive, is_whole
 from ticket_priority.ml.types import MAX_TOKENS, ArtifactFile
 
 KIND: Final = "transformer"

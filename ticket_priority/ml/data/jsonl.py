@@ -27,6 +27,7 @@ from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.data.near_duplicates import TextSimilarity
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT
+from ticket_priority.ml.numbers import is_number
 from ticket_priority.ml.text.normalisation import normalise, text_hash
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
@@ -72,7 +73,7 @@ def decode(line: bytes) -> tuple[LabelledText, str, str]:
     if split_by not in ("", *KINDS_OF_SPLIT):
         raise ValueError(f'"split_by" must be {" or ".join(KINDS_OF_SPLIT)}, not {split_by!r}')
     weight = values.get("weight", 1.0)
-    if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
+    if not is_number(weight) or not 0 < weight <= MAX_WEIGHT:
         raise ValueError(f'"weight" must be a number above 0, at most {MAX_WEIGHT:g}')
     strings = {name: values.get(name, "") for name in _STRINGS}
     if wrong := [name for name, value in strings.items() if not isinstance(value, str)]:

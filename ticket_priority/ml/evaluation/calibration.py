@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ticket_priority.ml.softmax import log_softmax
+
 Numbers = npt.NDArray[np.float64]
 
 _TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
@@ -37,10 +39,3 @@ def cross_entropy(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> fl
     """Return the mean loss over the rows whose label is not -1; 0 without one."""
     rows = np.flatnonzero(labels >= 0)
     return float(-log_softmax(scores)[rows, labels[rows]].mean()) if len(rows) else 0.0
-
-
-def log_softmax(scores: npt.NDArray[Any]) -> Numbers:
-    """Return the logarithms of the probabilities that scores [rows, classes] stand for."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    logarithms: Numbers = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logarithms

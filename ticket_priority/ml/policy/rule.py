@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
+from ticket_priority.ml.numbers import is_number
 from ticket_priority.ml.types import CLASS_NAMES, Classification
 
 METRICS_KEY: Final = "certification"
@@ -48,7 +49,7 @@ def _cost(row: Mapping[str, Any], true: str, chosen: str) -> float:
         return 0.0
     if chosen not in row:
         raise ValueError(f"it lacks the cost of choosing {chosen} for what is {true}")
-    if not _is_number(cost := row[chosen]) or not 0 <= cost < math.inf:
+    if not is_number(cost := row[chosen]) or not 0 <= cost < math.inf:
         raise ValueError(f"the cost of choosing {chosen} for what is {true} is {cost!r}")
     return float(cost)
 
@@ -65,7 +66,7 @@ def read_targets(given: Any) -> dict[str, float] | None:
     for name, target in given.items():
         if name not in CLASS_NAMES:
             raise ValueError(f"there is no class {name!r}")
-        if not _is_number(target) or not 0 < target < 1:
+        if not is_number(target) or not 0 < target < 1:
             raise ValueError(f"the precision of {name} is {target!r}, not between 0 and 1")
     return {name: float(given[name]) for name in CLASS_NAMES if name in given}
 
@@ -228,7 +229,3 @@ def _named(costs: Costs | None) -> dict[str, dict[str, float]] | None:
         true: dict(zip(CLASS_NAMES, row, strict=True))
         for true, row in zip(CLASS_NAMES, costs, strict=True)
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -20,6 +20,7 @@ from ticket_priority.ml.artifacts.linear import (
     LinearConfig,
 )
 from ticket_priority.ml.artifacts.reading import ADVICE, require_file, unreadable
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
 Keys = npt.NDArray[np.int64]
@@ -63,21 +64,18 @@ class LinearClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
-        return [Classification(self._probabilities(text.lower())) for text in texts]
+        if not texts:
+            return []
+        scores = np.stack([self._scores(text.lower()) for text in texts])
+        answers = np.zeros((len(texts), len(CLASS_NAMES)))
+        answers[:, self.config.learned] = softmax(scores, self.config.temperature)
+        return [Classification(tuple(row)) for row in answers.tolist()]
 
-    def _probabilities(self, text: str) -> tuple[float, ...]:
-        scores = (
-            self._intercepts
-            + self._word_weights.score(self._words.keys(text))
-            + self._letter_weights.score(self._letters.keys(text))
-        ).tolist()
-        highest = max(scores)
-        powers = [math.exp((score - highest) / self.config.temperature) for score in scores]
-        total = sum(powers)
-        answer = [0.0] * len(CLASS_NAMES)
-        for label, power in zip(self.config.learned, powers, strict=True):
-            answer[label] = power / total
-        return tuple(answer)
+    def _scores(self, text: str) -> Numbers:
+        """Return the score of each learned class."""
+        by_words = self._word_weights.score(self._words.keys(text))
+        by_letters = self._letter_weights.score(self._letters.keys(text))
+        return self._intercepts + by_words + by_letters
 
 
 class _Weights:

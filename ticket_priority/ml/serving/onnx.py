@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.ml.artifacts.reading import require_file, unreadable
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
-from ticket_priority.ml.batching import length_sorted_batches
+from ticket_priority.ml.batching import length_sorted_batches, padded
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
 try:
@@ -65,22 +66,14 @@ class OnnxClassifier:
         return [Classification(tuple(row)) for row in answers.tolist()]
 
     def _probabilities(self, rows: list[list[int]]) -> npt.NDArray[np.float64]:
-        """Return [rows, classes] for token ids, longest row first."""
-        # A text without a token still needs one position, or there is nothing to attend to.
-        shape = (len(rows), max(1, len(rows[0])))
-        ids = np.full(shape, self.config.pad_token_id, np.int64)
-        mask = np.zeros(shape, np.int64)
-        mask[:, 0] = 1
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        feed = dict(zip(_INPUTS, (ids, mask), strict=True))
+        """Return [rows, classes] for rows of token ids."""
+        feed = dict(zip(_INPUTS, padded(rows, self.config.pad_token_id), strict=True))
         logits = self._session.run(None, feed, self._run_options)[0]
         if not np.isfinite(logits).all():
             raise ArtifactError(
                 "The model answers with numbers that are not finite. Activate another version."
             )
-        return _softmax(logits.astype(np.float64) / self.config.temperature)
+        return softmax(logits.astype(np.float64), self.config.temperature)
 
 
 def _load_session(directory: Path, threads: int) -> Any:
@@ -112,12 +105,6 @@ def _give_back_freed_memory() -> None:
     """glibc keeps what parsing the model has freed: measured, 38 MB in every process."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-
-
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def _usable_cores() -> int:
