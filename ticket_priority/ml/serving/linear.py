@@ -171,16 +171,20 @@ def _problem(tensors: dict[str, npt.NDArray[Any]], classes: int) -> str:
             return f"{name} is {tensor.dtype} {list(tensor.shape)}"
         if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
             return f"{name} holds numbers that are not finite"
-    if len(tensors["intercepts"]) != classes:
-        return f"it has {len(tensors['intercepts'])} intercepts for {classes} classes"
-    for name in ("word", "letter"):
-        keys, idf = tensors[f"{name}_keys"], tensors[f"{name}_idf"]
-        if idf.shape != keys.shape:
-            return f"it has {len(idf)} weights for {len(keys)} {name} n-grams"
-        if tensors[f"{name}_coefficients"].shape != (len(keys), classes):
-            return f"{name}_coefficients is {list(tensors[f'{name}_coefficients'].shape)}"
-        if not _is_ascending(keys):
-            return f"{name}_keys are not in ascending order"
+    sizes = {name: len(tensors[f"{name}_keys"]) for name in ("word", "letter")}
+    shapes: dict[str, tuple[int, ...]] = {"intercepts": (classes,)}
+    for name, size in sizes.items():
+        shapes |= {f"{name}_idf": (size,), f"{name}_coefficients": (size, classes)}
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            return f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+    return _order_problem(tensors)
+
+
+def _order_problem(tensors: dict[str, npt.NDArray[Any]]) -> str:
+    for name in ("word_keys", "letter_keys"):
+        if not _is_ascending(tensors[name]):
+            return f"{name} are not in ascending order"
     letters = tensors["letters"]
     if len(letters) > MOST_LETTERS or not _is_ascending(letters) or letters.max(initial=0) > _LAST:
         return "letters are no ascending code points"
