@@ -36,10 +36,14 @@ class KeywordConfig:
 
     @classmethod
     def read(cls, directory: Path) -> KeywordConfig:
-        return cls(tuple(read_config(directory, KEYWORD.name)["words"]))
+        return cls(tuple(read_config(directory, KEYWORD.name, _problem)["words"]))
 
     def write(self, directory: Path) -> None:
         write_config(directory, KEYWORD.name, {"words": list(self.words)})
+
+
+def _problem(values: dict[str, Any]) -> str:
+    return "" if isinstance(values.get("words"), list) else "words is not a list"
 
 
 class KeywordClassifier:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from tests.ml.conftest import CUES, toy_rows
 from tests.ml.serving.test_onnx import edit_config, exec_module, overwrite
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts.linear import LETTER_NGRAMS, MOST_LETTERS
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.types import ARTIFACT_FORMAT, LabelledText
@@ -257,8 +257,8 @@ def test_extreme_numbers_still_give_probabilities(artifact: Path, temperature: f
 
 def test_the_longest_key_fits() -> None:
     """The greatest key of the most letters is below what marks the end of the keys."""
-    base = linear_config.MOST_LETTERS + 1
-    assert base ** linear_config.LETTER_NGRAMS[1] <= np.iinfo(np.int64).max
+    base = MOST_LETTERS + 1
+    assert base ** LETTER_NGRAMS[1] <= np.iinfo(np.int64).max
 
 
 def test_a_process_that_classifies_imports_numpy_and_safetensors_alone(written: Path) -> None:

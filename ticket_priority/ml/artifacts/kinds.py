@@ -1,7 +1,6 @@
 """The kinds of model: what reads, serves and trains each. A new kind is one row of `KINDS`.
 
-Classes and functions are named by dotted path, so that a web process that reads the table imports
-neither torch nor numpy. Standard library only.
+Classes and functions are named by dotted path, so that the table imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from ticket_priority.ml.types import ClassifierFactory, Trainer
 
 
 class ModelConfig(Protocol):
-    """A kind's config.json: a frozen dataclass."""
+    """A kind's config.json, a frozen dataclass; `temperature` divides the scores before softmax."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
-    def temperature(self) -> float:
-        """What divides the scores before they become probabilities."""
-        ...
-
+    def temperature(self) -> float: ...  # noqa: D102
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
@@ -56,10 +52,10 @@ class Requirement:
 class ModelKind:
     """A kind of model. Dotted paths name its parts.
 
-    `name` stands in config.json. `config` is a ModelConfig, `classifier` the ClassifierFactory
-    where the settings name no other. `trainer` is the Trainer that the model name `name` chooses;
-    None: another kind's trainer makes such models. `serving` and `training` are what must be
-    installed, beside `SERVING` and what the package of trainers itself needs.
+    `name` is in config.json. `config` is a ModelConfig, `classifier` the ClassifierFactory where
+    the settings name no other. `trainer` is the Trainer that the model name `name` chooses; None:
+    another kind's trainer makes such models. `serving` and `training` are what must be installed,
+    beside `SERVING` and what `ml.trainers` itself needs.
     """
 
     name: str

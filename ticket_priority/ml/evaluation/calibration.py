@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that mean what they say (Guo et al., 2017)."""
+"""Calibration by temperature scaling (Guo et al., 2017). Needs numpy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
 def fit_temperature(scores: npt.NDArray[Any], labels: Sequence[int]) -> float:
     """Return what to divide scores [rows, classes] by for the least loss; 1 without a row.
 
-    Scores are logits, or logarithms of probabilities. A label of -1 stands for a class that has no
-    column and is passed over.
+    Scores are logits, or logarithms of probabilities. A row with the label -1, a class that has
+    no column, is left out.
     """
     truth = np.asarray(labels, np.int64)
     if not (truth >= 0).any():

@@ -7,7 +7,7 @@ left out, and nothing here raises.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -52,8 +52,8 @@ class LanguageFigures:
 class Report:
     """How a model or a baseline does on a test of `rows` tickets.
 
-    `estimates` are in the order of `FIGURES`, `classes` by class name. `confusion_matrix` is []
-    unless it is a square of counts. `is_known` is False where nothing was stored.
+    `estimates` are in the order of `FIGURES`, `classes` by class name. `confusion_matrix` is [] if
+    it is no square of counts, `is_known` False if nothing was stored.
     """
 
     is_known: bool
@@ -79,7 +79,11 @@ class Report:
                 if (figures := mapping(per_class.get(name)))
             },
             languages=tuple(
-                _language_figures(str(language), mapping(figures))
+                LanguageFigures(
+                    str(language),
+                    count(mapping(figures).get("n")),
+                    *_numbers(mapping(figures), "accuracy", "macro_f1", "calibration_error"),
+                )
                 for language, figures in mapping(report.get("by_language")).items()
             ),
             confusion_matrix=_matrix(report.get("confusion_matrix")),
@@ -90,13 +94,13 @@ class Report:
         """Whether accuracy and macro-F1 are known, without which there is little to show."""
         return None not in (self.figure("accuracy"), self.figure("macro_f1"))
 
-    def figure(self, name: str) -> float | None:
-        """Return one of `FIGURES`."""
-        return self.estimate(name).value
-
     def estimate(self, name: str) -> Estimate:
         """Return one of `FIGURES` with its interval."""
         return self.estimates[FIGURES.index(name)]
+
+    def figure(self, name: str) -> float | None:
+        """Return one of `FIGURES`."""
+        return self.estimate(name).value
 
     def is_same_test(self, other: Report) -> bool:
         """Say whether both are of one test, going by the number of tickets of each class."""
@@ -142,10 +146,9 @@ class Serving:
 class Metrics:
     """The metrics of a model version.
 
-    `model` is the model as it was trained, `served` as it is served here, which may be on another
-    test, with the `served_majority` on that. `moves` are by the name of the rewriting and of
-    `rewritten_rows` tickets, `overall_moves` of all together; None where they were not measured.
-    `training` is as it was stored.
+    `model` is the model as trained, `served` as served here, which may be on another test, with
+    the `served_majority` on that. `moves` are by the name of the rewriting, of `rewritten_rows`
+    tickets; `overall_moves` of all rewritings. `training` is as it was stored.
     """
 
     served: Report
@@ -229,40 +232,27 @@ def _class_figures(figures: Mapping[str, Any], intervals: Mapping[str, Any]) -> 
     return ClassFigures(precision, recall, f1, count(figures.get("support")))
 
 
-def _language_figures(language: str, figures: Mapping[str, Any]) -> LanguageFigures:
-    names = ("accuracy", "macro_f1", "calibration_error")
-    values = (number(figures.get(name)) for name in names)
-    return LanguageFigures(language, count(figures.get("n")), *values)
-
-
 def _matrix(value: Any) -> list[list[int]]:
-    size = len(CLASS_NAMES)
-    if not isinstance(value, list) or len(value) != size:
+    rows = value if isinstance(value, list) and len(value) == len(CLASS_NAMES) else []
+    if not all(isinstance(row, list) and len(row) == len(CLASS_NAMES) for row in rows):
         return []
-    if not all(isinstance(row, list) and len(row) == size for row in value):
-        return []
-    return [[count(cell) or 0 for cell in row] for row in value]
+    return [[count(cell) or 0 for cell in row] for row in rows]
+
+
+def _numbers(figures: Mapping[str, Any], *names: str) -> Iterator[float | None]:
+    return (number(figures.get(name)) for name in names)
 
 
 def _moves(figures: Mapping[str, Any]) -> Moves:
-    return Moves(*(number(figures.get(name)) for name in ("kept", "raised", "shift")))
+    return Moves(*_numbers(figures, "kept", "raised", "shift"))
 
 
 def _serving(figures: Mapping[str, Any]) -> Serving:
     precision = str(figures.get("precision") or "")
-    exports = (
-        Export(
-            name,
-            name == precision,
-            *(number(found.get(figure)) for figure in ("accuracy", "macro_f1", "agreement")),
-        )
+    reason, size = str(figures.get("reason") or ""), number(figures.get("size_mb"))
+    exports = tuple(
+        Export(name, name == precision, *_numbers(found, "accuracy", "macro_f1", "agreement"))
         for name in ("fp32", "int8")
         if (found := mapping(figures.get(name)))
     )
-    return Serving(
-        is_known=bool(figures),
-        precision=precision,
-        reason=str(figures.get("reason") or ""),
-        size_mb=number(figures.get("size_mb")),
-        exports=tuple(exports),
-    )
+    return Serving(bool(figures), precision, reason, size, exports)

@@ -17,13 +17,11 @@ _WAYS: Final = {"time": "by time", "random": "at random", "file": "as the file s
 
 
 def lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield tables of the model beside the baselines, with 95% intervals, and of its languages.
-
-    A last one says how far its answers move where tickets are only written in another manner.
+    """Yield tables of the model and the baselines, of languages, and of robustness.
 
     `metrics` is `TrainingResult.metrics` or `ModelVersion.metrics`. Where the model was scored as
-    it is served, that is what is shown: in a table of its own where the test was another one, as
-    after an import. What lacks figures is left out; of an artifact from elsewhere that may be all.
+    it is served, those figures are shown, in a table of their own where the test was another one,
+    as after an import. What lacks figures is left out.
     """
     found = Metrics.read(metrics)
     yield from _quality(found)
@@ -78,7 +76,7 @@ def precision_recall(report: Report, name: str) -> str:
 
 
 def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is learnt from, how it was split, and what the splits have in common."""
+    """Yield what the data holds, how it was split, and what the splits have in common."""
     rows = figures["rows"]
     line = (
         f"{sum(rows.values())} labelled tickets: {rows['train']} to train, "
@@ -112,7 +110,7 @@ def data_lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(title: str, columns: Mapping[str, Report]) -> Iterator[str]:
-    """Yield the columns that have figures, and the languages of the first of all."""
+    """Yield the columns that have figures, and the languages of the first column."""
     shown = {name: report for name, report in columns.items() if report.is_complete}
     if not shown:
         return
@@ -129,7 +127,7 @@ def _table(title: str, columns: Mapping[str, Report]) -> Iterator[str]:
         )
     yield from _languages(model)
     yield ""
-    own, best = model.figure("macro_f1"), linear and linear.figure("macro_f1")
+    own, best = (one.figure("macro_f1") if one else None for one in (model, linear))
     if model.is_complete and own is not None and best is not None and own < best:
         yield "Note: TF-IDF + logistic regression does better than this model on this test split."
 

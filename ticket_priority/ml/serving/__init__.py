@@ -1,4 +1,4 @@
-"""Serving. Runs a published artifact with onnxruntime and tokenizers, never torch."""
+"""Run published artifacts with onnxruntime, tokenizers and numpy, never with torch."""
 
 from __future__ import annotations
 

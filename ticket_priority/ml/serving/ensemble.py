@@ -1,4 +1,4 @@
-"""Runs an ensemble artifact: each of its models answers, and their answers are averaged."""
+"""Run an ensemble artifact: average the answers of its members."""
 
 from __future__ import annotations
 

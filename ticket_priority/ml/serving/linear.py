@@ -1,4 +1,4 @@
-"""Runs a linear artifact: TF-IDF of words and letters, and logistic regression, on numpy alone."""
+"""Run a linear artifact, TF-IDF of words and letters and logistic regression, on numpy alone."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Weights:
     """One vocabulary's keys, ascending, with the weight of each."""
 
     def __init__(self, tensors: dict[str, npt.NDArray[Any]], name: str) -> None:
-        # One key that no text has, so that every place found is a place that exists.
+        # One key that no text has, so that searchsorted never returns a place past the end.
         self._keys: Keys = np.append(tensors[f"{name}_keys"], _NO_KEY)
         self._idf = tensors[f"{name}_idf"]
         self._coefficients = tensors[f"{name}_coefficients"]
@@ -126,7 +126,7 @@ class _Letters:
 
     def __init__(self, code_points: npt.NDArray[np.int32]) -> None:
         last = int(code_points[-1]) if len(code_points) else 0
-        # By code point, and behind the last one a place for all that no n-gram holds.
+        # By code point; the last place is for all characters that no n-gram holds.
         self._numbers = np.zeros(last + 2, np.int64)
         self._numbers[code_points] = np.arange(1, len(code_points) + 1)
         self._base = len(code_points) + 1
@@ -196,5 +196,5 @@ def _order_problem(tensors: dict[str, npt.NDArray[Any]]) -> str:
 
 
 def _is_ascending(values: npt.NDArray[Any]) -> bool:
-    # No subtraction: one that overflows would look like an ascent.
+    # A difference that overflows would look like an ascent.
     return bool((values[:1] > 0).all() and (values[1:] > values[:-1]).all())

@@ -1,4 +1,4 @@
-"""Runs a transformer artifact's model.onnx on the CPU."""
+"""Run a transformer artifact's model.onnx on the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ except ImportError as error:
 _INPUTS: Final = ["input_ids", "attention_mask"]
 _LOG_ERRORS_ONLY: Final = 3
 
-# Measured: above this a CPU answers no sooner, but its activations take hundreds of megabytes.
+# Measured: above this a CPU is no faster, but activations take hundreds of megabytes.
 _MOST_CPU_BATCH_TOKENS: Final = 1024
 
 
@@ -52,7 +52,7 @@ class OnnxClassifier:
         self.batch_tokens = min(batch_tokens, _MOST_CPU_BATCH_TOKENS)
         self._tokenizer = TextTokenizer(directory, self.config)
         self._session = _load_session(directory, threads or _usable_cores())
-        # Activations go back after each pass, or one long batch would keep its memory for ever.
+        # Without this, the memory of one long batch is kept for ever.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         _give_back_freed_memory()
@@ -83,7 +83,7 @@ def _load_session(directory: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _LOG_ERRORS_ONLY
-    # Spinning saves microseconds and burns the cores that a web process shares.
+    # Spinning saves microseconds but keeps busy the cores that a web process shares.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
@@ -102,7 +102,7 @@ def _load_session(directory: Path, threads: int) -> Any:
 
 
 def _give_back_freed_memory() -> None:
-    """glibc keeps what parsing the model has freed: measured, 38 MB in every process."""
+    """Return to the system what parsing the model has freed, which glibc keeps: 38 MB a process."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
