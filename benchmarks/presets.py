@@ -34,15 +34,12 @@ from ticket_priority.ml.artifacts import ensemble as ensemble_config
 from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.evaluation import metrics
-from ticket_priority.ml.evaluation.calibration import (
-    fit_temperature,
-    log_probabilities,
-    log_softmax,
-)
+from ticket_priority.ml.evaluation.calibration import fit_temperature, log_probabilities
 from ticket_priority.ml.hyperparameters import presets
 from ticket_priority.ml.serving.ensemble import EnsembleClassifier
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.serving.onnx import OnnxClassifier
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.text.normalisation import normalise
 from ticket_priority.ml.trainers.fit import fit
 from ticket_priority.ml.types import CLASS_NAMES, Classifier, LabelledText
@@ -163,7 +160,7 @@ def _cross_fitted(rows: list[LabelledText], probabilities: npt.NDArray[np.float6
     judged = np.empty_like(probabilities)
     for half in (is_first, ~is_first):
         temperature = fit_temperature(scores[~half], labels[~half].tolist())
-        judged[half] = np.exp(log_softmax(scores[half] / temperature))
+        judged[half] = softmax(scores[half], temperature)
     error: float = metrics.report(labels.tolist(), probabilities=judged)["calibration_error"]
     return error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from ticket_priority.ml.artifacts.kinds import KINDS
 from ticket_priority.ml.hyperparameters.presets import DEFAULT_PRESET
+from ticket_priority.ml.numbers import is_number, is_positive, is_whole
 from ticket_priority.rates import Rate
 
 SETTING: Final = "TICKET_PRIORITY"
@@ -40,11 +41,9 @@ class Retraining:
     def __post_init__(self) -> None:
         for name, least in (("every_days", 1), ("min_new_labels", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not is_whole(value) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}")
-        minutes = self.timeout_minutes
-        is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
-        if not is_number or not 0 < minutes < math.inf:
+        if not is_positive(self.timeout_minutes):
             raise ValueError("timeout_minutes must be a number above 0")
         if self.activate not in ACTIVATE_CHOICES:
             raise ValueError(f"activate must be one of {', '.join(ACTIVATE_CHOICES)}")
@@ -90,11 +89,7 @@ class ServingSettings:
     """
 
     classifiers: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "transformer": "ticket_priority.ml.serving.onnx.OnnxClassifier",
-            "linear": "ticket_priority.ml.serving.linear.LinearClassifier",
-            "ensemble": "ticket_priority.ml.serving.ensemble.EnsembleClassifier",
-        }
+        default_factory=lambda: {name: kind.classifier for name, kind in KINDS.items()}
     )
     threads: int | None = None
     batch_size: int = 64
@@ -258,7 +253,7 @@ def _known(group: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_gate_tolerance(value: object) -> bool:
     """Say whether a value can be `GATE_TOLERANCE`."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
 def _reset(*, setting: str, **kwargs: Any) -> None:

@@ -192,7 +192,7 @@ class TestPage:
             reversed(Priority)
         )
         assert sum(total for _true, _cells, total in figures.confusion) == 60
-        assert any(export.is_served for export in figures.exports)
+        assert any(export.is_served for export in figures.metrics.serving.exports)
 
 
 class TestActivating:

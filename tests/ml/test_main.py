@@ -18,7 +18,7 @@ import torch
 from tests.ml.conftest import toy_rows
 from tests.support import network
 from ticket_priority.ml.__main__ import _is_first, main
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.data.jsonl import read_splits, write_splits
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.serving.onnx import OnnxClassifier
@@ -89,7 +89,7 @@ def test_a_file_becomes_an_artifact_where_there_is_no_django(
     result = done.result
     assert result.returncode == 0, result.stderr
     assert done.attempts == []
-    artifact = artifacts.read(out)
+    artifact = store.read(out)
     assert artifact.metrics["model"]["accuracy"] >= 0.9
     assert artifact.dataset["rows"] == {"train": 150, "validation": 36, "test": 36}
     assert artifact.dataset["provenance"] == {"host": 150, "unknown": 72}
@@ -152,7 +152,7 @@ def test_vertex_ai_says_by_variables_where_things_are(
     assert main(["fit", "--json", *given]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert outcome["artifact"] == str(tmp_path / "jobs/1/model")
-    assert outcome["digest"] == artifacts.read(tmp_path / "jobs/1/model").digest
+    assert outcome["digest"] == store.read(tmp_path / "jobs/1/model").digest
     assert Path(outcome["run_dir"]).is_relative_to(tmp_path / "jobs/1/checkpoints")
     assert list(Path(outcome["run_dir"], "checkpoints").glob("*.ckpt"))
 
@@ -228,7 +228,7 @@ def test_what_was_trained_is_named_where_it_cannot_be_written_to_its_place(
     said = capsys.readouterr().err
     assert "is not empty" in said
     assert f"What was trained is in {kept}, and can be brought in from there." in said
-    assert artifacts.read(kept).dataset["rows"]["train"] > 0
+    assert store.read(kept).dataset["rows"]["train"] > 0
 
 
 def test_an_empty_split_is_named(
@@ -274,7 +274,7 @@ def test_two_nodes_train_together_and_the_first_writes(
     ]
     said = [node.communicate(timeout=240)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
-    artifact = artifacts.read(out)
+    artifact = store.read(out)
     assert artifact.metrics["training"]["epochs"] == 3
     assert artifact.metrics["training"]["hyperparameters"]["num_nodes"] == 2
     (last,) = (tmp_path / "outputs").rglob("last.ckpt")

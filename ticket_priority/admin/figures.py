@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.ml.evaluation.report import is_same_test
+from ticket_priority.ml.evaluation.figures import (
+    ClassFigures,
+    Estimate,
+    Metrics,
+    Moves,
+    Report,
+    count,
+    mapping,
+)
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
@@ -43,15 +52,6 @@ _SHADES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with the ends of its 95% interval; None for what is not known."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """A model or a baseline on a test; `estimates` are in the order of `MEASURED`."""
 
@@ -60,35 +60,9 @@ class Score:
     estimates: tuple[Estimate, ...]
     rows: int | None
 
-
-@dataclass(frozen=True, slots=True)
-class LanguageScore:
-    """How the model does on the test tickets of one language, "" where it is not known."""
-
-    language: str
-    rows: int | None
-    accuracy: float | None
-    macro_f1: float | None
-    calibration_error: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Moves:
-    """How far answers move where tickets are rewritten: shares of tickets, and classes."""
-
-    label: Any
-    kept: float | None
-    raised: float | None
-    shift: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    label: Any
-    is_model: bool
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
+    @classmethod
+    def of(cls, label: Any, is_model: bool, report: Report) -> Score:
+        return cls(label, is_model, report.estimates, report.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,126 +78,76 @@ class Cell:
         return round(self.share * _SHADES)
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """How an exported form of the model does."""
-
-    label: str
-    is_served: bool
-    accuracy: float | None
-    macro_f1: float | None
-    agreement: float | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Figures:
     """Everything the page of a model version shows beyond its columns."""
 
     version: ModelVersion
 
+    @cached_property
+    def metrics(self) -> Metrics:
+        return Metrics.read(self.version.metrics)
+
     def figure(self, rival: str, name: str) -> float | None:
-        return _number(self._of(rival).get(name))
+        """Return a figure of one of `RIVALS`."""
+        return self._reports[rival].figure(name)
 
     def own_figure(self, name: str) -> float | None:
         """Return a figure of the model as it is served, else as it was trained."""
-        return self.figure(self._own, name)
+        return self.metrics.own.figure(name)
 
     @property
     def scores(self) -> list[Score]:
         """One line for the model and each baseline that was run."""
-        scores = [_score(label, key in _OWN, self._of(key)) for key, label in RIVALS]
-        if not self._is_one_test:
-            majority = _mapping(self._of("served").get("majority"))
-            scores.insert(1, _score(_("Most frequent class, same tickets"), False, majority))
-        return [score for score in scores if score is not None]
-
-    @property
-    def languages(self) -> list[LanguageScore]:
-        """How the model does in each language, the most frequent first."""
-        languages = _mapping(self._of(self._own).get("by_language"))
-        return [
-            LanguageScore(
-                language=str(language),
-                rows=_count(_mapping(figures).get("n")),
-                accuracy=_number(_mapping(figures).get("accuracy")),
-                macro_f1=_number(_mapping(figures).get("macro_f1")),
-                calibration_error=_number(_mapping(figures).get("calibration_error")),
-            )
-            for language, figures in languages.items()
+        served, trained = self.metrics.served, self.metrics.model
+        majority = self.metrics.served_majority
+        scores = [
+            Score.of(label, key in _OWN, self._reports[key])
+            for key, label in RIVALS
+            if self._reports[key].is_known
         ]
+        is_one_test = not trained.is_known or served.is_same_test(trained)
+        if served.is_known and majority.is_known and not is_one_test:
+            scores.insert(1, Score.of(_("Most frequent class, same tickets"), False, majority))
+        return scores
 
     @property
-    def classes(self) -> list[tuple[Priority, int | None, list[ClassScore]]]:
-        """The gravest class first: its rows in the test split, and how each did on it."""
+    def classes(self) -> list[tuple[Priority, int | None, list[tuple[Any, bool, ClassFigures]]]]:
+        """The highest priority first: its rows in the test split, and how each did on it."""
         found = []
         for priority in reversed(Priority):
-            lines = []
-            support = None
-            for key, label in RIVALS:
-                figures = self._of(key)
-                line = _mapping(_mapping(figures.get("per_class")).get(priority.slug))
-                if not line:
-                    continue
-                support = _count(line.get("support")) if support is None else support
-                ends = _mapping(
-                    _mapping(_mapping(figures.get("intervals")).get("per_class")).get(priority.slug)
-                )
-                values = (_estimate(line, ends, name) for name in ("precision", "recall", "f1"))
-                lines.append(ClassScore(label, key in _OWN, *values))
+            lines = [
+                (label, key in _OWN, self._reports[key].classes[priority.slug])
+                for key, label in RIVALS
+                if priority.slug in self._reports[key].classes
+            ]
+            supports = (figures.support for _label, _is_model, figures in lines)
             if lines:
-                found.append((priority, support, lines))
+                found.append((priority, next(filter(_is_known, supports), None), lines))
         return found
 
     @property
     def confusion(self) -> list[tuple[Priority, list[Cell], int]]:
         """Rows by true class, cells by predicted class, and the row's sum; [] if not square."""
-        return table_of(self._of(self._own).get("confusion_matrix"))
+        return table_of(self.metrics.own.confusion_matrix)
 
     @property
-    def rewritten(self) -> list[Moves]:
+    def rewritten(self) -> list[tuple[Any, Moves]]:
         """One line for each manner of rewriting that was measured, and one for all."""
-        figures = self._of("robustness")
-        measured = {**_mapping(figures.get("by_perturbation")), "overall": figures.get("overall")}
-        return [
-            Moves(label, *(_number(line.get(key)) for key in ("kept", "raised", "shift")))
-            for name, label in REWRITTEN
-            if (line := _mapping(measured.get(name)))
-        ]
-
-    @property
-    def rewritten_rows(self) -> int | None:
-        return _count(self._of("robustness").get("n"))
-
-    @property
-    def serving(self) -> Mapping[str, Any]:
-        return self._of("serving")
-
-    @property
-    def exports(self) -> list[Export]:
-        """The exported forms that were judged against the trained model."""
-        return [
-            Export(
-                label=name,
-                is_served=self.serving.get("precision") == name,
-                accuracy=_number(line.get("accuracy")),
-                macro_f1=_number(line.get("macro_f1")),
-                agreement=_number(line.get("agreement")),
-            )
-            for name in ("fp32", "int8")
-            if (line := _mapping(self.serving.get(name)))
-        ]
+        measured = {**self.metrics.moves, "overall": self.metrics.overall_moves}
+        return [(label, moves) for name, label in REWRITTEN if (moves := measured.get(name))]
 
     @property
     def splits(self) -> list[tuple[Any, int | None, list[int | None]]]:
         """Rows of each split, in all and by class."""
-        dataset = _mapping(self.version.dataset)
-        rows, classes = _mapping(dataset.get("rows")), _mapping(dataset.get("classes"))
+        dataset = mapping(self.version.dataset)
+        rows, classes = mapping(dataset.get("rows")), mapping(dataset.get("classes"))
         names = (("train", _("training")), ("validation", _("validation")), ("test", _("test")))
         return [
             (
                 label,
-                _count(rows.get(name)),
-                [_count(_mapping(classes.get(name)).get(slug, 0)) for slug in CLASS_NAMES],
+                count(rows.get(name)),
+                [count(mapping(classes.get(name)).get(slug, 0)) for slug in CLASS_NAMES],
             )
             for name, label in names
             if name in rows
@@ -232,20 +156,20 @@ class Figures:
     @property
     def rows(self) -> int | None:
         """Labelled tickets in all splits together."""
-        counts = [count for _label, count, _classes in self.splits if count is not None]
+        counts = [number for _label, number, _classes in self.splits if number is not None]
         return sum(counts) if counts else None
 
     @property
     def dropped(self) -> list[tuple[str, int]]:
         """Rows left out, by reason."""
-        reasons = _mapping(_mapping(self.version.dataset).get("dropped"))
-        counted = ((str(reason), _count(count)) for reason, count in reasons.items())
-        return [(reason, count) for reason, count in counted if count]
+        reasons = mapping(mapping(self.version.dataset).get("dropped"))
+        counted = ((str(reason), count(number)) for reason, number in reasons.items())
+        return [(reason, number) for reason, number in counted if number]
 
     @property
     def run(self) -> list[tuple[Any, Any]]:
         """How the training went."""
-        training = self._of("training")
+        training = self.metrics.training
         names = (
             ("epochs", _("Epochs")),
             ("best_epoch", _("Best epoch")),
@@ -257,67 +181,28 @@ class Figures:
 
     @property
     def configuration(self) -> list[tuple[str, Any]]:
-        given = _mapping(self.version.config) or _mapping(
-            self._of("training").get("hyperparameters")
-        )
+        given = mapping(self.version.config) or self.metrics.hyperparameters
         return [(str(name), value) for name, value in given.items() if value is not None]
 
     @property
-    def _own(self) -> str:
-        return "served" if self._of("served") else "model"
-
-    @property
-    def _is_one_test(self) -> bool:
-        """Whether the model was served the test that it was trained with: not after an import."""
-        served, trained = self._of("served"), self._of("model")
-        return not served or not trained or is_same_test(served, trained)
-
-    def _of(self, key: str) -> Mapping[str, Any]:
-        return _mapping(_mapping(self.version.metrics).get(key))
+    def _reports(self) -> Mapping[str, Report]:
+        return {key: getattr(self.metrics, key) for key, _label in RIVALS}
 
 
-def _score(label: Any, is_model: bool, figures: Mapping[str, Any]) -> Score | None:
-    if not figures:
-        return None
-    ends = _mapping(figures.get("intervals"))
-    estimates = tuple(_estimate(figures, ends, name) for name, _label in MEASURED)
-    return Score(label, is_model, estimates, _count(figures.get("n")))
+def table_of(matrix: Sequence[Sequence[int]]) -> list[tuple[Priority, list[Cell], int]]:
+    """Arrange counts by class (rows) and class (columns); [] stays []."""
+    return [
+        (
+            true,
+            [
+                Cell(number, number / max(sum(numbers), 1), predicted == true)
+                for predicted, number in zip(Priority, numbers, strict=True)
+            ],
+            sum(numbers),
+        )
+        for true, numbers in zip(Priority, matrix, strict=False)
+    ]
 
 
-def _estimate(figures: Mapping[str, Any], intervals: Mapping[str, Any], name: str) -> Estimate:
-    ends = intervals.get(name)
-    low, high = ends if isinstance(ends, list) and len(ends) == 2 else (None, None)
-    return Estimate(_number(figures.get(name)), _number(low), _number(high))
-
-
-def table_of(matrix: Any) -> list[tuple[Priority, list[Cell], int]]:
-    """Arrange counts by class (rows) and class (columns); [] if that is not what they are."""
-    size = len(CLASS_NAMES)
-    if not isinstance(matrix, list) or len(matrix) != size:
-        return []
-    rows = []
-    for true, counts in zip(Priority, matrix, strict=True):
-        if not isinstance(counts, list) or len(counts) != size:
-            return []
-        numbers = [_count(count) or 0 for count in counts]
-        total = sum(numbers)
-        cells = [
-            Cell(number, number / total if total else 0.0, predicted == true)
-            for predicted, number in zip(Priority, numbers, strict=True)
-        ]
-        rows.append((true, cells, total))
-    return rows
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None
-
-
-def _count(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+def _is_known(value: int | None) -> bool:
+    return value is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from django.db import Error
 
@@ -12,12 +12,11 @@ from ticket_priority.classifiers.active import breaker_state, loaded_model_versi
 from ticket_priority.classifiers.breaker import BreakerState
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.evaluation.figures import FIGURES, Metrics
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import kill_switch as switch
 from ticket_priority.queues import has_workers
 from ticket_priority.sources.registry import all_sources
-
-HEADLINE: Final = ("n", "accuracy", "macro_f1", "weighted_kappa", "calibration_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +70,15 @@ def describe_service() -> dict[str, Any]:
 
 
 def _describe(version: ModelVersion) -> dict[str, Any]:
-    figures = version.metrics.get("model", {})
+    model = Metrics.read(version.metrics).model
+    figures = {"n": model.rows, **{name: model.figure(name) for name in FIGURES}}
     return {
         "name": version.name,
         "kind": version.kind,
         "base_model": version.base_model,
         "created_at": version.created_at,
         "activated_at": version.activated_at,
-        "metrics": {name: figures[name] for name in HEADLINE if name in figures},
+        "metrics": {name: value for name, value in figures.items() if value is not None},
     }
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -17,7 +15,9 @@ from django.db import DatabaseError, connections, router
 from ticket_priority import conf
 from ticket_priority.checks import sources as source_checks
 from ticket_priority.ml.artifacts import linear as linear_config
+from ticket_priority.ml.artifacts.kinds import SERVING, kind_to_train
 from ticket_priority.ml.hyperparameters import presets
+from ticket_priority.ml.numbers import is_positive, is_whole
 from ticket_priority.ml.policy import rule as policy
 from ticket_priority.ml.types import PROVENANCES, TrainingConfig
 from ticket_priority.models import ModelVersion
@@ -189,7 +189,7 @@ def check_training(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 def check_numbers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     for (group, name), least in _WHOLE_NUMBERS.items():
         value = conf.user_group(group).get(name, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_whole(value) or value < least:
             yield checks.Error(
                 f"{conf.SETTING}[{group!r}][{name!r}] is {value!r}.",
                 hint=f"Give a whole number of at least {least}, or leave it out.",
@@ -199,12 +199,7 @@ def check_numbers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     provenance, weight = item
-    return provenance in PROVENANCES and _is_number_above_0(weight)
-
-
-def _is_number_above_0(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 < value < math.inf
+    return provenance in PROVENANCES and is_positive(weight)
 
 
 def _is_rate(value: Any) -> bool:
@@ -218,21 +213,21 @@ def _is_rate(value: Any) -> bool:
 def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     serving = conf.user_group("SERVING")
     deadline = serving.get("DEADLINE_MS", 1)
-    if deadline is not None and not _is_number_above_0(deadline):
+    if deadline is not None and not is_positive(deadline):
         yield checks.Error(
             f"{conf.SETTING}['SERVING']['DEADLINE_MS'] is {deadline!r}.",
             hint="Give the milliseconds that a save may wait for the model, or None.",
             id="ticket_priority.E060",
         )
     failures = serving.get("BREAKER_FAILURES", 1)
-    if not isinstance(failures, int) or not _is_number_above_0(failures):
+    if not isinstance(failures, int) or not is_positive(failures):
         yield checks.Error(
             f"{conf.SETTING}['SERVING']['BREAKER_FAILURES'] is {failures!r}.",
             hint="Give the number of failures in a row after which the model is left alone.",
             id="ticket_priority.E061",
         )
     seconds = serving.get("BREAKER_SECONDS", 1)
-    if not _is_number_above_0(seconds):
+    if not is_positive(seconds):
         yield checks.Error(
             f"{conf.SETTING}['SERVING']['BREAKER_SECONDS'] is {seconds!r}.",
             hint="Give the seconds for which a model that fails is left alone.",
@@ -301,7 +296,7 @@ def check_certificates(databases: Any = None, **kwargs: Any) -> Iterator[checks.
 def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     given = conf.user_group("API")
     most = given.get("MAX_TEXTS", 1)
-    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+    if not is_whole(most) or most < 1:
         yield checks.Error(
             f"{conf.SETTING}['API']['MAX_TEXTS'] is {most!r}.",
             hint="Give the number of texts a request may hold, 1 or more.",
@@ -327,25 +322,21 @@ def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     if "CLASSIFIERS" in conf.user_group("SERVING"):
         return
-    if missing := _missing("numpy", "safetensors"):
+    if missing := SERVING.missing:
         yield checks.Warning(
             f"Tickets cannot be classified: {', '.join(missing)} not installed.",
-            hint='pip install "django-ticket-priority[serving]"',
+            hint=SERVING.command,
             id="ticket_priority.W020",
         )
         return
-    missing = _missing("onnxruntime", "tokenizers")
-    if missing and conf.get_settings().training.model_name != linear_config.KIND:
+    kind = kind_to_train(conf.get_settings().training.model_name)
+    if missing := kind.serving.missing:
         yield checks.Warning(
-            f"A transformer cannot be served: {', '.join(missing)} not installed.",
-            hint='pip install "django-ticket-priority[serving]"; or, where linear models are '
+            f"A {kind.name} cannot be served: {', '.join(missing)} not installed.",
+            hint=f"{kind.serving.command}; or, where linear models are "
             f'enough, set {conf.SETTING}["TRAINING"]["MODEL_NAME"] to "{linear_config.KIND}".',
             id="ticket_priority.W024",
         )
-
-
-def _missing(*names: str) -> list[str]:
-    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:

@@ -1,4 +1,4 @@
-"""Train on any machine, with no Django and no database, on a file that a helpdesk exported."""
+"""Train without Django and without a database, on a file that a helpdesk exported."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError, TrainingError
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.data.jsonl import describe, read_splits
-from ticket_priority.ml.evaluation import report as training_report
-from ticket_priority.ml.hyperparameters import arguments as training_arguments
+from ticket_priority.ml.evaluation.report import data_lines, lines
 from ticket_priority.ml.hyperparameters import presets
+from ticket_priority.ml.hyperparameters.arguments import add_to
 from ticket_priority.ml.trainers.fit import fit
 from ticket_priority.ml.types import ArtifactFile, TrainingConfig, TrainingResult, silent
 
@@ -26,11 +26,11 @@ _VERTEX: Final = {
     "out": "AIP_MODEL_DIR",
     "output_dir": "AIP_CHECKPOINT_DIR",
 }
-"""What Vertex AI tells a custom job by environment variable, by the argument it stands in for."""
+"""The environment variables of a Vertex AI custom job, by the argument that they replace."""
 
 _RANK: Final = "RANK"
 _RANKS: Final = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""What numbers a process: torchrun's RANK among all, else those of Lightning and of clusters."""
+"""The variables that number a process: torchrun's RANK, else those of Lightning and clusters."""
 
 _BUCKET: Final = "gs://"
 _MOUNTED: Final = "/gcs/"
@@ -56,26 +56,26 @@ def _fit(options: argparse.Namespace) -> None:
         missing = "DATA" if data is None else "--out"
         raise TrainingError(f"Give {missing}, or set {_VERTEX['data' if data is None else 'out']}.")
     config = _configuration(options)
-    # Every process of a distributed run comes here; the first one speaks and writes.
+    # Every process of a distributed run comes here; only the first one prints and writes.
     is_first = _is_first()
-    speaks = is_first and not options.json and not options.quiet
-    artifacts.check_unused(out)
+    prints = is_first and not options.json and not options.quiet
+    store.check_unused(out)
     if is_first:
-        artifacts.check_writable(out)
-    if speaks:
+        store.check_writable(out)
+    if prints:
         _say(f"Reading {data}")
     splits, split_by = read_splits(data)
     figures = describe(splits, split_by) if is_first else {}
-    if speaks:
-        for line in training_report.data_lines(figures):
+    if prints:
+        for line in data_lines(figures):
             _say(line)
     result = fit(
         splits["train"],
         splits["validation"],
         splits["test"],
         config,
-        progress=_say if speaks else silent,
-        show_progress_bar=speaks and sys.stdout.isatty(),
+        progress=_say if prints else silent,
+        show_progress_bar=prints and sys.stdout.isatty(),
     )
     if is_first:
         _finish(result, out, figures, options)
@@ -87,14 +87,14 @@ def _finish(
     text = json.dumps(figures, indent=2) + "\n"
     (result.artifact_dir / ArtifactFile.DATASET).write_text(text, encoding="utf-8")
     try:
-        artifact = artifacts.write(result.artifact_dir, out)
+        artifact = store.write(result.artifact_dir, out)
     except ArtifactError as error:
         where = f"What was trained is in {result.artifact_dir}"
         with suppress(ArtifactError):
-            artifacts.seal(result.artifact_dir)
+            store.seal(result.artifact_dir)
             where += ", and can be brought in from there"
         raise ArtifactError(f"{error} {where}.") from error
-    artifacts.remove(result.artifact_dir)
+    store.remove(result.artifact_dir)
     if options.json:
         outcome = {
             "artifact": str(out),
@@ -105,7 +105,7 @@ def _finish(
         }
         _say(json.dumps(outcome, indent=2))
     elif not options.quiet:
-        for line in training_report.lines(artifact.metrics):
+        for line in lines(artifact.metrics):
             _say(line)
         _say(f"Artifact       {out}")
         _say(f"Run            {result.run_dir}")
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="print the outcome as JSON")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    training_arguments.add_to(command.add_argument_group("training"))
+    add_to(command.add_argument_group("training"))
     return parser
 
 
@@ -153,7 +153,7 @@ def _configuration(options: argparse.Namespace) -> TrainingConfig:
 
 
 def _is_first(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell the first process of a run. Lightning is not asked: a linear model needs none."""
+    """Say whether this is the first process of a run, without asking Lightning."""
     names = (_RANK,) if _RANK in environment else _RANKS
     return all(environment.get(name, "0") == "0" for name in names)
 
@@ -161,7 +161,7 @@ def _is_first(environment: Mapping[str, str] = os.environ) -> bool:
 def _place(
     options: argparse.Namespace, name: str, environment: Mapping[str, str] = os.environ
 ) -> Path | None:
-    """Return a path that was given or that Vertex AI names; a bucket is where it is mounted."""
+    """Return the path that an argument or Vertex AI names; a bucket's is where it is mounted."""
     given = getattr(options, name) or environment.get(_VERTEX[name])
     if not given:
         return None

@@ -1,4 +1,4 @@
-"""The values and protocols that rooms hand to each other. Standard library only."""
+"""The values and protocols that packages pass to each other. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ MAX_TOKENS: Final[int] = 512
 SUM_TOLERANCE: Final[float] = 1e-3
 """How far from 1 the sum of an answer's probabilities may be."""
 
-
 PROVENANCES: Final[dict[str, str]] = {
     "audit": "a person set the priority without having seen the prediction, which was held back",
     "override": "a person changed the priority, and the plugin recorded it",
@@ -25,7 +24,7 @@ PROVENANCES: Final[dict[str, str]] = {
     "host_change": "the host holds another value than the plugin wrote there",
     "host": "the host holds a value that the plugin did not write",
 }
-"""Why a label is believed, strongest first."""
+"""Where a label comes from, the most reliable first."""
 
 
 class ArtifactFile:
@@ -49,8 +48,7 @@ class Classification:
     """A model's answer for one text.
 
     `probabilities` holds one number a class, in the order of `CLASS_NAMES`, summing to 1. `chosen`
-    is the class id that a rule decided for; None: the most probable class, and on a tie the higher
-    priority.
+    is the class id that a rule chose; None: the most probable class, on a tie the higher priority.
     """
 
     probabilities: tuple[float, ...]
@@ -65,7 +63,7 @@ class Classification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the probabilities are some: one a class, none below 0, summing to 1."""
+        """Whether the probabilities are valid: one a class, none below 0, summing to 1."""
         return (
             len(self.probabilities) == len(CLASS_NAMES)
             and all(0 <= probability <= 1 + SUM_TOLERANCE for probability in self.probabilities)
@@ -74,6 +72,7 @@ class Classification:
 
     @property
     def label(self) -> str:
+        """The name of the chosen class."""
         return CLASS_NAMES[self.priority]
 
     @property
@@ -86,9 +85,9 @@ class Classification:
 class LabelledText:
     """One training example: normalised text, class id, and where it came from.
 
-    Rows of one `group` are near-copies. `provenance` is why the label is believed: a key of
-    `PROVENANCES`. `weight` multiplies the row's part in the training loss. `created_at` is when
-    the ticket was created, as ISO 8601 in UTC, always of one length, so that it sorts as text.
+    Rows of one `group` are near-copies. `provenance` is a key of `PROVENANCES`. `weight` multiplies
+    the row's part in the training loss. `created_at` is when the ticket was created, as ISO 8601 in
+    UTC, always of one length, so that it sorts as text.
     """
 
     text: str
@@ -105,7 +104,7 @@ class LabelledText:
 
 @dataclass(frozen=True, slots=True)
 class LabelSuspicion:
-    """A row whose label is likely wrong: its place, its class id, and the one it looks like."""
+    """A row whose label is likely wrong: its index, its class id, and the likely one."""
 
     place: int
     label: int
@@ -115,24 +114,23 @@ class LabelSuspicion:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Everything a training run can be told. Raises ValueError on an impossible value.
+    """The configuration of a training run. Raises ValueError on an impossible value.
 
     Learning rates are per optimiser step; `max_length` is in tokens; `patience` in epochs.
-    `precision`, `devices`, `accelerator` and `strategy` take Lightning's values; "auto" picks
-    bf16 where the hardware has it.
+    `precision`, `devices`, `accelerator` and `strategy` take Lightning's values; "auto" picks bf16
+    where the hardware has it.
 
-    `learning_rate` is that of the top layer, and each layer below has `layer_decay` times the
-    rate of the one above. `trainable_layers` is None to train everything, or how many of the top
-    layers train beside the head. `attention_dropout` and `hidden_dropout` are None for the base
-    model's own.
-    `class_weight` "balanced" lets each class count alike in the loss. `ordinal_smoothing` is the
-    share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside the
-    cross-entropy, of the expected squared distance to the true class. `soft_labels` is the share of
-    each training label that goes to what a linear model, fitted to other texts, makes of its text.
-    `seeds` transformers are trained from as many seeds, and `ensemble` adds a linear model: their
-    mean is published where it does better on the validation split than each alone. With fewer than
-    `few_labels` texts to train and validate on, the encoder stays as it is and a regression on top
-    of it is fitted in the place of fine-tuning; cross-validation chooses.
+    `learning_rate` is that of the top layer, and each layer below has `layer_decay` times the rate
+    of the one above. `trainable_layers` is None to train everything, or how many of the top layers
+    train beside the head. `attention_dropout` and `hidden_dropout` are None for the base model's
+    own. `class_weight` "balanced" gives each class the same weight in the loss. `ordinal_smoothing`
+    is the share of a label that goes to the neighbouring classes; `ordinal_loss` the weight, beside
+    the cross-entropy, of the expected squared distance to the true class. `soft_labels` is the
+    share of each training label that goes to the answer of a linear model that was fitted to other
+    texts. `seeds` transformers are trained from as many seeds, and `ensemble` adds a linear model:
+    their mean is published where it does better on the validation split than each alone. With fewer
+    than `few_labels` texts to train and validate on, nothing is fine-tuned: a regression on the
+    encoder's features is fitted, and cross-validation chooses.
     """
 
     model_name: str = "distilbert-base-multilingual-cased"
@@ -188,9 +186,11 @@ class TrainingConfig:
         for name in ("learning_rate", "head_learning_rate", "gradient_clip_val"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be positive")
-        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        for name in ("weight_decay", "few_labels", "ordinal_loss"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        for name in ("warmup_ratio", "ordinal_smoothing", "soft_labels"):
+            _require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         _require(self.lr_scheduler in (None, "cosine"), "lr_scheduler must be None or 'cosine'")
-        _require(0 <= self.warmup_ratio < 1, "warmup_ratio must be at least 0 and below 1")
         _require(
             self.trainable_layers is None or self.trainable_layers >= 0,
             "trainable_layers must be None (all) or at least 0 (the head alone)",
@@ -203,12 +203,6 @@ class TrainingConfig:
                 f"{name} must be None (the base model's own) or at least 0 and below 1",
             )
         _require(self.class_weight in (None, "balanced"), "class_weight must be None or 'balanced'")
-        _require(
-            0 <= self.ordinal_smoothing < 1, "ordinal_smoothing must be at least 0 and below 1"
-        )
-        _require(0 <= self.soft_labels < 1, "soft_labels must be at least 0 and below 1")
-        _require(self.few_labels >= 0, "few_labels must not be negative")
-        _require(self.ordinal_loss >= 0, "ordinal_loss must not be negative")
         _require(self.patience is None or self.patience >= 1, "patience must be None or at least 1")
         _require(
             self.monitor in ("val_accuracy", "val_loss", "val_macro_f1"),
@@ -234,7 +228,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a trainer hands back.
+    """What a trainer returns.
 
     `artifact_dir` holds every artifact file but the manifest, ready to be published; `metrics`
     is JSON-ready (keys `model`, `majority`, `serving`, `training`, beside a transformer
@@ -256,11 +250,13 @@ class Classifier(Protocol):
 
 
 class ClassifierFactory(Protocol):
-    """Loads the artifact in `directory`; raises `ArtifactError` when it cannot."""
+    """A class whose instances are classifiers."""
 
     def __call__(
         self, directory: Path, *, threads: int | None = None, batch_tokens: int = 4096
-    ) -> Classifier: ...
+    ) -> Classifier:
+        """Load the artifact in `directory`. Raises ArtifactError when it cannot."""
+        ...
 
 
 ProgressCallback = Callable[[str], None]
@@ -268,11 +264,11 @@ ProgressCallback = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """Be the `ProgressCallback` of a caller who wants to hear nothing."""
+    """Ignore the line: the `ProgressCallback` of a caller that wants no output."""
 
 
 class Trainer(Protocol):
-    """Fits a model and writes an artifact; raises `TrainingError` with what to do about it."""
+    """A function that trains a model."""
 
     def __call__(
         self,
@@ -283,7 +279,9 @@ class Trainer(Protocol):
         *,
         progress: ProgressCallback = ...,
         show_progress_bar: bool = ...,
-    ) -> TrainingResult: ...
+    ) -> TrainingResult:
+        """Fit a model and write its artifact. Raises TrainingError saying what to do."""
+        ...
 
 
 def _require(condition: bool, message: str) -> None:

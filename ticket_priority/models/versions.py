@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
@@ -75,13 +75,6 @@ class ModelVersion(models.Model):
     def is_starter(self) -> bool:
         """Whether it came with the package, trained on tickets that are nobody's here."""
         return isinstance(self.metrics, dict) and "starter" in self.metrics
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """Its figures as it is served, else as it was trained; empty where none were kept."""
-        metrics = self.metrics if isinstance(self.metrics, dict) else {}
-        found = metrics.get("served") or metrics.get("model")
-        return found if isinstance(found, dict) else {}
 
     def activate(self) -> None:
         """Make this the serving version; every process follows at its next classification."""

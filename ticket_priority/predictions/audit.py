@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from django.db import models
 
 from ticket_priority.conf import get_settings
+from ticket_priority.ml.numbers import is_number
 from ticket_priority.models import Override, Prediction, plugin_database
 
 Rows = TypeVar("Rows", bound="models.QuerySet[Prediction]")
@@ -30,7 +31,7 @@ _chance = SystemRandom()
 
 def is_share(value: Any) -> bool:
     """Say whether a value may be AUDIT_SHARE."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST
+    return is_number(value) and 0 <= value <= MOST
 
 
 def draw(mode: str) -> str:

@@ -26,6 +26,7 @@ from ticket_priority.exceptions import (
 )
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.evaluation.figures import Metrics
 from ticket_priority.ml.evaluation.scoring import Scored
 from ticket_priority.ml.hyperparameters import presets
 from ticket_priority.ml.types import (
@@ -210,9 +211,7 @@ def import_model(
             dataset = datasets.build(all_sources() if sources is None else sources, using=using)
         except DatasetError as error:
             progress(f"Not compared: {error}")
-        run = found.metrics.get("training")
-        config = run.get("hyperparameters") if isinstance(run, dict) else None
-        config = config if isinstance(config, dict) else {}
+        config = dict(Metrics.read(found.metrics).hyperparameters)
         progress("Publishing the artifact")
         with _to_be_registered(root) as name:
             artifact = artifacts.take(found, root, name)

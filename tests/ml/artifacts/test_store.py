@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.types import CLASS_NAMES
 
 
@@ -23,23 +23,23 @@ def staged(tmp_path: Path) -> Path:
 
 
 def test_publish_verifies_and_reads_back(staged: Path, tmp_path: Path) -> None:
-    published = artifacts.publish(staged, tmp_path / "root", "v1")
+    published = store.publish(staged, tmp_path / "root", "v1")
     assert published.kind == "transformer"
     assert published.metrics == {"model": {"accuracy": 0.5}}
-    again = artifacts.read(tmp_path / "root" / "v1", expected_digest=published.digest)
+    again = store.read(tmp_path / "root" / "v1", expected_digest=published.digest)
     assert again == published
 
 
 def test_publish_refuses_a_taken_name(staged: Path, tmp_path: Path) -> None:
-    artifacts.publish(staged, tmp_path, "v1")
+    store.publish(staged, tmp_path, "v1")
     with pytest.raises(ArtifactError, match="exists already"):
-        artifacts.publish(staged, tmp_path, "v1")
+        store.publish(staged, tmp_path, "v1")
 
 
 def test_a_failed_publish_leaves_nothing(staged: Path, tmp_path: Path) -> None:
     (staged / "metrics.json").unlink()
     with pytest.raises(ArtifactError, match=r"lacks metrics\.json"):
-        artifacts.publish(staged, tmp_path / "root", "v1")
+        store.publish(staged, tmp_path / "root", "v1")
     assert list((tmp_path / "root").iterdir()) == []
 
 
@@ -48,7 +48,7 @@ def test_publish_says_what_to_do_about_a_root_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="ARTIFACT_ROOT"):
-        artifacts.publish(staged, tmp_path / "file" / "root", "v1")
+        store.publish(staged, tmp_path / "file" / "root", "v1")
 
 
 def _tamper(folder: Path) -> None:
@@ -92,62 +92,62 @@ def _point_outside(folder: Path) -> None:
 def test_a_damaged_artifact_is_refused(
     staged: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    published = artifacts.publish(staged, tmp_path / "root", "v1")
+    published = store.publish(staged, tmp_path / "root", "v1")
     damage(published.directory)
     with pytest.raises(ArtifactError, match=message):
-        artifacts.read(published.directory)
+        store.read(published.directory)
 
 
 def test_another_manifest_than_the_registered_one_is_refused(staged: Path, tmp_path: Path) -> None:
-    published = artifacts.publish(staged, tmp_path, "v1")
+    published = store.publish(staged, tmp_path, "v1")
     with pytest.raises(ArtifactError, match="not the manifest that was registered"):
-        artifacts.read(published.directory, expected_digest="0" * 64)
+        store.read(published.directory, expected_digest="0" * 64)
 
 
 def test_an_artifact_is_taken_with_the_manifest_it_came_with(staged: Path, tmp_path: Path) -> None:
-    path = artifacts.write(staged, tmp_path / "elsewhere").directory / "manifest.json"
+    path = store.write(staged, tmp_path / "elsewhere").directory / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "signed_by": "us"}))
     (path.parent / "notes.txt").touch()
-    found = artifacts.read(path.parent)
-    taken = artifacts.take(found, tmp_path / "root", "v1")
+    found = store.read(path.parent)
+    taken = store.take(found, tmp_path / "root", "v1")
     assert taken.digest == found.digest
     assert (taken.directory / "manifest.json").read_bytes() == path.read_bytes()
     assert not (taken.directory / "notes.txt").exists()
 
 
 def test_an_artifact_that_has_changed_is_not_taken(staged: Path, tmp_path: Path) -> None:
-    found = artifacts.write(staged, tmp_path / "elsewhere")
+    found = store.write(staged, tmp_path / "elsewhere")
     _tamper(found.directory)
     with pytest.raises(ArtifactError, match="differs from its checksum"):
-        artifacts.take(found, tmp_path / "root", "v1")
+        store.take(found, tmp_path / "root", "v1")
     assert list((tmp_path / "root").iterdir()) == []
 
 
 def test_a_trial_of_a_folder_leaves_nothing(tmp_path: Path) -> None:
-    artifacts.check_writable(tmp_path / "new")
-    artifacts.check_writable(tmp_path)
+    store.check_writable(tmp_path / "new")
+    store.check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ArtifactError, match="cannot be written"):
-        artifacts.check_writable(Path("/proc/model"))
+        store.check_writable(Path("/proc/model"))
 
 
 def test_other_classes_are_refused(staged: Path, tmp_path: Path) -> None:
     (staged / "config.json").write_text('{"kind": "transformer", "classes": ["a", "b"]}')
     with pytest.raises(ArtifactError, match="other classes"):
-        artifacts.publish(staged, tmp_path, "v1")
+        store.publish(staged, tmp_path, "v1")
 
 
 def test_an_artifact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
     (staged / "member").mkdir()
     (staged / "member" / "weights").write_bytes(b"weights")
-    artifact = artifacts.publish(staged, tmp_path / "root", "v1")
+    artifact = store.publish(staged, tmp_path / "root", "v1")
     assert "member/weights" in artifact.files
-    again = artifacts.take(artifact, tmp_path / "elsewhere", "v1")
+    again = store.take(artifact, tmp_path / "elsewhere", "v1")
     assert (again.directory / "member" / "weights").read_bytes() == b"weights"
     assert again.digest == artifact.digest
     (again.directory / "member" / "weights").write_bytes(b"tampered")
     with pytest.raises(ArtifactError, match="member/weights differs"):
-        artifacts.read(again.directory)
+        store.read(again.directory)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_an_artifact_may_hold_folders(staged: Path, tmp_path: Path) -> None:
 def test_a_manifest_that_leads_out_of_the_artifact_is_refused(
     staged: Path, tmp_path: Path, name: str
 ) -> None:
-    artifact = artifacts.publish(staged, tmp_path / "root", "v1")
+    artifact = store.publish(staged, tmp_path / "root", "v1")
     path = artifact.directory / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = "0" * 64
     path.write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="a path outside it"):
-        artifacts.read(artifact.directory)
+        store.read(artifact.directory)

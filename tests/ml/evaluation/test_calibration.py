@@ -7,15 +7,15 @@ from ticket_priority.ml.evaluation.calibration import (
     cross_entropy,
     fit_temperature,
     log_probabilities,
-    log_softmax,
 )
+from ticket_priority.ml.softmax import softmax
 
 
 def _drawn(rows: int = 4000, *, seed: int = 0) -> tuple[np.ndarray, list[int]]:
     """Return scores and labels that were drawn from the probabilities they stand for."""
     draw = np.random.default_rng(seed)
     scores = draw.normal(size=(rows, 3)) * 2
-    probabilities = np.exp(log_softmax(scores))
+    probabilities = softmax(scores)
     labels = (draw.random(rows)[:, None] > probabilities.cumsum(axis=1)).sum(axis=1)
     return scores, labels.tolist()
 

@@ -19,7 +19,7 @@ from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.text.normalisation import MAX_CHARACTERS, normalise
 from ticket_priority.ml.types import Classification, LabelledText
 from ticket_priority.starter.install import STARTER_DIRECTORY
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import assemble
 
 TEXT = "The printer is down.\nNobody on the second floor can print invoices. Since 9 a.m."
 ROW = LabelledText(TEXT, 1, language="en")
@@ -129,7 +129,7 @@ def test_no_row_is_named() -> None:
 def starter_figures() -> dict[str, Any]:
     """The linear starter on the demo tickets that it has never seen."""
     labelled, still_open = labelled_and_open_texts()
-    unseen = [*datasets.assemble(labelled).test, *still_open]
+    unseen = [*assemble(labelled).test, *still_open]
     return robustness.measure(LinearClassifier(STARTER_DIRECTORY), unseen, most_seconds=math.inf)
 
 

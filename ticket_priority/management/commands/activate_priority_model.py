@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.ml.evaluation.figures import Metrics
 from ticket_priority.ml.types import silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.starter import install as starter
@@ -149,7 +150,7 @@ class Command(BaseCommand):
                 "shadow": bool(version.is_shadow),
                 "starter": version.is_starter,
                 "base_model": version.base_model,
-                "macro_f1": version.figures.get("macro_f1"),
+                "macro_f1": Metrics.read(version.metrics).own.figure("macro_f1"),
                 "created_at": version.created_at.isoformat(timespec="seconds"),
             }
             for version in ModelVersion.objects.all()

@@ -13,6 +13,7 @@ from django.db import connections
 from ticket_priority.classifiers import active as classifiers
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.evaluation.figures import Report
 from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.reports.replay import Period, Tally, replay
@@ -138,12 +139,12 @@ def _replay_lines(tallies: Sequence[Tally], counted: Sequence[dict[str, Any]]) -
 
 
 def _label_lines(labels: Sequence[dict[str, Any] | None]) -> Iterator[str]:
-    known = [figures for figures in labels if figures is not None]
+    known = [Report.read(figures) for figures in labels if figures is not None]
     if len(known) < len(labels):
         yield "People gave no labels to these tickets."
         return
     row = training_report.row
-    yield row("labels people gave", *(str(figures["n"]) for figures in known))
+    yield row("labels people gave", *(str(one.rows) for one in known))
     yield row("accuracy", *(training_report.with_interval(one, "accuracy") for one in known))
     for name in CLASS_NAMES:
         yield row(

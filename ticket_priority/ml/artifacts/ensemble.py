@@ -1,33 +1,29 @@
 """config.json of an ensemble: several models in one artifact, whose answers are averaged.
 
-Each member lies in a folder of its own, with the files of an artifact of its kind but for the
+Each member is in a folder of its own, with the files of an artifact of its kind but for the
 metrics and the manifest. Needs numpy.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import linear as linear_config
-from ticket_priority.ml.artifacts import transformer as transformer_config
-from ticket_priority.ml.artifacts.reading import ADVICE, is_positive, read_config, write_config
-from ticket_priority.ml.types import ArtifactFile
+from ticket_priority.ml.artifacts.kinds import KINDS
+from ticket_priority.ml.artifacts.reading import read_config, write_config
+from ticket_priority.ml.numbers import is_positive
 
 KIND: Final = "ensemble"
-
-MEMBER_KINDS: Final = (transformer_config.KIND, linear_config.KIND)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model of the ensemble: its folder inside the artifact, its kind, its share of the mean."""
+    """A model of the ensemble: its folder in the artifact, its kind, its weight in the mean."""
 
     folder: str
     kind: str
@@ -48,10 +44,7 @@ class EnsembleConfig:
     @classmethod
     def read(cls, directory: Path) -> EnsembleConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
-        values = read_config(directory, KIND)
-        problem = _problem(values)
-        if problem:
-            raise ArtifactError(f"{directory / ArtifactFile.CONFIG}: {problem}. {ADVICE}")
+        values = read_config(directory, KIND, _problem)
         return cls(
             members=tuple(
                 Member(member["folder"], member["kind"], float(member["weight"]))
@@ -70,16 +63,14 @@ class EnsembleConfig:
 
     def write(self, directory: Path) -> None:
         """Write config.json into `directory`."""
-        members = [
-            {"folder": member.folder, "kind": member.kind, "weight": member.weight}
-            for member in self.members
-        ]
+        members = [asdict(member) for member in self.members]
         write_config(directory, KIND, {"temperature": self.temperature, "members": members})
 
 
 def _problem(values: dict[str, Any]) -> str:
     """Say what is wrong, or nothing."""
     members = values.get("members")
+    kinds = [name for name in KINDS if name != KIND]
     if not isinstance(members, list) or not members:
         return f"members is {members!r}, not a list of models"
     for member in members:
@@ -87,8 +78,8 @@ def _problem(values: dict[str, Any]) -> str:
             return f"a member is {member!r}, not an object"
         if not _is_folder(folder := member.get("folder")):
             return f"a member's folder is {folder!r}, not a name"
-        if (kind := member.get("kind")) not in MEMBER_KINDS:
-            return f"a member's kind is {kind!r}, not {' or '.join(MEMBER_KINDS)}"
+        if (kind := member.get("kind")) not in kinds:
+            return f"a member's kind is {kind!r}, not {' or '.join(kinds)}"
         if not is_positive(weight := member.get("weight")):
             return f"a member's weight is {weight!r}, not a positive number"
     if not is_positive(temperature := values.get("temperature")):
@@ -97,5 +88,5 @@ def _problem(values: dict[str, Any]) -> str:
 
 
 def _is_folder(name: object) -> bool:
-    """Accept plain names: a path could lead out of the artifact, whose files are verified."""
+    """Accept plain names only: a path could leave the artifact, whose files are verified."""
     return isinstance(name, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) is not None

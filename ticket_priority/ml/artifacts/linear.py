@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts.reading import ADVICE, is_positive, read_config, write_config
-from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile
+from ticket_priority.ml.artifacts.reading import read_config, write_config
+from ticket_priority.ml.numbers import is_positive
+from ticket_priority.ml.types import CLASS_NAMES
 
 KIND: Final = "linear"
 
@@ -29,10 +29,10 @@ WORD_NGRAMS: Final = (1, 2)
 LETTER_NGRAMS: Final = (3, 5)
 
 WORD_PATTERN: Final = r"\b\w\w+\b"
-"""What a word is."""
+"""The regular expression of a word."""
 
 MOST_LETTERS: Final = 6_207
-"""So many different characters still give a 5-gram's key a place in 63 bits."""
+"""With more different characters than this, the key of a 5-gram would not fit 63 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,7 @@ class LinearConfig:
     @classmethod
     def read(cls, directory: Path) -> LinearConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
-        values = read_config(directory, KIND)
-        problem = _problem(values)
-        if problem:
-            raise ArtifactError(f"{directory / ArtifactFile.CONFIG}: {problem}. {ADVICE}")
+        values = read_config(directory, KIND, _problem)
         return cls(
             learned=tuple(CLASS_NAMES.index(name) for name in values["learned"]),
             temperature=float(values["temperature"]),

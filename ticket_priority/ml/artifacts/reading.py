@@ -1,18 +1,18 @@
-"""How an artifact's files are read, and what config.json says in one of any kind.
+"""Read an artifact's files, and what config.json holds in every kind of artifact.
 
-An artifact may come from anybody, so nothing that is read here is believed. Standard library only.
+An artifact may come from anybody, so every value is checked. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeGuard
+from typing import Any, Final, NoReturn
 
 from ticket_priority.exceptions import ArtifactError
+from ticket_priority.ml.numbers import is_whole
 from ticket_priority.ml.types import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
 
 ADVICE: Final = "Publish the model again, or activate another version."
@@ -21,19 +21,23 @@ _MOST_JSON: Final = 16 << 20
 _MOST_TOKENIZER: Final = 256 << 20
 
 
-def read_config(directory: Path, kind: str) -> dict[str, Any]:
+def read_config(
+    directory: Path, kind: str, problem_of: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
     """Return config.json of an artifact of `kind`, its format, kind and classes checked.
 
-    Raises ArtifactError saying what to do.
+    `problem_of` says what is wrong with the values of this kind, or "". Raises ArtifactError saying
+    what to do.
     """
     path = require_file(directory, ArtifactFile.CONFIG)
     try:
         values = read_object(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error}. {ADVICE}") from error
-    problem = _problem(values, kind)
-    if problem:
+    if problem := _problem(values, kind):
         raise ArtifactError(f"{path}: {problem}")
+    if problem := problem_of(values):
+        raise ArtifactError(f"{path}: {problem}. {ADVICE}")
     return values
 
 
@@ -85,8 +89,8 @@ def require_tokenizer(directory: Path) -> Path:
 def panics_named(path: Path) -> Iterator[None]:
     """Raise ArtifactError where the library that read `path` panics.
 
-    Rust's panics are no Exception, and so would pass by all that keeps a ticket's save safe. What
-    they say may quote the text.
+    A panic in Rust is a BaseException, which the handlers around a ticket's save do not catch. Its
+    message may quote the text, so it is left out.
     """
     try:
         yield
@@ -100,19 +104,6 @@ def unreadable(path: Path, error: Exception) -> ArtifactError:
     """Return the error for a file of the artifact that cannot be loaded."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ArtifactError(f"{path} cannot be loaded ({reason}). {ADVICE}")
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_positive(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return 0 < float(value) < math.inf
-    except OverflowError:
-        return False
 
 
 def _problem(values: dict[str, Any], kind: str) -> str:

@@ -1,6 +1,7 @@
-"""Folders that a process fills: a lock, which dies with it, tells those it left unfinished.
+"""Mark a folder while it is being filled, so that what a killed process left can be found.
 
-Standard library only. Where there are no such locks, as on a mounted bucket, nothing is told.
+The operating system frees the mark's lock when the process dies. Where there are no such locks, as
+on a mounted bucket, nothing is found. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
 MARK: Final = ".unfinished"
-"""What the file is called, or ends in, that is locked while a folder is being filled."""
+"""The name, or the end of the name, of the file that is locked while a folder is filled."""
 
 
 @contextmanager
 def in_use(mark: Path) -> Iterator[None]:
-    """Keep a mark, in a folder or beside it, while the block runs.
+    """Keep and lock a mark, in a folder or beside it, while the block runs.
 
     Raises OSError when it cannot be written.
     """
@@ -36,9 +37,9 @@ def in_use(mark: Path) -> Iterator[None]:
 
 
 def stale(marks: Iterable[Path]) -> Iterator[Path]:
-    """Yield the marks whose process has died; each goes after that."""
+    """Yield the marks whose process has died, and delete each afterwards."""
     for mark in marks:
-        # A lock that is held, and a mark that is gone by now, are OSErrors too.
+        # A lock that is held and a mark that is gone raise OSError too.
         with suppress(OSError), mark.open("r+") as file:
             if fcntl is None:
                 return

@@ -43,8 +43,8 @@ class Artifact:
 def write(staged: Path, directory: Path) -> Artifact:
     """Copy the files of `staged` to a folder that is new or empty, the manifest last.
 
-    For a place that cannot rename folders, such as a mounted bucket: what is half written there
-    has no manifest and so is no artifact. Raises ArtifactError; the folder is empty again then.
+    For a file system that cannot rename folders, such as a mounted bucket: what is half written has
+    no manifest and so is no artifact. Raises ArtifactError; the folder is empty again then.
     """
     check_unused(directory)
     names: list[str] = []
@@ -54,7 +54,7 @@ def write(staged: Path, directory: Path) -> Artifact:
         _copy(staged, directory, names)
         _write_manifest(directory)
     except OSError as error:
-        _take_back(directory, names)
+        _undo_copy(directory, names)
         raise ArtifactError(
             f"Cannot write the artifact to {directory}: {error}. Check its free space."
         ) from error
@@ -62,7 +62,7 @@ def write(staged: Path, directory: Path) -> Artifact:
 
 
 def check_unused(directory: Path) -> None:
-    """Raise ArtifactError when something lies at `directory` already."""
+    """Raise ArtifactError when `directory` is not new or empty."""
     try:
         taken = any(path.name != _PROBE for path in directory.iterdir())
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def publish(
 ) -> Artifact:
     """Copy files of `staged` (default: all) to `root/name` with a manifest, in one atomic step.
 
-    The manifest is made from the files, unless one is given; then they must be what it says.
+    The manifest is made from the files, unless one is given, which they must then match.
     Raises ArtifactError when a file is missing, the name is taken or `root` cannot be written;
     nothing is left behind then.
     """
@@ -138,7 +138,7 @@ def _cannot_publish(root: Path, error: OSError) -> ArtifactError:
 
 
 def seal(directory: Path) -> None:
-    """Write the manifest of files where they lie, so that they can be imported.
+    """Write the manifest into the folder of the files, so that they can be imported.
 
     Raises ArtifactError when one is missing or the folder cannot be written.
     """
@@ -207,7 +207,7 @@ def is_published(directory: Path) -> bool:
 def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) -> Iterator[None]:
     """Delete what the block publishes under a name if it fails before that is registered.
 
-    Where the process is killed, the next `sweep` does. Hold the training lock. Raises
+    Where the process is killed, the next `sweep` deletes it. Hold the training lock. Raises
     ArtifactError when `root` cannot be written.
     """
     mark = root / f".{name}{_PROVISIONAL}"
@@ -224,9 +224,9 @@ def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) 
 
 
 def sweep(root: Path, *, is_registered: Callable[[str], bool]) -> None:
-    """Delete what a process that was killed had begun to publish. Hold the training lock.
+    """Delete what killed processes left: half copied folders, and artifacts not registered.
 
-    That is what is half copied, and what was to become a model version and is none.
+    Hold the training lock.
     """
     for path in root.glob(".*-*"):
         if path.is_dir():
@@ -247,7 +247,7 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _take_back(directory: Path, names: Collection[str]) -> None:
+def _undo_copy(directory: Path, names: Collection[str]) -> None:
     """Delete files that were copied, and the folders that are empty without them."""
     for name in (ArtifactFile.MANIFEST, *names):
         with suppress(OSError):

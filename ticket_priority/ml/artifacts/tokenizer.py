@@ -1,4 +1,4 @@
-"""The tokenizer of a transformer artifact: texts become token ids. Needs tokenizers."""
+"""The tokenizer of a transformer artifact. Needs tokenizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ticket_priority.ml.artifacts.transformer import TransformerConfig
 
 
 class TextTokenizer:
-    """What tokenizer.json in an artifact's folder says, by its config.json's prefix and length.
+    """The artifact's tokenizer.json, with the prefix and the length that config.json gives.
 
     Safe to share between threads. Raises ArtifactError when it is missing, huge or unreadable.
     """

@@ -6,15 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts.reading import (
-    ADVICE,
-    is_positive,
-    is_whole,
-    read_config,
-    write_config,
-)
-from ticket_priority.ml.types import MAX_TOKENS, ArtifactFile
+from ticket_priority.ml.artifacts.reading import read_config, write_config
+from ticket_priority.ml.numbers import is_positive, is_whole
+from ticket_priority.ml.types import MAX_TOKENS
 
 KIND: Final = "transformer"
 
@@ -43,10 +37,7 @@ class TransformerConfig:
     @classmethod
     def read(cls, directory: Path) -> TransformerConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
-        values = read_config(directory, KIND)
-        problem = _problem(values)
-        if problem:
-            raise ArtifactError(f"{directory / ArtifactFile.CONFIG}: {problem}. {ADVICE}")
+        values = read_config(directory, KIND, _problem)
         return cls(
             max_length=values["max_length"],
             prefix=values["prefix"],
@@ -60,16 +51,8 @@ class TransformerConfig:
 
     def write(self, directory: Path) -> None:
         """Write config.json into `directory`."""
-        values = {
-            "max_length": self.max_length,
-            "prefix": self.prefix,
-            "pad_token_id": self.pad_token_id,
-            "temperature": self.temperature,
-            "pooling": self.pooling,
-            "base_model": self.base_model,
-            "encoder": self.encoder,
-            "onnx": self.onnx,
-        }
+        names = ("max_length", "prefix", "pad_token_id", "temperature", "pooling", "base_model")
+        values = {name: getattr(self, name) for name in (*names, "encoder", "onnx")}
         write_config(directory, KIND, values)
 
 

@@ -1,7 +1,4 @@
-"""Labelled texts on disk, one JSON object a line, read back one by one when they are asked for.
-
-Knows no Django, so that data can be trained on where there is none. Needs numpy.
-"""
+"""Labelled texts on disk, one JSON object a line, read one by one on demand. Needs numpy."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.data.near_duplicates import TextSimilarity
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT
+from ticket_priority.ml.numbers import is_number
 from ticket_priority.ml.text.normalisation import normalise, text_hash
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
@@ -72,7 +70,7 @@ def decode(line: bytes) -> tuple[LabelledText, str, str]:
     if split_by not in ("", *KINDS_OF_SPLIT):
         raise ValueError(f'"split_by" must be {" or ".join(KINDS_OF_SPLIT)}, not {split_by!r}')
     weight = values.get("weight", 1.0)
-    if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
+    if not is_number(weight) or not 0 < weight <= MAX_WEIGHT:
         raise ValueError(f'"weight" must be a number above 0, at most {MAX_WEIGHT:g}')
     strings = {name: values.get(name, "") for name in _STRINGS}
     if wrong := [name for name, value in strings.items() if not isinstance(value, str)]:
@@ -108,8 +106,9 @@ class RowFile:
         self._ends.append(self._ends[-1] + length)
 
     def read(self, number: int) -> LabelledText:
+        """Return the row on a line, counted from 0."""
         start, end = self._ends[number], self._ends[number + 1]
-        # Reading at a place leaves no position behind that a thread or a fork could move.
+        # pread keeps no file position, which threads and forked processes would share.
         line = os.pread(self._descriptor, end - start, start)
         if not self._trusted:
             return decode(line)[0]
@@ -118,10 +117,10 @@ class RowFile:
 
 
 class Spool(RowFile):
-    """Rows on their way from the tables to the trainer, in a file that only this user may read.
+    """A temporary file (TMPDIR) of rows to train on, which only this user may read.
 
-    It lies where temporary files lie (TMPDIR), and goes when nobody needs it any more; those of
-    processes that were killed go with the next. Raises DatasetError where it cannot be written.
+    It is deleted with the object; what killed processes left is deleted by the next one. Raises
+    DatasetError where it cannot be written.
     """
 
     def __init__(self) -> None:
@@ -131,7 +130,7 @@ class Spool(RowFile):
             places = Path(tempfile.gettempdir()).glob(f"{_SPOOL}*/{scratch.MARK}")
             for mark in scratch.stale(places):
                 shutil.rmtree(mark.parent, ignore_errors=True)
-            # Not unlinked at once: a spawned process that trains too opens it by its name.
+            # Not unlinked at once: spawned training processes open it by its name.
             folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
             kept.callback(shutil.rmtree, folder, ignore_errors=True)
             kept.enter_context(scratch.in_use(folder / scratch.MARK))
@@ -139,31 +138,29 @@ class Spool(RowFile):
             self._writer = kept.enter_context(path.open("wb"))
             super().__init__(path, trusted=True)
         except OSError as error:
-            raise _no_room(error) from error
+            raise _no_space(error) from error
 
     def append(self, row: LabelledText) -> None:
+        """Write a row; read it after `finish`."""
         line = encode(row).encode("utf-8", "surrogatepass") + b"\n"
         try:
             self._writer.write(line)
         except OSError as error:
-            self._give_up()
-            raise _no_room(error) from error
+            # Closed now, or its buffer would fail again when the object is deleted.
+            with suppress(OSError):
+                self._writer.close()
+            raise _no_space(error) from error
         self.add_line(len(line))
 
     def finish(self) -> None:
-        """Make what was appended readable."""
+        """Make the appended rows readable."""
         try:
             self._writer.close()
         except OSError as error:
-            raise _no_room(error) from error
-
-    def _give_up(self) -> None:
-        """Close it now: what it still holds back would fail once more, where nobody listens."""
-        with suppress(OSError):
-            self._writer.close()
+            raise _no_space(error) from error
 
 
-def _no_room(error: OSError) -> DatasetError:
+def _no_space(error: OSError) -> DatasetError:
     return DatasetError(
         f"The tickets' texts cannot be kept in {tempfile.gettempdir()}: {error.strerror}. Make "
         "room there, or set TMPDIR to another folder."
@@ -200,7 +197,7 @@ class StoredRows(Sequence[LabelledText]):
 
     @classmethod
     def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
-        """Return the rows of parts of one file, one part after the other, without groups."""
+        """Concatenate parts of one file, without groups."""
         return cls(parts[0]._file, np.concatenate([part._numbers for part in parts]))
 
     def take(self, places: Rows) -> StoredRows:
@@ -210,7 +207,7 @@ class StoredRows(Sequence[LabelledText]):
 
 
 class Texts(Sequence[str]):
-    """The texts of rows, each read when it is asked for."""
+    """The texts of rows, each read on demand."""
 
     def __init__(self, rows: Sequence[LabelledText]) -> None:
         self._rows = rows
@@ -263,7 +260,7 @@ def write_splits(
                 for split, rows in splits.items():
                     file.writelines(f"{encode(row, split, split_by)}\n" for row in rows)
                 file.flush()
-                # Some disks say only now that they are full.
+                # Some file systems report only now that they are full.
                 os.fsync(file.fileno())
                 os.replace(file.name, path)
             except BaseException:
@@ -276,7 +273,7 @@ def write_splits(
 def read_splits(path: Path) -> tuple[dict[str, StoredRows], str]:
     """Check every line of a file; return its rows by split, and how they were split.
 
-    That is "" where the lines do not all say the same. Empty lines are passed over. Raises
+    That is "" where the lines differ in it. Empty lines are skipped. Raises
     DatasetError with the number of the line that is wrong.
     """
     kinds: set[str] = set()
@@ -322,7 +319,7 @@ def count_labels(splits: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, Any]:
 
 
 def describe(splits: Mapping[str, StoredRows], split_by: str) -> dict[str, Any]:
-    """Return what `read_splits` gave in figures: counts, fingerprint, leakage; ready for JSON."""
+    """Return counts, fingerprint and leakage of what `read_splits` returned, ready for JSON."""
     rows = StoredRows.joined(list(splits.values()))
     digests, labels, provenances = bytearray(), array("b"), Counter[str]()
     for row in rows:

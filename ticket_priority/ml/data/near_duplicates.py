@@ -1,7 +1,4 @@
-"""Near-copies among texts: who belongs together, and how close two sets of texts come.
-
-Needs numpy, which the extras `serving`, `linear` and `ml` bring.
-"""
+"""Near-copies among texts: groups of them, and leakage between two sets. Needs numpy."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ _WORDS = re.compile(
 
 _BANDS: Final = 24
 _BAND_ROWS: Final = 4
-"""24 bands of 4 find 99.9% of the pairs at 0.7 and pass over 99.9% of those below 0.08."""
+"""24 bands of 4 find 99.9% of the pairs at 0.7 and skip 99.9% of those below 0.08."""
 
 _COMMON_SHARE: Final = 0.01
 _COMMON_ROWS: Final = 50
@@ -62,7 +59,7 @@ class TextSimilarity:
 
     A pair of words that more than 1% of the texts hold (and more than 50) is boilerplate, as in a
     signature or a form: it is left out of a text that keeps at least eight pairs of its own.
-    `texts` may read from disk: it is walked a few times, and some 200 bytes a text are held.
+    `texts` may read from disk: it is read a few times, and some 200 bytes a text are kept.
     `keys` holds the `near_copy_key` of each text as a number.
     """
 
@@ -87,11 +84,10 @@ class TextSimilarity:
 
         Texts are in one group when a chain of pairs, each at least at the threshold, joins them.
         Pairs are found by MinHash and checked by their true Jaccard index, so the time grows with
-        the number of texts, not with its square. Nothing is left to chance: the same texts give
-        the same groups.
+        the number of texts, not with its square. The same texts give the same groups.
         """
         _, firsts, copies_of = np.unique(self.keys, return_index=True, return_inverse=True)
-        # The signatures go in the order of the texts, which are quickest to read that way.
+        # Texts are read fastest in their own order.
         order = np.argsort(firsts)
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
@@ -109,7 +105,7 @@ class TextSimilarity:
     def nearest(self, rows: Iterable[int], among: Iterable[int]) -> npt.NDArray[np.float64]:
         """Return for each of `rows` the Jaccard index with the closest text of `among`.
 
-        Exact; the time is that of walking through `among` once, so `rows` should be few.
+        Exact; `among` is read once, and `rows` should be few.
         """
         wanted = [self.shingles(self._texts[row]) for row in rows]
         holders: dict[int, list[int]] = {}
@@ -130,7 +126,7 @@ class TextSimilarity:
     def leakage(self, train: Rows, test: Rows) -> dict[str, int]:
         """Count the test rows with a near-copy, or a similar text, among the training rows.
 
-        Of a large test split a thousand rows are looked at, spread evenly; against all of `train`.
+        Of a large test split, a thousand evenly spread rows are compared with all of `train`.
         """
         places = np.linspace(0, len(test) - 1, min(len(test), _TESTED), dtype=np.int64)
         closest = self.nearest(test[places].tolist(), train.tolist())
@@ -158,7 +154,7 @@ class TextSimilarity:
 
     def _join(self, bucket: list[int], rows: Rows, joined: _Union, threshold: float) -> None:
         for position, one in enumerate(bucket):
-            # A bucket of thousands is compared with its neighbours only; other bands do the rest.
+            # In a large bucket only neighbours are compared; other bands find the other pairs.
             for other in bucket[max(0, position - _COMPARED) : position]:
                 if joined.find(one) == joined.find(other):
                     continue
@@ -167,7 +163,7 @@ class TextSimilarity:
 
 
 class _Union:
-    """Sets of numbers that grow together, each known by its least one."""
+    """Disjoint sets of numbers, each named by its least one."""
 
     def __init__(self, size: int) -> None:
         self._parents = array("q", range(size))

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: groups of near-copies kept whole. Needs numpy."""
+"""Split rows to train, validate and test on, groups of near-copies kept whole. Needs numpy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KINDS_OF_SPLIT: Final = ("time", "random")
 TEST_SHARE: Final = 0.15
 VALIDATION_SHARE: Final = 0.15
 LARGE_GROUP_SHARE: Final = 0.05
-"""A group that holds more of the rows than this is trained on: it would be most of a test."""
+"""A larger group than this is always trained on: it would be most of a test."""
 
 MIN_DAYS: Final = 14
-"""A table that was filled on fewer days than this, by an import, say, has no past to learn from."""
+"""A table that was filled on fewer days, as by an import, is not split by time."""
 
 _SECONDS_A_DAY: Final = 86_400
 
@@ -46,13 +46,12 @@ def split(
     sources: npt.NDArray[np.integer[Any]] | None = None,
     created_at: npt.NDArray[np.float64] | None = None,
 ) -> Split:
-    """Split rows by time where every row has one, else at random; a group never straddles.
+    """Split rows by time where every row has one, else at random; a group is never split.
 
-    `groups` holds a number that outlives the run for each row's group, `created_at` seconds since
-    the epoch (nan: unknown). By time, the newest 15% of each source are the test and the 15%
-    before them the validation, and a group stands where its newest row does. At random, classes
-    keep their proportions, and rows keep their split as others are added, but for a few at the
-    borders.
+    `groups` holds for each row a number of its group that is the same in every run, `created_at`
+    seconds since the epoch (nan: unknown). By time, the newest 15% of each source are the test and
+    the 15% before them the validation, and a group goes where its newest row does. At random,
+    classes keep their proportions, and nearly all rows keep their split as others are added.
     """
     members = _Groups(labels, groups)
     reason = ""
@@ -66,7 +65,7 @@ def split(
 
 
 class _Groups:
-    """Rows by group: `of` has the place of each row's group in `keys`, `labels` the commonest."""
+    """Rows by group: `of` is each row's place in `keys`, `labels` each group's commonest label."""
 
     def __init__(
         self, labels: npt.NDArray[np.integer[Any]], groups: npt.NDArray[np.uint64]
@@ -87,7 +86,7 @@ def _newest(
     places = np.empty(len(created_at))
     for source in np.unique(sources):
         rows = np.flatnonzero(sources == source)
-        # Stable and reversed: of two rows of one moment the one that was read later is newer.
+        # Stable and reversed: of two rows of one time the one that was read later is newer.
         order = rows[np.argsort(created_at[rows], kind="stable")][::-1]
         places[order] = np.arange(len(order)) / len(order)
     newest = np.ones(len(members.keys))
@@ -112,7 +111,7 @@ def _drawn(members: _Groups) -> npt.NDArray[np.float64]:
 
 
 def _random_bits(key: np.uint64) -> int:
-    """Return 64 bits that follow no order of the keys, and are always the same for one."""
+    """Return 64 pseudo-random bits that depend on the key alone."""
     return int.from_bytes(hashlib.sha256(f"{key:016x}".encode()).digest()[:8], "big")
 
 

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that mean what they say (Guo et al., 2017)."""
+"""Calibration by temperature scaling (Guo et al., 2017). Needs numpy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ticket_priority.ml.softmax import log_softmax
+
 Numbers = npt.NDArray[np.float64]
 
 _TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
@@ -16,8 +18,8 @@ _TEMPERATURES: Final = np.geomspace(0.1, 10.0, 401)
 def fit_temperature(scores: npt.NDArray[Any], labels: Sequence[int]) -> float:
     """Return what to divide scores [rows, classes] by for the least loss; 1 without a row.
 
-    Scores are logits, or logarithms of probabilities. A label of -1 stands for a class that has no
-    column and is passed over.
+    Scores are logits, or logarithms of probabilities. A row with the label -1, a class that has
+    no column, is left out.
     """
     truth = np.asarray(labels, np.int64)
     if not (truth >= 0).any():
@@ -37,10 +39,3 @@ def cross_entropy(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> fl
     """Return the mean loss over the rows whose label is not -1; 0 without one."""
     rows = np.flatnonzero(labels >= 0)
     return float(-log_softmax(scores)[rows, labels[rows]].mean()) if len(rows) else 0.0
-
-
-def log_softmax(scores: npt.NDArray[Any]) -> Numbers:
-    """Return the logarithms of the probabilities that scores [rows, classes] stand for."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    logarithms: Numbers = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logarithms

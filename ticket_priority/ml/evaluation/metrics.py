@@ -1,7 +1,7 @@
-"""How good a set of answers is, and how sure that is, as JSON-ready figures. Needs numpy.
+"""The figures of a set of answers, with their intervals, ready for JSON. Needs numpy.
 
 Every figure comes from confusion matrices, [..., true class, chosen class], so that one function
-gives it for a test and for a thousand resamples of it at once.
+computes it for a test and for a thousand resamples at once.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def report(
     Every figure is defined whatever classes occur: macro-F1 averages over the classes that are
     true or predicted at least once, a precision or recall without a case is 0, and so is a kappa
     that chance alone explains. `confusion_matrix` has a row for each true class and a column for
-    each predicted one. `intervals` are 95% bootstrap intervals: what is drawn again is not rows
-    but `groups` of them [n], such as near-copies; a row whose group is "" stands alone. With
+    each predicted one. `intervals` are 95% bootstrap intervals that resample `groups`
+    of rows [n], such as near-copies; a row whose group is "" is a group of its own. With
     `languages` [n] there is `by_language`, for languages with at least 10 rows; with `costs`
     [true, chosen] the `mean_cost` of a row. Raises ValueError without a single row.
     """
@@ -95,7 +95,7 @@ def report_on(
     *,
     probabilities: npt.ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """Do as `report` with labelled rows, whose groups and languages they know."""
+    """Do as `report`, with the labels, groups and languages of the rows."""
     labels, groups, languages = [], [], []
     # Rows may be read from disk, so each is taken once.
     for row in rows:
@@ -108,9 +108,9 @@ def report_on(
 
 
 def report_counts(confusion_matrix: npt.ArrayLike) -> dict[str, Any]:
-    """Do as `report` with rows that are counted by true and by predicted class [classes, classes].
+    """Do as `report` with counts of rows by true and predicted class [classes, classes].
 
-    The rows stand alone. Raises ValueError without a single one.
+    Each row is a group of its own. Raises ValueError without a single one.
     """
     table = np.asarray(confusion_matrix, dtype=np.int64)
     cells = np.repeat(np.arange(table.size), table.ravel())
@@ -126,7 +126,7 @@ def most_probable(probabilities: npt.NDArray[np.float32]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one set of answers beats another on the same rows, in a figure of `FIGURES`.
+    """How much better one set of answers is than another on the same rows, in one of `FIGURES`.
 
     `samples` holds the difference in each resample.
     """
@@ -138,7 +138,7 @@ class Difference:
 
     @property
     def value(self) -> float:
-        """What the first has more than the second: above 0 it is better."""
+        """The first minus the second: above 0 the first is better."""
         return round(self.figure - self.other, _PLACES)
 
     @property
@@ -185,7 +185,7 @@ def compare(
         metric=metric,
         figure=float(figure(_table(labels * _CLASSES + first))),
         other=float(figure(_table(labels * _CLASSES + second))),
-        # What is equal must not be worse by the last bit of a float.
+        # Equal figures may differ in the last bit of a float.
         samples=np.round(differences, _PLACES),
     )
 
@@ -213,7 +213,7 @@ FIGURES: Final[Mapping[str, Callable[[Counts], Floats]]] = {
     "macro_f1": _macro_f1,
     "weighted_kappa": _weighted_kappa,
 }
-"""What a whole set of answers is judged by: the more the better."""
+"""The figures of a whole set of answers; higher is better."""
 
 
 def _mean_cost(tables: Counts, *, costs: Floats) -> Floats:
@@ -274,7 +274,7 @@ def _point_figures(
 
 
 def _units(groups: Sequence[str] | None, count: int) -> Labels:
-    """Return the number of what each row is drawn with: its group, or it alone."""
+    """Return the number of each row's unit of resampling: its group, or the row alone."""
     if groups is None:
         return np.arange(count)
     numbers: dict[str | int, int] = {}
@@ -285,8 +285,8 @@ def _units(groups: Sequence[str] | None, count: int) -> Labels:
 def _resample(cells: Labels, units: Labels, size: int) -> Counts:
     """Draw the units again and again, with replacement; return the cells' counts [RESAMPLES, size].
 
-    Units that hold the same are drawn together, in numbers that are multinomially distributed:
-    the time goes by how many kinds of units there are, not by how many rows.
+    Equal units are drawn together, in multinomially distributed numbers, so the time grows with the
+    number of different units, not of rows.
     """
     held = np.bincount(units * size + cells, minlength=(int(units.max()) + 1) * size)
     kinds, counts = np.unique(held.reshape(-1, size), axis=0, return_counts=True)
@@ -341,7 +341,6 @@ def _coverage(
     ends = np.ceil(np.arange(1, _COVERAGE_POINTS + 1) * len(truth) / _COVERAGE_POINTS)
     points = []
     for threshold in dict.fromkeys(confidence[order[ends.astype(np.int64) - 1]].tolist()):
-        # Rows of one confidence are answered together.
         answered = int((confidence >= threshold).sum())
         points.append(
             {

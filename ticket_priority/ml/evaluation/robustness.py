@@ -1,7 +1,4 @@
-"""How far the way a ticket is written moves its priority, where what it says stays the same.
-
-Knows no Django. Needs numpy.
-"""
+"""Robustness: how far rewriting a ticket, content unchanged, moves its priority. Needs numpy."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from ticket_priority.ml.types import Classifier, LabelledText
 
 MOST_TICKETS: Final = 200
 MOST_SECONDS: Final = 60.0
-"""A ticket costs an answer for each rewriting, so a large model gets through fewer in this time."""
+"""A large model answers fewer tickets in this time, as each costs an answer for each rewriting."""
 
 _AT_ONCE: Final = 10
 _SEED: Final = 20
@@ -87,7 +84,7 @@ PHRASES: Final[Mapping[str, Phrases]] = {
         farewell="Obrigado e melhores cumprimentos\nAlex Morgan\nContabilidade, ext. 204",
     ),
 }
-"""By language; a ticket of another one, or of none that is known, gets the English phrases."""
+"""By language; a ticket of any other language, or of an unknown one, gets the English phrases."""
 
 
 def _with_typos(text: str) -> str:
@@ -140,62 +137,53 @@ def measure(
 ) -> dict[str, Any]:
     """Compare the answers to some tickets with those to the same tickets rewritten.
 
-    Drawn are 200 tickets at most, with a fixed seed, and no further ten are begun after
-    `most_seconds`. Ready for JSON: the number of tickets `n`, the `seconds` it took, the figures of
-    each of `PERTURBATIONS` under `by_perturbation`, and of all together under `overall`. `kept` is
-    the share of tickets whose chosen class stays, `raised` the share that gets a higher priority,
-    `shift` how far the expected class id (0 to 2) moves on average, either way. Raises ValueError
-    without a single row.
+    At most 200 tickets are drawn, with a fixed seed, and classified ten at a time until
+    `most_seconds` have passed. Ready for JSON: the number of tickets `n`, the `seconds` it took,
+    the figures of each of `PERTURBATIONS` under `by_perturbation`, and of all together under
+    `overall`. `kept` is the share of tickets whose chosen class stays, `raised` the share that gets
+    a higher priority, `shift` how far the expected class id (0 to 2) moves on average, either way.
+    Raises ValueError without a single row.
     """
     if not len(rows):
         raise ValueError("robustness needs at least one row")
     started = time.perf_counter()
     drawn = np.random.default_rng(_SEED).permutation(len(rows))[:MOST_TICKETS].tolist()
-    found: list[_Moves] = []
+    found: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(drawn), _AT_ONCE):
         if found and time.perf_counter() - started > most_seconds:
             break
         chosen = [rows[place] for place in sorted(drawn[start : start + _AT_ONCE])]
         found.append(_moves(classifier, chosen, costs))
-    steps = np.concatenate([moves.steps for moves in found], axis=1)
-    shifts = np.concatenate([moves.shifts for moves in found], axis=1)
+    moves = np.concatenate(found, axis=1)
     return {
-        "n": steps.shape[1],
+        "n": moves.shape[1],
         "seconds": round(time.perf_counter() - started, 2),
-        "overall": _figures(steps, shifts),
-        "by_perturbation": {
-            name: _figures(steps[place], shifts[place]) for place, name in enumerate(PERTURBATIONS)
-        },
+        "overall": _figures(moves),
+        "by_perturbation": dict(zip(PERTURBATIONS, map(_figures, moves), strict=True)),
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Moves:
-    """How far answers moved [perturbations, n]: in classes, and in expected class ids."""
-
-    steps: npt.NDArray[np.int64]
-    shifts: npt.NDArray[np.float64]
-
-
-def _moves(classifier: Classifier, rows: Sequence[LabelledText], costs: Costs | None) -> _Moves:
+def _moves(
+    classifier: Classifier, rows: Sequence[LabelledText], costs: Costs | None
+) -> npt.NDArray[np.float64]:
+    """Return how far answers moved [perturbations, n, 2]: chosen and expected class ids."""
     rewritten = [[perturbed(row, name) for row in rows] for name in PERTURBATIONS]
     as_written = [row.text for row in rows]
-    # What normalisation has undone is the same text, and asked once.
+    # A rewriting that normalisation undoes gives the same text, which is classified once.
     texts = list(dict.fromkeys(chain(as_written, *rewritten)))
     scored = score(classifier, [LabelledText(text, 0) for text in texts], costs)
     expected = scored.probabilities.astype(np.float64) @ np.arange(scored.probabilities.shape[1])
     place_of = {text: place for place, text in enumerate(texts)}
     before = [place_of[text] for text in as_written]
     after = [[place_of[text] for text in line] for line in rewritten]
-    return _Moves(
-        steps=scored.chosen[after] - scored.chosen[before],
-        shifts=np.abs(expected[after] - expected[before]),
-    )
+    class_ids: npt.NDArray[np.float64] = np.stack((scored.chosen.astype(float), expected), axis=1)
+    return class_ids[after] - class_ids[before]
 
 
-def _figures(steps: npt.NDArray[np.int64], shifts: npt.NDArray[np.float64]) -> dict[str, float]:
+def _figures(moves: npt.NDArray[np.float64]) -> dict[str, float]:
+    steps, shifts = moves[..., 0], moves[..., 1]
     return {
         "kept": float((steps == 0).mean()),
         "raised": float((steps > 0).mean()),
-        "shift": round(float(shifts.mean()), 12),
+        "shift": round(float(np.abs(shifts).mean()), 12),
     }

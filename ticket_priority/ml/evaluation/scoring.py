@@ -1,7 +1,4 @@
-"""A classifier's answers to labelled texts, given once and kept for every figure drawn from them.
-
-Knows no Django. Needs numpy.
-"""
+"""A classifier's answers to labelled texts, from which figures are computed. Needs numpy."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _BATCH: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """True and chosen class ids [n], probabilities [n, classes], and whose rows they are."""
+    """True and chosen class ids [n], probabilities [n, classes], groups and languages [n]."""
 
     labels: metrics.Labels
     chosen: metrics.Labels
@@ -31,7 +28,7 @@ class Scored:
     costs: Costs | None = None
 
     def figures(self, majority: int) -> dict[str, Any]:
-        """Return every figure, and under `majority` those of answering that class alone."""
+        """Return every figure, and under `majority` those of always answering that class."""
         return {
             **metrics.report(
                 self.labels,
@@ -51,7 +48,7 @@ class Scored:
         return metrics.compare(self.labels, self.chosen, other.chosen, metric, groups=self.groups)
 
     def against_majority(self, majority: int, metric: str) -> metrics.Difference:
-        """Compare with answering that class alone."""
+        """Compare with always answering that class."""
         return metrics.compare(
             self.labels, self.chosen, self._always(majority), metric, groups=self.groups
         )
@@ -63,7 +60,7 @@ class Scored:
 def score(
     classifier: Classifier, rows: Sequence[LabelledText], costs: Costs | None = None
 ) -> Scored:
-    """Classify rows in batches, so that few texts are in memory at once, and keep the answers.
+    """Classify rows in batches, so that few texts are in memory at once.
 
     With `costs` the class of least expected cost is chosen, else the most probable.
     """

@@ -1,4 +1,4 @@
-"""The flags of a training run, for every command that trains. Standard library only."""
+"""The command line arguments of a training run. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ticket_priority.ml.hyperparameters.presets import PRESETS
 
 
 def add_to(group: _ArgumentGroup) -> None:
-    """Add `--preset` and a flag for each field of TrainingConfig; what is not given is None."""
+    """Add `--preset` and an argument for each field of TrainingConfig; None where not given."""
     group.add_argument(
         "--preset",
         choices=list(PRESETS),
@@ -35,7 +35,9 @@ def add_to(group: _ArgumentGroup) -> None:
     group.add_argument("--trainable-layers", type=int, help="top layers to train; 0: the head")
     group.add_argument("--layer-decay", type=float, help="a layer's rate, of that of the one above")
     group.add_argument("--attention-dropout", type=float)
-    group.add_argument("--class-weight", choices=["balanced"], help="let each class count alike")
+    group.add_argument(
+        "--class-weight", choices=["balanced"], help="give each class the same weight"
+    )
     group.add_argument("--ordinal-smoothing", type=float, help="share of a label to its neighbours")
     group.add_argument(
         "--ordinal-loss", type=float, help="weight of the squared distance to the true class"

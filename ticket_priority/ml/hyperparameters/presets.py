@@ -1,4 +1,4 @@
-"""Hyperparameters that go together, by name. Standard library only."""
+"""Named sets of hyperparameters. Standard library only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 _LEARNING_RATES: Final[Mapping[str, float]] = {EMBEDDED: 3e-4}
-"""By base model, where a preset fine-tunes it: a small encoder takes larger steps."""
+"""By base model, where a preset fine-tunes it: a small encoder needs a larger rate."""
 
 
 def configure(

@@ -1,7 +1,7 @@
-"""Certificates: which answers are right often enough to be applied unseen.
+"""Certification: which answers are right often enough to be applied without a person.
 
-A threshold is looked for on the validation split and put to the test on the test split, which
-the model was not fitted to. Knows no Django. Needs numpy and scipy.
+Thresholds are chosen on the validation split and tested on the test split, which the model was not
+fitted to. Needs numpy and scipy.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ticket_priority.ml.policy.rule import Certificate, Certification, Costs, ch
 from ticket_priority.ml.types import CLASS_NAMES, Classifier, LabelledText
 
 ERROR_RATE: Final = 0.05
-"""How often a certificate may be given that should not be, for each class and language."""
+"""The chance that a certificate is wrong, for each class and language."""
 
 MIN_ROWS: Final = 50
-"""Fewer answers of a class in the validation or the test split than this certify nothing."""
+"""The fewest answers of a class in each of both splits that can be certified."""
 
 STEPS: Final = 8
-"""So many thresholds are tried on the test split at most, from strict to loose."""
+"""How many thresholds are tried on the test split at most, from strict to loose."""
 
 _DIGITS: Final = 10_000
 _BATCH: Final = 2_000
@@ -44,7 +44,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model said of tickets with a known label, one of each group of near-copies.
+    """A model's answers to labelled tickets, one of each group of near-copies.
 
     Arrays of one length: the class id that was chosen, its probability, whether it is the label,
     and the ticket's language.
@@ -59,11 +59,11 @@ class Answers:
     def of(
         cls, classifier: Classifier, rows: Sequence[LabelledText], costs: Costs | None = None
     ) -> Self:
-        """Classify the rows, and choose the classes as the costs have it."""
+        """Classify the rows, and choose the classes by the costs."""
         chosen, confidence, is_right = array("b"), array("d"), array("b")
         languages: list[str] = []
         kept = _one_a_group(rows)
-        # Rows are read from disk, and not all of their texts at once.
+        # Rows are read from disk, so few texts are in memory at once.
         while batch := list(islice(kept, _BATCH)):
             given = classifier.classify([row.text for row in batch])
             for row, answer in zip(batch, given, strict=True):
@@ -80,6 +80,7 @@ class Answers:
         )
 
     def take(self, rows: Flags) -> Answers:
+        """Return the answers that a mask [n] selects."""
         return Answers(
             self.chosen[rows], self.confidence[rows], self.is_right[rows], self.languages[rows]
         )
@@ -89,7 +90,7 @@ class Answers:
 
 
 def _one_a_group(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
-    """Yield the first row of each group: near-copies say the same thing over and over."""
+    """Yield the first row of each group: near-copies are not independent."""
     seen: set[str] = set()
     for row in rows:
         if row.group and row.group in seen:
@@ -99,7 +100,7 @@ def _one_a_group(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
 
 
 def lower_bound(hits: Any, rows: Any, error_rate: float = ERROR_RATE) -> Any:
-    """Return what a share is at least (Clopper-Pearson, one-sided), given `hits` of `rows`.
+    """Return the one-sided lower bound (Clopper-Pearson) of a share of `hits` in `rows`.
 
     Takes numbers or arrays; 0 where there are no hits.
     """
@@ -109,7 +110,7 @@ def lower_bound(hits: Any, rows: Any, error_rate: float = ERROR_RATE) -> Any:
 
 
 def interval(hits: int, rows: int) -> tuple[float, float]:
-    """Return between what a share lies at 95% confidence (Clopper-Pearson, two-sided)."""
+    """Return the two-sided 95% interval (Clopper-Pearson) of a share."""
     half = ERROR_RATE / 2
     return (
         float(lower_bound(hits, rows, half)),
@@ -127,8 +128,8 @@ def certify(
 ) -> Certification:
     """Find out which answers of a model reach the precisions in `targets`, by class name.
 
-    `test` may hold no row that the model was fitted to. Of `validation` it may, as a model of few
-    labels does: the thresholds looked up there are then worse, and what is certified holds.
+    `test` may hold no row that the model was fitted to. `validation` may, as for a model of few
+    labels: its thresholds are then worse, but the certificates still hold.
     """
     tried, tested = (Answers.of(classifier, rows, costs) for rows in (validation, test))
     certificates = tuple(
@@ -156,19 +157,19 @@ def certificates_of(
     )
     others = sorted(set(counts[1]) - set(own))
     found = [
-        _certificate(name, language, (language,), target, *_spoken(validation, test, [language]))
+        _certificate(name, language, (language,), target, *_within(validation, test, [language]))
         for language in own
     ]
     if others or not own:
-        spoken = _spoken(validation, test, own, among=False)
-        found.append(_certificate(name, "", tuple(others), target, *spoken))
+        rest = _within(validation, test, own, among=False)
+        found.append(_certificate(name, "", tuple(others), target, *rest))
     return found
 
 
-def _spoken(
+def _within(
     validation: Answers, test: Answers, languages: list[str], *, among: bool = True
 ) -> tuple[Answers, Answers]:
-    """Keep the answers about tickets in these languages, or in none of them."""
+    """Keep the answers about tickets in these languages; `among` False: in none of them."""
     first, second = (
         answers.take(np.isin(answers.languages, languages) == among)
         for answers in (validation, test)
@@ -211,7 +212,7 @@ def _certificate(
     for threshold in thresholds(validation, target):
         tried = _Tried.on(test, threshold)
         if tried.lower_bound < target:
-            # A looser one may not be tried any more: that is what bounds the error of them all.
+            # Stopping here bounds the error of all thresholds together (fixed sequence testing).
             if accepted is None:
                 return conclude(
                     tried,
@@ -239,12 +240,12 @@ class _Tried:
 
 
 def thresholds(validation: Answers, target: float) -> list[float]:
-    """Return the thresholds to put to the test, in this order, from strict to loose.
+    """Return the thresholds to test, from strict to loose.
 
-    The first is the one that the validation answers speak for most strongly, the last the loosest
-    at which they still reach the target. They are looked up on the validation split alone.
+    The first has the highest lower bound on the validation split, the last is the loosest that
+    still reaches the target there.
     """
-    # Rounded down, so that an answer is not shut out by its own threshold.
+    # Rounded down, so that a threshold covers the answer that it comes from.
     confidence = np.floor(validation.confidence * _DIGITS) / _DIGITS
     surest_first = np.argsort(-confidence, kind="stable")
     candidates, counts = np.unique(-confidence, return_counts=True)

@@ -1,6 +1,6 @@
-"""From probabilities to a decision: which class is chosen, and which answers apply themselves.
+"""From probabilities to a decision: the chosen class, and whether the answer is applied.
 
-Standard library only: a web process needs nothing more.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
+from ticket_priority.ml.numbers import is_number
 from ticket_priority.ml.types import CLASS_NAMES, Classification
 
 METRICS_KEY: Final = "certification"
 """Where a model version's metrics hold what `Certification.as_dict` wrote."""
 
 Costs = tuple[tuple[float, float, float], ...]
-"""What a choice costs: a row for each true class, a column for each chosen one, by class id."""
+"""The cost of a choice: a row for each true class, a column for each chosen one, by class id."""
 
 _CLASSES: Final = range(len(CLASS_NAMES))
 
@@ -48,7 +49,7 @@ def _cost(row: Mapping[str, Any], true: str, chosen: str) -> float:
         return 0.0
     if chosen not in row:
         raise ValueError(f"it lacks the cost of choosing {chosen} for what is {true}")
-    if not _is_number(cost := row[chosen]) or not 0 <= cost < math.inf:
+    if not is_number(cost := row[chosen]) or not 0 <= cost < math.inf:
         raise ValueError(f"the cost of choosing {chosen} for what is {true} is {cost!r}")
     return float(cost)
 
@@ -65,7 +66,7 @@ def read_targets(given: Any) -> dict[str, float] | None:
     for name, target in given.items():
         if name not in CLASS_NAMES:
             raise ValueError(f"there is no class {name!r}")
-        if not _is_number(target) or not 0 < target < 1:
+        if not is_number(target) or not 0 < target < 1:
             raise ValueError(f"the precision of {name} is {target!r}, not between 0 and 1")
     return {name: float(given[name]) for name in CLASS_NAMES if name in given}
 
@@ -85,7 +86,7 @@ def choose(answer: Classification, costs: Costs | None) -> Classification:
         for chosen in _CLASSES
     ]
     least = min(expected)
-    # What differs by an error of floating point alone is a tie.
+    # A difference by rounding alone is a tie.
     return replace(
         answer,
         chosen=max(i for i in _CLASSES if math.isclose(expected[i], least, rel_tol=1e-9)),
@@ -94,13 +95,13 @@ def choose(answer: Classification, costs: Costs | None) -> Classification:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What held-out tickets say of the answers of one class in one language, or in the others.
+    """The precision on held-out tickets of the answers of one class in one language.
 
-    `priority` is a class name; `language` is "" for all that do not stand for themselves, of which
-    `languages` names those that were seen. `rows` is how many test tickets the `threshold` covers,
-    `coverage` their share of those of this class and language, `precision` how many of them are
-    right, and `lower_bound` what the precision is at least, at 95% confidence. `reason` says why
-    it does not hold.
+    `priority` is a class name. `language` is "" for all languages without a certificate of their
+    own; `languages` names those that were seen. `rows` is how many test tickets the `threshold`
+    covers, `coverage` their share of those of this class and language, `precision` the share of
+    them that is right, `lower_bound` its lower bound at 95% confidence. `reason` says why the
+    certificate does not hold.
     """
 
     priority: str
@@ -116,10 +117,11 @@ class Certificate:
     reason: str = ""
 
     def is_about(self, priority: str, language: str) -> bool:
+        """Say whether it is for answers of this class and language."""
         return self.priority == priority and language in self.languages
 
     def covers(self, confidence: float) -> bool:
-        """Say whether an answer of this class and language that is so sure may apply itself."""
+        """Say whether an answer of this confidence may be applied."""
         return self.holds and self.threshold is not None and confidence >= self.threshold
 
 
@@ -133,7 +135,7 @@ class Certification:
 
     @classmethod
     def read(cls, metrics: Any) -> Self | None:
-        """Read what a model version's metrics hold; None where that is nothing, or odd."""
+        """Read what a model version's metrics hold; None where they hold none, or odd values."""
         stored: Any = metrics.get(METRICS_KEY) if isinstance(metrics, Mapping) else None
         try:
             targets, costs = read_targets(stored["targets"]), read_costs(stored["costs"])
@@ -161,10 +163,11 @@ class Certification:
 
     @property
     def holding(self) -> list[Certificate]:
+        """The certificates that hold."""
         return [row for row in self.certificates if row.holds]
 
     def covers(self, answer: Classification, language: str) -> bool:
-        """Say whether an answer about a ticket of this language may apply itself."""
+        """Say whether an answer about a ticket of this language may be applied."""
         return any(
             row.is_about(answer.label, language) and row.covers(answer.confidence)
             for row in self.certificates
@@ -173,10 +176,9 @@ class Certification:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """What the settings make of a model version's answers.
+    """How the settings decide on a model version's answers.
 
-    `targets` None: every answer is applied. `certification` is what stands behind the targets;
-    None: nothing, so no answer is applied.
+    `targets` None: every answer is applied. Else those that `certification` covers; None: none.
     """
 
     costs: Costs | None = None
@@ -187,7 +189,7 @@ class DecisionRule:
     def of(cls, metrics: Any, *, costs: Any, targets: Any) -> Self:
         """Read the settings COSTS and AUTO_APPLY, and a model version's metrics.
 
-        Certificates that were made for other settings count as none. Raises ValueError naming the
+        Certificates for other settings are ignored. Raises ValueError naming the
         setting that is wrong.
         """
         try:
@@ -207,7 +209,7 @@ class DecisionRule:
 
     @property
     def lacks_certificates(self) -> bool:
-        """Whether precisions are asked for, and nobody has looked whether they are reached."""
+        """Whether precisions are required, but none has been certified."""
         return self.targets is not None and self.certification is None
 
     def choose(self, answer: Classification) -> Classification:
@@ -215,7 +217,7 @@ class DecisionRule:
         return choose(answer, self.costs)
 
     def applies(self, answer: Classification, language: str) -> bool:
-        """Say whether an answer about a ticket of this language may apply itself."""
+        """Say whether an answer about a ticket of this language may be applied."""
         if self.targets is None:
             return True
         return self.certification is not None and self.certification.covers(answer, language)
@@ -228,7 +230,3 @@ def _named(costs: Costs | None) -> dict[str, dict[str, float]] | None:
         true: dict(zip(CLASS_NAMES, row, strict=True))
         for true, row in zip(CLASS_NAMES, costs, strict=True)
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,13 +1,11 @@
-"""Serving. Runs a published artifact with onnxruntime and tokenizers, never torch."""
+"""Run published artifacts with onnxruntime, tokenizers and numpy, never with torch."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from ticket_priority.ml.artifacts.kinds import SERVING
 
-_REQUIRED = ("numpy", "safetensors")
-
-if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
+if _missing := SERVING.missing:
     raise ImportError(
         f"ticket_priority.ml.serving needs {', '.join(_missing)}. "
-        'Install what serving needs with: pip install "django-ticket-priority[serving]"'
+        f"Install what serving needs with: {SERVING.command}"
     )

@@ -1,28 +1,19 @@
-"""Runs an ensemble artifact: each of its models answers, and their answers are averaged."""
+"""Run an ensemble artifact: average the answers of its members."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from ticket_priority.ml.artifacts import linear as linear_config
-from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.artifacts.ensemble import EnsembleConfig
-from ticket_priority.ml.serving.linear import LinearClassifier
-from ticket_priority.ml.serving.onnx import OnnxClassifier
-from ticket_priority.ml.types import Classification, Classifier
-
-_CLASSIFIERS: Final[dict[str, Callable[..., Classifier]]] = {
-    transformer_config.KIND: OnnxClassifier,
-    linear_config.KIND: LinearClassifier,
-}
+from ticket_priority.ml.artifacts.kinds import KINDS
+from ticket_priority.ml.types import Classification
 
 
 class EnsembleClassifier:
-    """An ensemble artifact, without torch.
+    """An ensemble artifact, each member on the default classifier of its kind.
 
     `threads` and `batch_tokens` are those of each member. Safe to share between threads; not
     across a fork. Raises ArtifactError when the artifact or a member of it is missing, corrupt or
@@ -35,7 +26,7 @@ class EnsembleClassifier:
         directory = Path(directory)
         self._config = EnsembleConfig.read(directory)
         self._members = [
-            _CLASSIFIERS[member.kind](
+            KINDS[member.kind].load_classifier()(
                 directory / member.folder, threads=threads, batch_tokens=batch_tokens
             )
             for member in self._config.members

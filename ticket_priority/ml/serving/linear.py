@@ -1,4 +1,4 @@
-"""Runs a linear artifact: TF-IDF of words and letters, and logistic regression, on numpy alone."""
+"""Run a linear artifact, TF-IDF of words and letters and logistic regression, on numpy alone."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ticket_priority.ml.artifacts.linear import (
     LinearConfig,
 )
 from ticket_priority.ml.artifacts.reading import ADVICE, require_file, unreadable
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
 Keys = npt.NDArray[np.int64]
@@ -63,28 +64,25 @@ class LinearClassifier:
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
-        return [Classification(self._probabilities(text.lower())) for text in texts]
+        if not texts:
+            return []
+        scores = np.stack([self._scores(text.lower()) for text in texts])
+        answers = np.zeros((len(texts), len(CLASS_NAMES)))
+        answers[:, self.config.learned] = softmax(scores, self.config.temperature)
+        return [Classification(tuple(row)) for row in answers.tolist()]
 
-    def _probabilities(self, text: str) -> tuple[float, ...]:
-        scores = (
-            self._intercepts
-            + self._word_weights.score(self._words.keys(text))
-            + self._letter_weights.score(self._letters.keys(text))
-        ).tolist()
-        highest = max(scores)
-        powers = [math.exp((score - highest) / self.config.temperature) for score in scores]
-        total = sum(powers)
-        answer = [0.0] * len(CLASS_NAMES)
-        for label, power in zip(self.config.learned, powers, strict=True):
-            answer[label] = power / total
-        return tuple(answer)
+    def _scores(self, text: str) -> Numbers:
+        """Return the score of each learned class."""
+        by_words = self._word_weights.score(self._words.keys(text))
+        by_letters = self._letter_weights.score(self._letters.keys(text))
+        return self._intercepts + by_words + by_letters
 
 
 class _Weights:
     """One vocabulary's keys, ascending, with the weight of each."""
 
     def __init__(self, tensors: dict[str, npt.NDArray[Any]], name: str) -> None:
-        # One key that no text has, so that every place found is a place that exists.
+        # One key that no text has, so that searchsorted never returns a place past the end.
         self._keys: Keys = np.append(tensors[f"{name}_keys"], _NO_KEY)
         self._idf = tensors[f"{name}_idf"]
         self._coefficients = tensors[f"{name}_coefficients"]
@@ -128,7 +126,7 @@ class _Letters:
 
     def __init__(self, code_points: npt.NDArray[np.int32]) -> None:
         last = int(code_points[-1]) if len(code_points) else 0
-        # By code point, and behind the last one a place for all that no n-gram holds.
+        # By code point; the last place is for all characters that no n-gram holds.
         self._numbers = np.zeros(last + 2, np.int64)
         self._numbers[code_points] = np.arange(1, len(code_points) + 1)
         self._base = len(code_points) + 1
@@ -173,16 +171,20 @@ def _problem(tensors: dict[str, npt.NDArray[Any]], classes: int) -> str:
             return f"{name} is {tensor.dtype} {list(tensor.shape)}"
         if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
             return f"{name} holds numbers that are not finite"
-    if len(tensors["intercepts"]) != classes:
-        return f"it has {len(tensors['intercepts'])} intercepts for {classes} classes"
-    for name in ("word", "letter"):
-        keys, idf = tensors[f"{name}_keys"], tensors[f"{name}_idf"]
-        if idf.shape != keys.shape:
-            return f"it has {len(idf)} weights for {len(keys)} {name} n-grams"
-        if tensors[f"{name}_coefficients"].shape != (len(keys), classes):
-            return f"{name}_coefficients is {list(tensors[f'{name}_coefficients'].shape)}"
-        if not _is_ascending(keys):
-            return f"{name}_keys are not in ascending order"
+    sizes = {name: len(tensors[f"{name}_keys"]) for name in ("word", "letter")}
+    shapes: dict[str, tuple[int, ...]] = {"intercepts": (classes,)}
+    for name, size in sizes.items():
+        shapes |= {f"{name}_idf": (size,), f"{name}_coefficients": (size, classes)}
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            return f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+    return _order_problem(tensors)
+
+
+def _order_problem(tensors: dict[str, npt.NDArray[Any]]) -> str:
+    for name in ("word_keys", "letter_keys"):
+        if not _is_ascending(tensors[name]):
+            return f"{name} are not in ascending order"
     letters = tensors["letters"]
     if len(letters) > MOST_LETTERS or not _is_ascending(letters) or letters.max(initial=0) > _LAST:
         return "letters are no ascending code points"
@@ -194,5 +196,5 @@ def _problem(tensors: dict[str, npt.NDArray[Any]], classes: int) -> str:
 
 
 def _is_ascending(values: npt.NDArray[Any]) -> bool:
-    # No subtraction: one that overflows would look like an ascent.
+    # A difference that overflows would look like an ascent.
     return bool((values[:1] > 0).all() and (values[1:] > values[:-1]).all())

@@ -1,4 +1,4 @@
-"""Runs a transformer artifact's model.onnx on the CPU."""
+"""Run a transformer artifact's model.onnx on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.ml.artifacts.reading import require_file, unreadable
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
-from ticket_priority.ml.batching import length_sorted_batches
+from ticket_priority.ml.batching import length_sorted_batches, padded
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
 try:
@@ -31,7 +32,7 @@ except ImportError as error:
 _INPUTS: Final = ["input_ids", "attention_mask"]
 _LOG_ERRORS_ONLY: Final = 3
 
-# Measured: above this a CPU answers no sooner, but its activations take hundreds of megabytes.
+# Measured: above this a CPU is no faster, but activations take hundreds of megabytes.
 _MOST_CPU_BATCH_TOKENS: Final = 1024
 
 
@@ -51,7 +52,7 @@ class OnnxClassifier:
         self.batch_tokens = min(batch_tokens, _MOST_CPU_BATCH_TOKENS)
         self._tokenizer = TextTokenizer(directory, self.config)
         self._session = _load_session(directory, threads or _usable_cores())
-        # Activations go back after each pass, or one long batch would keep its memory for ever.
+        # Without this, the memory of one long batch is kept for ever.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         _give_back_freed_memory()
@@ -65,22 +66,14 @@ class OnnxClassifier:
         return [Classification(tuple(row)) for row in answers.tolist()]
 
     def _probabilities(self, rows: list[list[int]]) -> npt.NDArray[np.float64]:
-        """Return [rows, classes] for token ids, longest row first."""
-        # A text without a token still needs one position, or there is nothing to attend to.
-        shape = (len(rows), max(1, len(rows[0])))
-        ids = np.full(shape, self.config.pad_token_id, np.int64)
-        mask = np.zeros(shape, np.int64)
-        mask[:, 0] = 1
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        feed = dict(zip(_INPUTS, (ids, mask), strict=True))
+        """Return [rows, classes] for rows of token ids."""
+        feed = dict(zip(_INPUTS, padded(rows, self.config.pad_token_id), strict=True))
         logits = self._session.run(None, feed, self._run_options)[0]
         if not np.isfinite(logits).all():
             raise ArtifactError(
                 "The model answers with numbers that are not finite. Activate another version."
             )
-        return _softmax(logits.astype(np.float64) / self.config.temperature)
+        return softmax(logits.astype(np.float64), self.config.temperature)
 
 
 def _load_session(directory: Path, threads: int) -> Any:
@@ -90,7 +83,7 @@ def _load_session(directory: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _LOG_ERRORS_ONLY
-    # Spinning saves microseconds and burns the cores that a web process shares.
+    # Spinning saves microseconds but keeps busy the cores that a web process shares.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
@@ -109,15 +102,9 @@ def _load_session(directory: Path, threads: int) -> Any:
 
 
 def _give_back_freed_memory() -> None:
-    """glibc keeps what parsing the model has freed: measured, 38 MB in every process."""
+    """Return to the system what parsing the model has freed, which glibc keeps: 38 MB a process."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-
-
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def _usable_cores() -> int:

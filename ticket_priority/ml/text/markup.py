@@ -1,8 +1,7 @@
-"""Finds the prose in what mail programs make of it: HTML, quoted-printable, base64.
+"""Extract the prose from what mail programs write: HTML, quoted-printable, base64.
 
-Standard library only. No pattern here looks at a character more than a few times, whatever the
-text, so time grows with its length and no faster. The text that comes out may hold anything that
-was encoded in it; `text.normalise` asks again until nothing is found.
+Standard library only. Every pattern takes linear time, whatever the text. The result may hold
+markup that was encoded in the text, so `normalise` repeats this until nothing changes.
 """
 
 from __future__ import annotations
@@ -60,9 +59,9 @@ _MARKS_OF_MARKUP = str.maketrans("<&=", "   ")
 
 
 def without_payloads(text: str, most: int) -> str:
-    """Return the first `most` characters without the files that data URIs hold: quick, and rough.
+    """Return the first `most` characters without the files in data URIs, found quickly.
 
-    Behind a picture of some hundred kilobytes there may still be something to read.
+    Prose may follow a picture of some hundred kilobytes.
     """
     return _PAYLOAD.sub(_NO_PAYLOAD, text[:most])
 
@@ -84,7 +83,7 @@ def defused(text: str) -> str:
 
 
 def _is_quoted_printable(text: str) -> bool:
-    """Going by what prose and code never hold, as opposed to "timeout=30"."""
+    """Say whether it holds escapes that prose and code, such as "timeout=30", never hold."""
     if _ESCAPED_UTF8.search(text):
         return True
     return _holds_some(_ESCAPED_LATIN, text) or _holds_some(_FULL_LINE, text)
@@ -107,12 +106,12 @@ def _decoded(text: str) -> str:
 
 def _without_tags(text: str) -> str:
     text = html.unescape(_IMPOSSIBLE_NUMBER.sub(" ", _ELEMENT.sub(_break_for, text)))
-    # What was written as an entity is prose, and must not be taken for a tag next time.
+    # What was written as an entity is prose, and must not be read as a tag next time.
     return _TAG_START.sub("< ", text)
 
 
 def _break_for(match: re.Match[str]) -> str:
-    """Return what a tag leaves behind: nothing within a line, a line break between blocks."""
+    """Return what replaces a tag: nothing within a line, a line break between blocks."""
     name = match["name"] or ""
     if _WITHIN_A_LINE.fullmatch(name):
         return ""

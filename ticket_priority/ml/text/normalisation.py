@@ -17,16 +17,16 @@ Of those they hold 1,187 to 2,484 characters, 1,900 on average (multilingual-e5'
 """
 
 _MOST_FILES: Final = 100
-"""How many times the limit is looked through for files that HTML embeds."""
+"""How many times the limit is searched for embedded files."""
 
 _MOST_MARKUP: Final = 10
-"""How many times the limit is read of what is left, where markup may take most of it."""
+"""How many times the limit is read of the rest, which may be mostly markup."""
 
 _MOST_BLANKS: Final = 4
-"""How many times the limit is read of the prose, where blanks may take most of it."""
+"""How many times the limit is read of the prose, which may be mostly blanks."""
 
 _LAYERS: Final = 3
-"""How many encodings within one another are taken off."""
+"""How many nested encodings are decoded."""
 
 _MOST_MARKS_READ: Final = 64
 _MOST_MARKS: Final = 8
@@ -36,7 +36,7 @@ _BLANK_LINES = re.compile(r" ?\n[\n ]*")
 _BLANKS: Final = frozenset("\t\u2800")
 _LINE_BREAKS: Final = frozenset("\r\n\u2028\u2029\x0b\x0c\x85")
 _UNSEEN: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-"""Letters and marks that show nothing: fillers and joiners."""
+"""Invisible letters and marks: fillers and joiners."""
 
 _UNSEEN_KINDS: Final = frozenset({"Cc", "Cf", "Cs"})
 
@@ -45,9 +45,9 @@ def normalise(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
     """Return `text` as the model sees it, at most `max_characters` long.
 
     HTML, quoted-printable, base64 and data URIs become the prose in them (`markup`). NFKC;
-    zero-width, bidirectional and control characters and lone surrogates go; runs of blanks become
-    one; line breaks stay. Only ten times the limit is read, and four times of what is prose, so
-    time is bounded. Any text has such a form, and that form is its own.
+    zero-width, bidirectional and control characters and lone surrogates are removed; runs of blanks
+    become one; line breaks stay. Only ten times the limit is read, and four times of what is prose,
+    so time is bounded. Normalising twice changes nothing.
     """
     text = without_payloads(text, _MOST_FILES * max_characters)
     text = _tidied(prose_of(text[: _MOST_MARKUP * max_characters]), max_characters)
@@ -64,7 +64,7 @@ def normalise(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
 def join_fields(values: Iterable[object]) -> str:
     """Join the non-empty text fields of a ticket, normalised, one a line."""
     parts = (normalise(str(value)) for value in values if value is not None)
-    # Once more, as what no field is may be markup when they are read together.
+    # Once more: fields that are no markup alone may be markup together.
     return normalise("\n".join(part for part in parts if part))
 
 
@@ -74,7 +74,7 @@ def text_hash(text: str) -> str:
 
 
 def _tidied(text: str, max_characters: int) -> str:
-    """Return the text in NFKC, without what cannot be seen, and with single blanks."""
+    """Return the text in NFKC, without invisible characters, and with single blanks."""
     most = _MOST_BLANKS * max_characters
     text = text[:most]
     for character in set(text):
@@ -85,14 +85,14 @@ def _tidied(text: str, max_characters: int) -> str:
         elif character in _UNSEEN or unicodedata.category(character) in _UNSEEN_KINDS:
             text = text.replace(character, "")
     if not text.isascii():
-        # The time that NFKC takes grows with the square of a run of marks.
+        # NFKC takes quadratic time in the length of a run of marks.
         text = unicodedata.normalize("NFKC", _thinned(text, _MOST_MARKS_READ))[:most]
         text = _thinned(text, _MOST_MARKS)
     return _BLANK_LINES.sub("\n", _SPACES.sub(" ", text)).strip()
 
 
 def _thinned(text: str, most: int) -> str:
-    """Return the text with at most so many combining marks in a row."""
+    """Return the text with at most `most` combining marks in a row."""
     marks = {character for character in set(text) if _is_mark(character)}
     if not marks:
         return text
@@ -105,5 +105,5 @@ def _thinned(text: str, most: int) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether it combines with what is before it, itself or once NFKC has taken it apart."""
+    """Say whether a character is a combining mark, itself or once NFKD has decomposed it."""
     return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) != 0

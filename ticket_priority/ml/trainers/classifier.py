@@ -21,7 +21,7 @@ except ImportError as error:
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.ml.artifacts.reading import require_file, unreadable
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
-from ticket_priority.ml.batching import length_sorted_batches
+from ticket_priority.ml.batching import length_sorted_batches, padded
 from ticket_priority.ml.trainers.encoders.build import build_model_from_config
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
 
@@ -65,14 +65,8 @@ class TorchClassifier:
         return [answers[index] for index in range(len(rows))]
 
     def _probabilities(self, rows: list[list[int]]) -> torch.Tensor:
-        """Return [rows, classes] in float64 on the CPU for token ids, longest row first."""
-        shape = (len(rows), max(1, len(rows[0])))
-        ids = torch.full(shape, self.config.pad_token_id)
-        mask = torch.zeros(shape, dtype=torch.int64)
-        mask[:, 0] = 1
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
-            mask[index, : len(row)] = 1
+        """Return [rows, classes] in float64 on the CPU for rows of token ids."""
+        ids, mask = map(torch.from_numpy, padded(rows, self.config.pad_token_id))
         with torch.inference_mode():
             output: Any = self._model(ids.to(self.device), mask.to(self.device))
         logits = output.logits.double().cpu() / self.config.temperature

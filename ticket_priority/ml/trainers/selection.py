@@ -14,8 +14,7 @@ import numpy.typing as npt
 from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.artifacts.ensemble import EnsembleConfig, Member
-from ticket_priority.ml.artifacts.linear import LinearConfig
-from ticket_priority.ml.artifacts.transformer import TransformerConfig
+from ticket_priority.ml.artifacts.kinds import KINDS
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.evaluation.calibration import (
     cross_entropy,
@@ -151,8 +150,7 @@ class ModelSelection:
             candidate.config.write(directory)
             return
         shutil.copytree(self.directory / members[0].folder, directory, dirs_exist_ok=True)
-        reader = LinearConfig if members[0].kind == linear_config.KIND else TransformerConfig
-        config = reader.read(directory)
+        config = KINDS[members[0].kind].load_config().read(directory)
         # What divides the logarithms of its probabilities may as well divide its scores.
         temperature = config.temperature * candidate.config.temperature
         replace(config, temperature=temperature).write(directory)

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
-from ticket_priority.ml.batching import length_sorted_batches
+from ticket_priority.ml.batching import length_sorted_batches, padded
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.trainers.encoders.build import Encoder
 from ticket_priority.ml.trainers.export import int8 as quantization
@@ -197,13 +197,7 @@ class _Judge:
         """Run rows through `run(ids, mask)`, both [batch, seq], in length-sorted batches."""
         answers: list[Any] = [None] * len(rows)
         for batch in length_sorted_batches([len(row) for row in rows], _BATCH_TOKENS):
-            longest = max(1, len(rows[batch[0]]))
-            ids = np.full((len(batch), longest), self.padding, np.int64)
-            mask = np.zeros_like(ids)
-            for line, index in enumerate(batch):
-                row = rows[index]
-                ids[line, : len(row)] = row
-                mask[line, : len(row)] = 1
+            ids, mask = padded([rows[index] for index in batch], self.padding)
             logits = torch.from_numpy(np.asarray(run(ids, mask), np.float64))
             for index, row in zip(batch, torch.softmax(logits, dim=-1).numpy(), strict=True):
                 answers[index] = row

@@ -24,7 +24,8 @@ from ticket_priority.ml.artifacts.linear import (
     LinearConfig,
 )
 from ticket_priority.ml.evaluation import metrics
-from ticket_priority.ml.evaluation.calibration import cross_entropy, fit_temperature, log_softmax
+from ticket_priority.ml.evaluation.calibration import cross_entropy, fit_temperature
+from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, LabelledText
 
 ClassWeight = Literal["balanced"] | None
@@ -71,7 +72,7 @@ class LinearModel:
     def probabilities_of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return [texts, classes] for scores [texts, learned classes]."""
         answers = np.zeros((len(scores), len(CLASS_NAMES)), np.float32)
-        answers[:, self.learned] = np.exp(log_softmax(scores / self.temperature))
+        answers[:, self.learned] = softmax(scores, self.temperature)
         return answers
 
     def write(self, directory: Path) -> int:

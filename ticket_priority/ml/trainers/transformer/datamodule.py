@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedTokenizerFast
 
+from ticket_priority.ml.batching import padded
 from ticket_priority.ml.types import MAX_TOKENS, LabelledText
 
 _TOKENISE_AT_ONCE = 1000
@@ -155,13 +156,7 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
         return len(self.ids)
 
     def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        longest = int(self.lengths[list(rows)].max())
-        ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), longest), dtype=np.int64)
-        for place, row in enumerate(rows):
-            length = self.lengths[row]
-            ids[place, :length] = self.ids[row]
-            mask[place, :length] = 1
+        ids, mask = padded([self.ids[row] for row in rows], self.pad_id)
         batch = {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),

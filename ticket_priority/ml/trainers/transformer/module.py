@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ticket_priority.ml.numbers import is_number, is_whole
 from ticket_priority.ml.trainers.encoders import build as encoders
 from ticket_priority.ml.trainers.transformer import losses
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
@@ -265,11 +266,7 @@ def _check_schedule(schedule: Mapping[str, Any] | None) -> None:
     ratio, steps = schedule.get("warmup_ratio"), schedule.get("warmup_steps")
     if ratio is not None and steps is not None:
         raise ValueError("lr_scheduler_config takes warmup_ratio or warmup_steps, not both")
-    if ratio is not None and not (_is_number(ratio) and 0 <= ratio < 1):
+    if ratio is not None and not (is_number(ratio) and 0 <= ratio < 1):
         raise ValueError("lr_scheduler_config: warmup_ratio must be at least 0 and below 1")
-    if steps is not None and not (type(steps) is int and steps >= 0):
+    if steps is not None and not (is_whole(steps) and steps >= 0):
         raise ValueError("lr_scheduler_config: warmup_steps must be a whole number of at least 0")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
