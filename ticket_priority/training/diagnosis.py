@@ -93,7 +93,7 @@ class Diagnosis:
 
     @property
     def has_nothing_to_learn(self) -> bool:
-        """Whether a quick model of enough labels finds them no better than by chance."""
+        """Whether enough labels are there, and a quick model is no better at them than chance."""
         fitted = self.figures.get("fitted")
         return not self.refusal and fitted is not None and fitted["p_value"] >= SIGNIFICANT
 

@@ -128,7 +128,7 @@ class _Facts:
         """Whether the last override is still what a person wants."""
         if self.decided is None:
             return False
-        # Where every decision is recorded, a later change is an escalation, say.
+        # Where every decision is recorded, a later change is an escalation, for example.
         return self.current in (None, self.decided) or self.is_ours or self.changes_are_recorded
 
 
