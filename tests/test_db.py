@@ -63,6 +63,18 @@ def test_rows_that_go_or_come_meanwhile_move_no_other_row(keys: list[int]) -> No
     assert [row.pk for page in pages for row in page] == [*keys[3:], new.pk]
 
 
+@pytest.mark.parametrize(("until_empty", "sizes"), [(False, [3, 3, 1]), (True, [3, 3, 1, 1])])
+def test_rows_that_come_after_a_short_page_are_read_on_demand(
+    keys: list[int], until_empty: bool, sizes: list[int]
+) -> None:
+    found = []
+    for page in pages_by_key(Ticket.objects.all(), 3, until_empty=until_empty):
+        found.append(len(page))
+        if len(found) == 3:
+            Ticket.objects.create(subject="Another")
+    assert found == sizes
+
+
 def test_distinct_values_of_a_column_are_paged_by_themselves(keys: list[int]) -> None:
     values = Ticket.objects.values_list("priority", flat=True).distinct()
     assert list(pages_by_key(values, 2, key="priority")) == [[0, 1], [2]]

@@ -74,18 +74,26 @@ def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = mat
 
 
 def pages_by_key(
-    rows: QuerySet[Any, T], size: int, *, key: str = "pk", limit: int | None = None
+    rows: QuerySet[Any, T],
+    size: int,
+    *,
+    key: str = "pk",
+    limit: int | None = None,
+    until_empty: bool = False,
 ) -> Iterator[list[T]]:
     """Yield the rows in lists of at most `size`, in the order of their keys; one query for each.
 
     `key` names a unique column, or the one whose distinct values `rows` holds. At most `limit`
-    rows are read in all. Rows that are added meanwhile, with higher keys, are read too. A cursor
-    is no alternative: MySQL and connection poolers read its whole result at once.
+    rows are read in all. A short page is the last one, unless `until_empty`: then rows that are
+    added meanwhile are read too. A cursor is no alternative: MySQL and connection poolers read its
+    whole result at once.
     """
     rows = rows.order_by(key)
     following, left = rows, math.inf if limit is None else limit
-    while page := list(following[: int(min(size, left))]):
+    while page := list(following[: (most := int(min(size, left)))]):
         yield page
+        if len(page) < most and not until_empty:
+            return
         last: Any = page[-1]
         last = getattr(last, key) if isinstance(last, Model) else last
         following = rows.filter(**{f"{key}__gt": last})

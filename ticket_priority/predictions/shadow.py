@@ -138,7 +138,8 @@ def _claim(version: ModelVersion) -> bool:
 
 def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[int]:
     started, size = time.monotonic(), get_settings().serving.batch_size
-    for number, predictions in enumerate(pages_by_key(_unanswered(version), size)):
+    pages = pages_by_key(_unanswered(version), size, until_empty=True)
+    for number, predictions in enumerate(pages):
         if seconds is not None and (_somebody_waits() or time.monotonic() - started > seconds):
             return
         classifier = get_shadow_classifier(version)
