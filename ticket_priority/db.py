@@ -1,14 +1,15 @@
-"""Transactions: whether one can still commit, what runs after it, and retry on a deadlock."""
+"""Transactions, retry on deadlock, and reading a table in pages."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 from django.db import OperationalError, connections, transaction
+from django.db.models import Model, QuerySet
 from django.db.transaction import TransactionManagementError
 
 T = TypeVar("T")
@@ -70,6 +71,33 @@ def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = mat
                 raise
             time.sleep(random.uniform(0, attempt * LONGEST_PAUSE_SECONDS))  # noqa: S311
     return step()
+
+
+def pages_by_key(
+    rows: QuerySet[Any, T],
+    size: int,
+    *,
+    key: str = "pk",
+    limit: int | None = None,
+    until_empty: bool = False,
+) -> Iterator[list[T]]:
+    """Yield the rows in lists of at most `size`, in the order of their keys; one query for each.
+
+    `key` names a unique column, or the one whose distinct values `rows` holds. At most `limit`
+    rows are read in all. A short page is the last one, unless `until_empty`: then rows that are
+    added meanwhile are read too. A cursor is no alternative: MySQL and connection poolers read its
+    whole result at once.
+    """
+    rows = rows.order_by(key)
+    following, left = rows, math.inf if limit is None else limit
+    while page := list(following[: (most := int(min(size, left)))]):
+        yield page
+        if len(page) < most and not until_empty:
+            return
+        last: Any = page[-1]
+        last = getattr(last, key) if isinstance(last, Model) else last
+        following = rows.filter(**{f"{key}__gt": last})
+        left -= len(page)
 
 
 def _may_pass(error: OperationalError) -> bool:

@@ -16,8 +16,8 @@ from tests.predictions.test_on_save import OUTAGE
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.overrides import override
-from ticket_priority.priorities import Priority
 from ticket_priority.predictions.workers import DRAIN_TASK
+from ticket_priority.priorities import Priority
 
 PREDICTIONS = "/admin/ticket_priority/prediction/"
 OVERRIDES = "/admin/ticket_priority/override/"

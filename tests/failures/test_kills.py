@@ -23,7 +23,8 @@ from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.reports import backlog
 from ticket_priority.sources.registry import get_source
 from ticket_priority.starter import install as starter
-from ticket_priority.training import run as training
+from ticket_priority.training.artifact_import import import_model
+from ticket_priority.training.registration import is_registered
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -64,7 +65,7 @@ def test_a_process_that_is_killed_while_it_brings_in_a_version_leaves_one_that_s
     old.activate()
     steps = []
     for step in killed_at_each_step(
-        lambda: training.import_model(starter.STARTER_DIRECTORY, sources=[], activate="always"),
+        lambda: import_model(starter.STARTER_DIRECTORY, sources=[], activate="always"),
         below=artifact_root,
     ):
         steps.append(step)
@@ -75,7 +76,7 @@ def test_a_process_that_is_killed_while_it_brings_in_a_version_leaves_one_that_s
         if "COMMIT" not in steps[:-1]:
             assert ModelVersion.objects.active() == old, step
         # What the next training or import begins with.
-        artifacts.sweep(artifact_root, is_registered=training._is_registered)
+        artifacts.sweep(artifact_root, is_registered=is_registered)
         folders = {version.directory for version in versions}
         assert {path.name for path in artifact_root.iterdir()} - {".training.lock"} == folders, step
     newest = ModelVersion.objects.first()

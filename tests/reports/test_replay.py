@@ -22,7 +22,7 @@ from tests.uuid_host.models import Case
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.reports import replay
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 pytestmark = pytest.mark.django_db
 
@@ -148,7 +148,7 @@ def test_the_active_version_stands_beside_another(
 ) -> None:
     make(HIGH)
     make(LOW)
-    version = starter.install_linear()
+    version = install_linear()
     named, active = counted(version.name, "--since=2026-03-09")
     assert (named["model_version"], active["model_version"]) == (version.name, "toy-1")
     assert named["tickets"] == active["tickets"] == 2

@@ -14,7 +14,7 @@ from tests.conftest import publish_toy
 from ticket_priority.classifiers.active import load
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.sources.registry import get_source
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import build
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +38,7 @@ def test_the_active_version_is_scored_on_the_test_split_of_today(
     labelled_tickets: None, active_model: ModelVersion
 ) -> None:
     found = json.loads(evaluate("--json"))
-    test = datasets.build([get_source(Ticket)]).test
+    test = build([get_source(Ticket)]).test
     answers = load(active_model).classify([row.text for row in test])
     hits = sum(row.label == answer.priority for row, answer in zip(test, answers, strict=True))
     assert found["model_version"] == "toy-1"

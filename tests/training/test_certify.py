@@ -19,13 +19,13 @@ from tests.predictions.test_audit import Coin
 from tests.support.classifiers import known_probabilities, known_text
 from ticket_priority.checks.settings import check_certificates
 from ticket_priority.conf import get_settings
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.policy.rule import METRICS_KEY, Certification
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.sources.registry import get_source
-from ticket_priority.training import dataset as datasets
 from ticket_priority.training.certify import certify_candidate
+from ticket_priority.training.dataset import build
 
 pytestmark = pytest.mark.django_db
 
@@ -153,7 +153,7 @@ def test_a_version_that_may_know_the_test_is_refused(
 def test_a_version_that_was_trained_on_the_same_rows_kept_to_their_splits(
     version: ModelVersion,
 ) -> None:
-    fingerprint = datasets.build([get_source(Ticket)]).fingerprint
+    fingerprint = build([get_source(Ticket)]).fingerprint
     trained_on = {"split": {"by": "file"}, "fingerprint": fingerprint}
     ModelVersion.objects.update(dataset=trained_on)
     assert run()[1] == ""
@@ -204,11 +204,11 @@ def test_activating_says_where_nothing_is_certified(version: ModelVersion) -> No
 
 
 class TestAtRegistration:
-    def candidate(self, version: ModelVersion) -> artifacts.Artifact:
-        return artifacts.read(get_settings().artifact_root / version.directory)
+    def candidate(self, version: ModelVersion) -> store.Artifact:
+        return store.read(get_settings().artifact_root / version.directory)
 
     def test_a_new_version_is_certified_as_it_is_served(self, version: ModelVersion) -> None:
-        dataset = datasets.build([get_source(Ticket)])
+        dataset = build([get_source(Ticket)])
         said: list[str] = []
         metrics = certify_candidate(
             self.candidate(version), dataset, dataset.summary(), said.append
@@ -230,7 +230,7 @@ class TestAtRegistration:
         said: list[str] = []
         assert METRICS_KEY not in certify_candidate(candidate, None, {}, said.append)
         assert "too few labelled tickets" in said[-1]
-        dataset = datasets.build([get_source(Ticket)])
+        dataset = build([get_source(Ticket)])
         assert METRICS_KEY not in certify_candidate(
             candidate, dataset, {"split": {"by": "file"}}, said.append
         )

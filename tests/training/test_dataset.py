@@ -19,7 +19,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.settings import overlay
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.ml.evaluation.report import data_lines
 from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions.outbox import drain
@@ -27,7 +27,7 @@ from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import get_source
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import assemble, build, collect, deduplicate
 from ticket_priority.training.labels import _created_at, labelled_texts, labels_of, labels_since
 
 
@@ -133,7 +133,7 @@ def test_labels_cost_a_constant_number_of_queries(django_assert_num_queries: Any
 def test_too_little_to_learn_from_is_said(rows: list[tuple[str, int]], message: str) -> None:
     bulk(*rows)
     with pytest.raises(DatasetError, match=message):
-        datasets.build([get_source(Ticket)])
+        build([get_source(Ticket)])
 
 
 def provenances() -> dict[str, str]:
@@ -250,14 +250,14 @@ def test_the_report_says_how_many_texts_were_edited(active_model: ModelVersion) 
     ticket = Ticket.objects.create(subject="outage")
     ticket_priority.override(ticket, Priority.LOW)
     Ticket.objects.filter(pk=ticket.pk).update(subject="edited")
-    summary = datasets.collect([get_source(Ticket)]).summary()
+    summary = collect([get_source(Ticket)]).summary()
     assert summary["edited"] == {"known": 1, "since": 1, "restored": 0}
     assert any(
         line.startswith("Texts: 1 of 1 tickets whose first text is known were edited since; 0 of")
-        for line in training_report.data_lines(summary)
+        for line in data_lines(summary)
     )
-    nothing = datasets.assemble([]).summary()
-    assert not any(line.startswith("Texts") for line in training_report.data_lines(nothing))
+    nothing = assemble([]).summary()
+    assert not any(line.startswith("Texts") for line in data_lines(nothing))
 
 
 @pytest.mark.django_db
@@ -353,7 +353,7 @@ def test_a_time_of_creation_is_kept_in_one_form(settings: Any, value: Any, expec
 @pytest.mark.django_db
 def test_the_newest_tickets_are_the_test() -> None:
     hundred_days()
-    dataset = datasets.build([timed_source()])
+    dataset = build([timed_source()])
     assert dataset.summary()["split"] == {"by": "time", "reason": ""}
     splits = (dataset.train, dataset.validation, dataset.test)
     assert [len(rows) for rows in splits] == [210, 45, 45]
@@ -365,7 +365,7 @@ def test_the_newest_tickets_are_the_test() -> None:
 @pytest.mark.django_db
 def test_tickets_of_one_import_are_split_at_random() -> None:
     bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
-    dataset = datasets.build([timed_source()])
+    dataset = build([timed_source()])
     assert dataset.summary()["split"] == {
         "by": "random",
         "reason": "the tickets were created on too few days: 1, not 14",
@@ -380,7 +380,7 @@ def test_near_copies_never_straddle(created_field: str | None) -> None:
         ticket.pk, ticket.description = None, f"{ticket.description} thanks"
         ticket.created_at = datetime(2026, 4, 10, tzinfo=UTC)
         Ticket.objects.bulk_create([ticket])
-    dataset = datasets.build([replace(timed_source(), created_field=created_field)])
+    dataset = build([replace(timed_source(), created_field=created_field)])
     figures = dataset.summary()
     assert figures["near_copies"]["rows_in_groups"] == 18
     assert figures["near_copies"]["largest"] == [2, 2, 2, 2, 2]
@@ -397,7 +397,7 @@ def test_near_copies_never_straddle(created_field: str | None) -> None:
 def test_a_summary_counts_provenances_and_can_be_stored() -> None:
     bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
     ticket_priority.override(Ticket.objects.filter(priority=2)[0], Priority.LOW)
-    summary = datasets.build([get_source(Ticket)]).summary()
+    summary = build([get_source(Ticket)]).summary()
     assert summary["provenance"] == {"override": 1, "host": 89}
     assert json.loads(json.dumps(summary)) == summary
 
@@ -408,7 +408,7 @@ def test_texts_wait_in_a_private_file_and_leave_nothing_behind(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     bulk(*((words_of(f"t{index}", 6), index % 3) for index in range(90)))
-    dataset = datasets.build([get_source(Ticket)])
+    dataset = build([get_source(Ticket)])
     (folder,) = tmp_path.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     del dataset
@@ -423,14 +423,14 @@ def test_rows_at_hand_need_no_provenance() -> None:
         for index in range(90)
     ]
     rows[0] = replace(rows[0], provenance="host")
-    assert datasets.assemble(rows).summary()["provenance"] == {"host": 1, "unknown": 89}
+    assert assemble(rows).summary()["provenance"] == {"host": 1, "unknown": 89}
 
 
 def kept_of(*pairs: tuple[str, int]) -> tuple[list[tuple[str, int]], Counter[str]]:
     """Return the pairs of text and label that deduplication keeps, and the counts of the others."""
     dropped: Counter[str] = Counter()
     digests, labels = digested(*pairs)
-    kept = datasets.deduplicate(digests, labels, dropped=dropped)
+    kept = deduplicate(digests, labels, dropped=dropped)
     return [pairs[place] for place in kept], dropped
 
 

@@ -16,9 +16,9 @@ from helpdesk.models import Ticket
 from tests.support.settings import overlay
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.sources.registry import get_source
-from ticket_priority.training import dataset as datasets
 from ticket_priority.training import diagnosis
-from ticket_priority.training import run as training
+from ticket_priority.training.dataset import collect
+from ticket_priority.training.run import configure, train_model
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +58,7 @@ def at_random(count: int) -> list[int]:
 
 
 def diagnosed(**options: Any) -> diagnosis.Diagnosis:
-    return diagnosis.diagnose(datasets.collect([get_source(Ticket)]), **options)
+    return diagnosis.diagnose(collect([get_source(Ticket)]), **options)
 
 
 def check(*arguments: str) -> str:
@@ -244,9 +244,7 @@ def test_training_says_first_what_the_labels_are_worth(settings: Any, artifact_r
     fill(at_random(180))
     lines: list[str] = []
     with pytest.raises(TrainingError, match="as far as this test goes"):
-        training.train_model(
-            training.configure(), sources=[get_source(Ticket)], progress=lines.append
-        )
+        train_model(configure(), sources=[get_source(Ticket)], progress=lines.append)
     assert any(line.startswith("Note: There is nothing to learn") for line in lines)
     assert "More about the labels: manage.py check_training_data" in lines
     assert any(line.startswith("Leakage: of ") for line in lines)

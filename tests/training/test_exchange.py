@@ -22,14 +22,14 @@ from tests.conftest import publish_toy
 from tests.support.settings import overlay
 from tests.training.test_run import spread_over_days
 from ticket_priority.ml.__main__ import main
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.data.jsonl import describe, read_splits
 from ticket_priority.ml.types import TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
-from ticket_priority.training import dataset as datasets
-from ticket_priority.training import lock as training_lock
+from ticket_priority.training.dataset import build
+from ticket_priority.training.lock import hold
 
 pytestmark = pytest.mark.django_db
 
@@ -47,7 +47,7 @@ def labelled_tickets(db: None) -> None:
 def elsewhere(toy_run: Any, tmp_path: Path) -> Path:
     """Return an artifact as `python -m ticket_priority.ml fit` leaves it."""
     directory = tmp_path / "elsewhere"
-    artifacts.write(toy_run.artifact_dir, directory)
+    store.write(toy_run.artifact_dir, directory)
     return directory
 
 
@@ -63,7 +63,7 @@ def test_an_export_holds_what_training_here_would_see(
     ticket_priority.override(Ticket.objects.filter(priority=2)[0], Priority.LOW)
     path = tmp_path / "data.jsonl"
     said = call("export_training_data", path)
-    dataset = datasets.build([get_source(Ticket)])
+    dataset = build([get_source(Ticket)])
     found, split_by = read_splits(path)
     for name in ("train", "validation", "test"):
         assert list(found[name]) == list(getattr(dataset, name))
@@ -147,7 +147,7 @@ def test_an_imported_model_serves(
     said = call("import_priority_model", elsewhere)
     version = ModelVersion.objects.get()
     assert version.is_active
-    assert version.digest == artifacts.read(elsewhere).digest
+    assert version.digest == store.read(elsewhere).digest
     assert version.config["max_epochs"] == 10
     assert version.base_model == version.config["model_name"]
     assert version.metrics["model"]["accuracy"] > 0.8
@@ -161,10 +161,10 @@ def test_an_imported_model_says_what_it_was_trained_on(
     toy_run: Any, artifact_root: Path, tmp_path: Path, fresh_classifier: None
 ) -> None:
     staged = tmp_path / "staged"
-    artifacts.write(toy_run.artifact_dir, staged)
+    store.write(toy_run.artifact_dir, staged)
     (staged / "dataset.json").write_text('{"rows": {"train": 240}}')
     (staged / "manifest.json").unlink()
-    artifacts.write(staged, tmp_path / "elsewhere")
+    store.write(staged, tmp_path / "elsewhere")
     outcome = json.loads(call("import_priority_model", tmp_path / "elsewhere", "--json"))
     assert outcome["activated"] is True
     assert ModelVersion.objects.get().dataset == {"rows": {"train": 240}} == outcome["dataset"]
@@ -250,7 +250,7 @@ def test_a_model_that_is_worse_on_the_tickets_here_does_not_serve(
         quantize=False,
     )
     result = fit(train, validation, test, config, show_progress_bar=False)
-    artifacts.write(result.artifact_dir, tmp_path / "elsewhere")
+    store.write(result.artifact_dir, tmp_path / "elsewhere")
     said = call("import_priority_model", tmp_path / "elsewhere")
     assert "of toy-1, which stays active" in said
     assert ModelVersion.objects.count() == 2
@@ -342,7 +342,7 @@ def test_an_artifact_that_cannot_be_served_is_refused(
     staged = tmp_path / "staged"
     shutil.copytree(toy_run.artifact_dir, staged)
     change(staged)
-    artifacts.write(staged, tmp_path / "elsewhere")
+    store.write(staged, tmp_path / "elsewhere")
     with pytest.raises(CommandError, match="cannot be served here") as caught:
         call("import_priority_model", tmp_path / "elsewhere", f"--activate={activate}")
     assert message in str(caught.value)
@@ -357,7 +357,7 @@ def test_an_artifact_without_figures_is_imported_and_reported(
     staged = tmp_path / "staged"
     shutil.copytree(toy_run.artifact_dir, staged)
     (staged / "metrics.json").write_text('{"model": {}}')
-    artifacts.write(staged, tmp_path / "elsewhere")
+    store.write(staged, tmp_path / "elsewhere")
     said = call("import_priority_model", tmp_path / "elsewhere")
     assert ModelVersion.objects.get().name in said
     assert "precision / recall" not in said
@@ -368,7 +368,7 @@ def test_an_import_waits_for_no_training(
 ) -> None:
     publish_toy(toy_run, artifact_root, "toy-1")
     with (
-        training_lock.hold(artifact_root),
+        hold(artifact_root),
         pytest.raises(CommandError, match="Another training run"),
     ):
         call("import_priority_model", elsewhere)

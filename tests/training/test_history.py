@@ -19,9 +19,8 @@ from tests.ml.conftest import toy_rows
 from tests.support.faults import lose_connection
 from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, TrainingRun
-from ticket_priority.training import history as training_runs
-from ticket_priority.training import lock as training_lock
-from ticket_priority.training import run as training
+from ticket_priority.training import history, lock
+from ticket_priority.training.run import configure, train_model
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +48,7 @@ def test_a_run_is_written_down_with_what_came_of_it(linear: Path) -> None:
     run, version = TrainingRun.objects.get(), ModelVersion.objects.get()
     assert (run.state, run.trigger, run.model_version) == (State.SUCCEEDED, "command", version)
     assert run.message.startswith(f"{version.name} was activated: no version was active;")
-    assert (run.pid, run.host) == (os.getpid(), training_runs._host())
+    assert (run.pid, run.host) == (os.getpid(), history._host())
     assert run.finished_at is not None
     assert run.finished_at > run.started_at
     version.is_active = None
@@ -67,7 +66,7 @@ def test_a_refused_run_says_why(artifact_root: Path) -> None:
 
 
 def test_another_run_at_the_same_time_is_refused(linear: Path) -> None:
-    with training_lock.hold(linear), pytest.raises(CommandError, match="Another training run"):
+    with lock.hold(linear), pytest.raises(CommandError, match="Another training run"):
         train()
     assert TrainingRun.objects.get().state == State.REFUSED
 
@@ -100,7 +99,7 @@ def test_a_failed_run_says_why_and_leaves_nothing(
     assert message in run.message
     assert not ModelVersion.objects.exists()
     assert {path.name for path in linear.iterdir()} <= {".training.lock"} if linear.exists() else 1
-    assert not training_lock.is_held(linear)
+    assert not lock.is_held(linear)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -119,7 +118,7 @@ def test_a_run_that_cannot_be_written_down_trains_all_the_same(linear: Path) -> 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(linear: Path) -> None:
-    with training_runs.recorded() as succeed:
+    with history.recorded() as succeed:
         version = ModelVersion.objects.create(name="v", kind="x", directory="v", digest="0")
         connection.connection.close()
         succeed(version, "fine")
@@ -132,7 +131,7 @@ def test_a_connection_that_breaks_while_it_trains_costs_no_version(linear: Path)
         if line.startswith("Training on"):
             lose_connection()
 
-    outcome = training.train_model(training.configure(), progress=break_it)
+    outcome = train_model(configure(), progress=break_it)
     assert ModelVersion.objects.active() == outcome.version
 
 
@@ -150,7 +149,7 @@ def dead_process() -> int:
 
 
 def running(*, minutes: float = 0, **values: Any) -> TrainingRun:
-    given = {"trigger": "command", "host": training_runs._host(), "pid": os.getpid(), **values}
+    given = {"trigger": "command", "host": history._host(), "pid": os.getpid(), **values}
     started_at = timezone.now() - timedelta(minutes=minutes)
     return TrainingRun.objects.create(started_at=started_at, **given)
 
@@ -173,20 +172,12 @@ def test_a_run_whose_process_died_is_shown_as_interrupted(
     if values.get("pid") == "dead":
         values = {**values, "pid": dead_process()}
     run = running(**values)
-    with training_lock.hold(artifact_root):
-        training_runs.settle_dead()
+    with lock.hold(artifact_root):
+        history.settle_dead()
         run.refresh_from_db()
         assert run.state == State.RUNNING, "what it started may be training still"
-    training_runs.settle_dead()
+    history.settle_dead()
     run.refresh_from_db()
     assert run.state == state
     if state == State.INTERRUPTED:
         assert "ended without a word" in run.message
-
-
-def test_to_look_at_the_lock_is_not_to_take_it(tmp_path: Path) -> None:
-    assert not training_lock.is_held(tmp_path / "nowhere")
-    with training_lock.hold(tmp_path):
-        assert training_lock.is_held(tmp_path)
-    assert not training_lock.is_held(tmp_path)
-    assert not training_lock.is_held(tmp_path)

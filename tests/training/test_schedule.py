@@ -21,8 +21,8 @@ from helpdesk.models import Ticket
 from tests.queues.test_django_q import Host, stop, wait_for
 from tests.support.settings import overlay
 from ticket_priority.models import ModelVersion, TrainingRun
-from ticket_priority.priorities import Priority
 from ticket_priority.predictions import workers
+from ticket_priority.priorities import Priority
 from ticket_priority.starter import install as starter
 from ticket_priority.training import history as training_runs
 from ticket_priority.training import lock as training_lock

@@ -19,7 +19,7 @@ SECOND = 1 / 60
 
 START = """
 import multiprocessing, subprocess, sys, time
-from ticket_priority.training import time_limit as room
+from ticket_priority.training import time_limit
 from ticket_priority.exceptions import TrainingTimeoutError
 """
 WITH_CHILDREN = (
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(forked.pid, started.pid, flush=True)
     try:
-        with room.deadline(1 / 60):
+        with time_limit.deadline(1 / 60):
             time.sleep(600)
     except TrainingTimeoutError as error:
         started.wait()
@@ -41,8 +41,8 @@ if __name__ == "__main__":
 UNREACHABLE = (
     START
     + """
-room.GRACE_SECONDS = 1.0
-with room.deadline(1 / 60):
+time_limit.GRACE_SECONDS = 1.0
+with time_limit.deadline(1 / 60):
     while True:
         try:
             time.sleep(600)
@@ -53,9 +53,9 @@ with room.deadline(1 / 60):
 SWALLOWING = (
     START
     + """
-room.REMINDER_SECONDS = 0.5
+time_limit.REMINDER_SECONDS = 0.5
 try:
-    with room.deadline(1 / 60):
+    with time_limit.deadline(1 / 60):
         try:
             time.sleep(600)
         except BaseException:

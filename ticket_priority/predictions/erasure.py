@@ -7,11 +7,12 @@ Django, and for a person's request.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from django.db import models, router, transaction
 
+from ticket_priority.db import pages_by_key
 from ticket_priority.models import (
     ABOUT_TICKETS,
     Override,
@@ -54,7 +55,8 @@ def about_gone_tickets(
         where = databases or (router.db_for_write(source.model),)
         for table in ABOUT_TICKETS:
             rows = _rows(table, source.model)
-            for keys in _pages_of_keys(rows):
+            found = rows.values_list("object_id", flat=True).distinct()
+            for keys in pages_by_key(found, _AT_ONCE, key="object_id"):
                 left = set(keys)
                 for using in where:
                     left -= source.by_keys(left, using=using).keys()
@@ -85,11 +87,3 @@ def _rows(table: _Table, model: type[models.Model]) -> TicketRowQuerySet:
 
 def _erase(rows: TicketRowQuerySet, dry_run: bool) -> int:
     return rows.count() if dry_run else rows.delete()[0]
-
-
-def _pages_of_keys(rows: TicketRowQuerySet) -> Iterator[list[str]]:
-    keys = rows.order_by("object_id").values_list("object_id", flat=True).distinct()
-    last = ""
-    while page := list(keys.filter(object_id__gt=last)[:_AT_ONCE]):
-        last = page[-1]
-        yield page

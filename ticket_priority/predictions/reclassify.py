@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.conf import get_settings
-from ticket_priority.db import retry_on_deadlock
+from ticket_priority.db import pages_by_key, retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.outcome import (
@@ -129,17 +129,8 @@ def backfill(
     Raises ModelUnavailableError.
     """
     version = get_classifier().model_version
-    rows = source.unset_rows(using).order_by("pk")
-    last_pk: Any = None
-    left = limit
-    while left is None or left > 0:
-        most = get_settings().serving.batch_size
-        size = most if left is None else min(most, left)
-        page = list(rows.filter(pk__gt=last_pk)[:size] if last_pk is not None else rows[:size])
-        if not page:
-            return
-        last_pk = page[-1].pk
-        left = None if left is None else left - len(page)
+    size = get_settings().serving.batch_size
+    for page in pages_by_key(source.unset_rows(using), size, limit=limit):
         keys, alias = [ticket.pk for ticket in page], plugin_database()
         predictions = Prediction.objects.using(alias).for_keys(source.model, keys)
         answered = predictions.filter(model_version=version).values_list("object_id", flat=True)

@@ -23,6 +23,7 @@ from ticket_priority.classifiers.active import (
     release_shadow,
 )
 from ticket_priority.conf import get_settings
+from ticket_priority.db import pages_by_key
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
@@ -136,19 +137,17 @@ def _claim(version: ModelVersion) -> bool:
 
 
 def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[int]:
-    started, last = time.monotonic(), 0
-    while predictions := list(
-        _unanswered(version).filter(pk__gt=last).order_by("pk")[: get_settings().serving.batch_size]
-    ):
+    started, size = time.monotonic(), get_settings().serving.batch_size
+    pages = pages_by_key(_unanswered(version), size, until_empty=True)
+    for number, predictions in enumerate(pages):
         if seconds is not None and (_somebody_waits() or time.monotonic() - started > seconds):
             return
         classifier = get_shadow_classifier(version)
         renewed = {"shadow_claimed_at": timezone.now()}
         # A second batch shows that the first has killed nobody.
-        attempts = {"shadow_attempts": 1} if last else {}
+        attempts = {"shadow_attempts": 1} if number else {}
         if not _row(version).filter(is_shadow=True).update(**renewed, **attempts):
             return
-        last = predictions[-1].pk
         rows = list(_rows_about(predictions, classifier))
         ShadowPrediction.objects.using(plugin_database()).bulk_create(rows, ignore_conflicts=True)
         note_error(version, "")

@@ -1,4 +1,4 @@
-"""How often people agreed with the predictions of the audit slice, which they had not seen."""
+"""How often people agreed with the hidden predictions of the audit slice."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _AT_ONCE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """On how many of the tickets that people judged a version agreed with them.
+    """On how many of the tickets that people labelled a version agreed with them.
 
-    `interval` holds the ends of the accuracy's 95% interval; None where scipy is not installed.
+    `interval` is the accuracy's 95% interval; None where scipy is not installed.
     """
 
     rows: int
@@ -27,6 +27,7 @@ class Agreement:
 
     @property
     def accuracy(self) -> float:
+        """The share of tickets on which they agreed."""
         return self.agreeing / self.rows
 
 
@@ -37,11 +38,11 @@ def audit_agreement(
     using: str | None = None,
     newest: int | None = None,
 ) -> Agreement | None:
-    """Compare a version's predictions of the audit slice with what people said; None: nothing yet.
+    """Compare a version's predictions of the audit slice with people's labels; None: no label yet.
 
-    Of a ticket that the version answered more than once its first answer counts. `using` is the
-    database alias of the tickets, None: where their model's router reads. `newest` bounds how many
-    predictions of each source are looked at, None: all.
+    A version's first answer about a ticket counts. `using` is the database alias of the tickets,
+    None: where their model's router reads. `newest` limits the predictions of each source, None:
+    all.
     """
     rows = agreeing = 0
     for source in sources:

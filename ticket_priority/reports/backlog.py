@@ -1,4 +1,4 @@
-"""What waits for an answer, and what was given up, read without the rest of the predictions."""
+"""Which predictions are pending, and how many have failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPEN: Final = (_State.PENDING, _State.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Pending predictions of one reason; `newest_at` is when one came, or was last tried."""
+    """Pending predictions of one reason; `newest_at`: when the last one came, or was tried."""
 
     count: int
     oldest_at: datetime
@@ -26,7 +26,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """`waiting` maps a reason to the predictions that are pending for it."""
+    """Pending predictions by reason, and the failed ones."""
 
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     failed: int = 0
@@ -34,15 +34,17 @@ class Backlog:
 
     @property
     def count(self) -> int:
+        """How many predictions are pending."""
         return sum(each.count for each in self.waiting.values())
 
     @property
     def oldest_at(self) -> datetime | None:
+        """When the oldest pending one was created."""
         return min((each.oldest_at for each in self.waiting.values()), default=None)
 
 
 def read() -> Backlog:
-    """Count what is pending or failed, in one query that the index on the state answers."""
+    """Count pending and failed predictions, in one query that uses the index on the state."""
     rows = Prediction.objects.using(plugin_database()).filter(state__in=_OPEN).order_by()
     groups = rows.values("state", "reason").annotate(
         count=Count("pk"),

@@ -1,8 +1,9 @@
-"""Use case: what a model version would have said of the tickets of a period. Writes nothing."""
+"""Use case: classify the tickets of a period with model versions. Writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -13,8 +14,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.utils import timezone
 
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.classifiers.active import ActiveClassifier
+from ticket_priority.classifiers.active import ActiveClassifier, load, rule_of
+from ticket_priority.db import pages_by_key
 from ticket_priority.exceptions import SourceError
 from ticket_priority.ml.evaluation.metrics import Counts, report_counts
 from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
@@ -28,14 +29,14 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From `since` on and before `until` (None: no end), in the time zone of the project."""
+    """From `since` and before `until` (None: no end), in the project's time zone."""
 
     since: datetime
     until: datetime | None = None
 
     @classmethod
     def parse(cls, since: str, until: str | None = None) -> Period:
-        """Read ISO dates or times; a date that ends the period belongs to it.
+        """Read ISO dates or times; a last date belongs to the period.
 
         Raises ValueError with what is wrong.
         """
@@ -46,7 +47,7 @@ class Period:
         return cls(first, last)
 
     def rows(self, source: TicketSource, using: str | None) -> models.QuerySet[Any]:
-        """The source's tickets that were created in the period; raises SourceError."""
+        """Return the source's tickets that were created in the period; raises SourceError."""
         name = source.created_field
         try:
             column = source.model._meta.get_field(name or "")
@@ -70,11 +71,11 @@ class Period:
 
 @dataclass(slots=True)
 class Tally:
-    """What one version says of a period's tickets, counted.
+    """One version's answers about a period's tickets, counted.
 
     `chosen` [classes] counts its answers. The others are [classes, classes], with a column for
-    each class it answers and a row for each class that was `applied` when the ticket came, that
-    the ticket is `held` to be now, and that is the `labels` people gave.
+    each class it answers; the rows are the class `applied` when the ticket came, the one it has
+    now (`held`), and the label.
     """
 
     version: ModelVersion
@@ -88,6 +89,7 @@ class Tally:
 
     @property
     def tickets(self) -> int:
+        """How many tickets were read."""
         return int(self.chosen.sum()) + self.without_text + self.failed
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Tally:
         }
 
     def add(self, answer: Answer, applied: int | None, held: int | None, label: int | None) -> None:
-        """Count the answer about one ticket; None: it bears no such class."""
+        """Count the answer about one ticket; None: it has no such class."""
         if answer is None:
             self.without_text += 1
             return
@@ -129,23 +131,20 @@ def replay(
     using: str | None = None,
     progress: ProgressCallback = silent,
 ) -> list[Tally]:
-    """Classify every ticket of a period with each version, as its text is today.
+    """Classify every ticket of a period with each version, by the text that it has today.
 
-    Tickets are read in batches; `limit` is how many at most of each source. Nothing is written. A
-    ticket that cannot be read or classified is counted and logged. Raises SourceError where a
-    source does not say when its tickets were created, ArtifactError or ModelUnavailableError.
+    At most `limit` tickets of each source are read, in pages. A ticket that cannot be read or
+    classified is counted and logged. Raises SourceError where a source does not say when its
+    tickets were created, ArtifactError or ModelUnavailableError.
     """
     chosen = [period.rows(source, using) for source in sources]
-    loaded = [
-        ActiveClassifier(version, classifiers.load(version), classifiers.rule_of(version))
-        for version in versions
-    ]
+    loaded = [ActiveClassifier(version, load(version), rule_of(version)) for version in versions]
     tallies = [Tally(version, _caution(version, period)) for version in versions]
     for source, rows in zip(sources, chosen, strict=True):
         total = rows.count() if limit is None else min(rows.count(), limit)
         progress(f"{source.label}: {total} tickets")
         seen = 0
-        for batch in _batches(rows, limit):
+        for batch in pages_by_key(rows, _BATCH, limit=limit):
             _replay_batch(source, batch, loaded, tallies, using)
             seen += len(batch)
             progress(f"  {seen} of {total}")
@@ -161,11 +160,10 @@ def _replay_batch(
 ) -> None:
     applied = _first_applied(source, batch)
     labels = labels_of(source, [str(ticket.pk) for ticket in batch], using)
-    first, *others = loaded
-    found = answers_about(source, first, batch)
+    found = answers_about(source, loaded[0], batch)
     texts = [asked.text for asked in found]
     answers = [[asked.answer for asked in found]]
-    answers += [answers_of(classifier, texts) for classifier in others]
+    answers += [answers_of(classifier, texts) for classifier in loaded[1:]]
     for tally, said in zip(tallies, answers, strict=True):
         for ticket, answer in zip(batch, said, strict=True):
             key = str(ticket.pk)
@@ -175,24 +173,10 @@ def _replay_batch(
 
 def _first_applied(source: TicketSource, batch: Sequence[models.Model]) -> dict[str, int]:
     """Return the class that was applied to each ticket first, by `str(pk)`."""
-    rows = Prediction.objects.using(plugin_database()).for_keys(
-        source.model, [ticket.pk for ticket in batch]
-    )
+    keys = [ticket.pk for ticket in batch]
+    rows = Prediction.objects.using(plugin_database()).for_keys(source.model, keys)
     applied = rows.filter(state=Prediction.State.APPLIED).order_by("-pk")
     return dict(applied.values_list("object_id", "priority"))
-
-
-def _batches(rows: models.QuerySet[Any], limit: int | None) -> Iterator[list[models.Model]]:
-    rows = rows.order_by("pk")
-    left, last_pk = limit, None
-    while left is None or left > 0:
-        size = _BATCH if left is None else min(_BATCH, left)
-        batch = list((rows if last_pk is None else rows.filter(pk__gt=last_pk))[:size])
-        if not batch:
-            return
-        yield batch
-        last_pk = batch[-1].pk
-        left = None if left is None else left - len(batch)
 
 
 def _caution(version: ModelVersion, period: Period) -> str:
@@ -205,7 +189,7 @@ def _caution(version: ModelVersion, period: Period) -> str:
 
 
 def _agreement(table: Counts) -> dict[str, Any]:
-    """Say of how many tickets a version's answer is the same, higher or lower; for JSON."""
+    """Count the tickets whose answer is the same, higher or lower; ready for JSON."""
     return {
         "compared": int(table.sum()),
         "same": int(np.trace(table)),
@@ -221,14 +205,11 @@ def _square() -> Counts:
 
 def _moment(text: str, *, whole_day: bool = False) -> datetime:
     try:
-        day = date.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no date such as 2026-11-01") from None
-    else:
-        moment = datetime.combine(day, time()) + timedelta(days=whole_day)
+        raise ValueError(f"{text!r} is no date such as 2026-11-01") from None
+    with suppress(ValueError):
+        moment = datetime.combine(date.fromisoformat(text), time()) + timedelta(days=whole_day)
     if settings.USE_TZ:
         return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
     return moment if timezone.is_naive(moment) else timezone.make_naive(moment)

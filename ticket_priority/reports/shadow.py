@@ -1,4 +1,4 @@
-"""Use case: how the shadow does beside the version that serves, ticket by ticket."""
+"""Use case: compare the shadow with the version that serves, ticket by ticket."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-from django.db.models import QuerySet
-
+from ticket_priority.db import pages_by_key
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion, ShadowPrediction
 from ticket_priority.predictions.shadow import agreement, waiting
@@ -21,8 +20,8 @@ _RIVALS: Final = ("shadow", "served")
 def report(version: ModelVersion, served_by: ModelVersion) -> dict[str, Any]:
     """Compare a shadow with a version that served, on the tickets both answered; ready for JSON.
 
-    `agreement` counts tickets by what served (rows) and what the shadow said (columns). `labels`
-    has the figures against the labels that people gave, those a training would learn from.
+    `agreement` counts tickets by the served class (rows) and the shadow's (columns). `labels` has
+    the figures on the tickets with a label, as a training would use them.
     """
     table = agreement(version, served_by)
     compared = sum(map(sum, table))
@@ -45,7 +44,7 @@ def report(version: ModelVersion, served_by: ModelVersion) -> dict[str, Any]:
 
 
 def lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield what `report` found as lines to print."""
+    """Yield a `report` as lines to print."""
     state = "the shadow" if figures["is_shadow"] else "no longer the shadow"
     yield f"{figures['shadow']} is {state}, since {figures['since']}"
     unread = f", {figures['failed']} without an answer" if figures["failed"] else ""
@@ -86,24 +85,17 @@ def _label_lines(labels: dict[str, Any], served_by: str) -> Iterator[str]:
 
 
 def _outcomes(version: ModelVersion, served_by: ModelVersion) -> Counter[tuple[int, bool, bool]]:
-    """Count labelled tickets by label, and by whether the shadow and who served got them right."""
+    """Count tickets by label, and by whether the shadow and the other version were right."""
     outcomes: Counter[tuple[int, bool, bool]] = Counter()
     answers = ShadowPrediction.objects.filter(model_version=version, priority__isnull=False)
     for source in all_sources():
         rows = answers.for_model(source.model).beside(served_by).filter(served__isnull=False)
-        for batch in _batches(rows.order_by("pk")):
+        for batch in pages_by_key(rows, _BATCH):
             labels = labels_of(source, [row.object_id for row in batch])
             for row in batch:
                 if (label := labels.get(row.object_id)) is not None:
                     outcomes[label, row.priority == label, row.served == label] += 1
     return outcomes
-
-
-def _batches(rows: QuerySet[Any]) -> Iterator[list[Any]]:
-    batch = list(rows[:_BATCH])
-    while batch:
-        yield batch
-        batch = list(rows.filter(pk__gt=batch[-1].pk)[:_BATCH])
 
 
 def _figures_of(outcomes: Counter[tuple[int, bool, bool]]) -> dict[str, Any]:

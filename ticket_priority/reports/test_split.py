@@ -1,4 +1,4 @@
-"""Use case: how a model version does today, on the test split of the labelled tickets."""
+"""Use case: score a model version on today's test split of the labelled tickets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import load
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.types import ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources.base import TicketSource
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import build
 from ticket_priority.training.gate import HeldOut, may_know_test, way_of_split
 
 
@@ -19,8 +19,8 @@ from ticket_priority.training.gate import HeldOut, may_know_test, way_of_split
 class Evaluation:
     """A version's figures as it is served, with those of the most frequent class under `majority`.
 
-    `moved` says how far its answers move where tickets are only written in another manner,
-    `caution` says why the figures may flatter it; empty where nothing is known to.
+    `moved` says how far its answers move where tickets are only written differently; `caution` why
+    the figures may be too good, or "".
     """
 
     version: ModelVersion
@@ -51,13 +51,13 @@ def evaluate(
     using: str | None = None,
     progress: ProgressCallback = silent,
 ) -> Evaluation:
-    """Score a version on the test split that a training of today would have; nothing is written.
+    """Score a version on the test split that a training would have today; writes nothing.
 
     Raises DatasetError, ArtifactError or ModelUnavailableError.
     """
-    classifier = classifiers.load(version)
+    classifier = load(version)
     progress("Reading labelled tickets")
-    dataset = datasets.build(sources, using=using, progress=progress)
+    dataset = build(sources, using=using, progress=progress)
     held_out = HeldOut.of(dataset)
     if not held_out.rows:
         raise DatasetError(

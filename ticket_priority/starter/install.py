@@ -1,4 +1,4 @@
-"""Use case: the model that came with this release, for the time before the first label."""
+"""Use case: install the starter model of this release, for the time before the first label."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,41 +14,39 @@ from django.utils.module_loading import import_string
 
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, TrainingError
-from ticket_priority.ml.artifacts import linear as linear_config
-from ticket_priority.ml.artifacts import scratch
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import linear, scratch, store
 from ticket_priority.ml.artifacts.store import Artifact
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 
 STARTER_DIRECTORY: Final = Path(__file__).resolve().parent / "model"
-"""A published linear artifact. CARD.md in it says what it was trained on and how it does."""
+"""A published linear artifact. Its CARD.md says what it was trained on, and its figures."""
 
 HEAD_DIRECTORY: Final = Path(__file__).resolve().parent / "head"
-"""What makes the better starter of the linear one and the embedded encoder: all the files of an
-ensemble artifact but its members, and a head for the encoder. It has a CARD.md of its own."""
+"""All files of an ensemble artifact but its members, and a head for the embedded encoder: what
+makes the better starter of the linear one. It has its own CARD.md."""
 
 CARD: Final = "CARD.md"
 
 BETTER: Final = 'pip install "django-ticket-priority[ml,embedded]"'
-"""What the better starter needs where it is made; served it needs the extra `serving` alone."""
+"""What making the better starter needs; serving it needs the extra `serving` alone."""
 
 _STAGING: Final = "starter-"
 
-# By path, as the trainer: the core never imports what trains.
+# By dotted path, because a web process never imports a trainer.
 _WRITER: Final = "ticket_priority.ml.trainers.starter.write_members"
 
 
 def install(*, progress: ProgressCallback = silent) -> ModelVersion:
     """Publish the better starter where it can be made, else the linear one; return its version.
 
-    `progress` hears what is done, and why it is the linear one. To make the better one takes about
-    a minute, 3 GB of memory, and 2 GB of disk meanwhile. What is there already is left as it is.
-    Raises ArtifactError with what to do when the files that came along were altered or
-    ARTIFACT_ROOT cannot be written.
+    `progress` is told what is done, and why it is the linear one. Making the better one takes about
+    a minute, 3 GB of memory, and 2 GB of disk meanwhile. An installed starter is left as it is.
+    Raises ArtifactError, with what to do, where the shipped files were altered or ARTIFACT_ROOT
+    cannot be written.
     """
-    head = artifacts.read(HEAD_DIRECTORY)
+    head = store.read(HEAD_DIRECTORY)
     known = _version_of(head)
     if known is not None and _folder_of(known).exists():
         return known
@@ -60,19 +59,19 @@ def install(*, progress: ProgressCallback = silent) -> ModelVersion:
 
 def install_linear() -> ModelVersion:
     """Publish the linear starter and register it, as `install` does; return its version."""
-    shipped = artifacts.read(STARTER_DIRECTORY)
+    shipped = store.read(STARTER_DIRECTORY)
     root = get_settings().artifact_root
     known = ModelVersion.objects.filter(digest=shipped.digest).first()
     if known is not None:
         if not _folder_of(known).exists():
-            artifacts.publish(STARTER_DIRECTORY, root, known.directory)
+            store.publish(STARTER_DIRECTORY, root, known.directory)
         return known
     name = _free_name(_base_name(shipped), lambda found: found.digest == shipped.digest)
     if (root / name).exists():
-        published = artifacts.read(root / name)
+        published = store.read(root / name)
     else:
-        published = artifacts.publish(STARTER_DIRECTORY, root, name)
-    return _register(published, linear_config.KIND)
+        published = store.publish(STARTER_DIRECTORY, root, name)
+    return _register(published, linear.KIND)
 
 
 def _install_better(
@@ -85,15 +84,15 @@ def _install_better(
     else:
         name = _free_name(f"{_base_name(head)}-{EMBEDDED}", lambda found: _is_made_of(found, head))
         if (root / name).exists():
-            return _register(artifacts.read(root / name), EMBEDDED)
-    words = artifacts.read(STARTER_DIRECTORY)
+            return _register(store.read(root / name), EMBEDDED)
+    words = store.read(STARTER_DIRECTORY)
     write = _load_writer(head)
     with _staging() as staged:
         progress("Making the better starter, which takes about a minute")
         serving = write(head.directory, words.directory, staged, progress=progress)
         _write_descriptions(head, serving, staged)
         progress("Publishing the artifact")
-        published = artifacts.publish(staged, root, name)
+        published = store.publish(staged, root, name)
     if known is None:
         return _register(published, EMBEDDED)
     known.digest = published.digest
@@ -103,13 +102,13 @@ def _install_better(
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """Give a folder for what is large and gone afterwards; raises TrainingError.
+    """Give a temporary folder below OUTPUT_DIR; raises TrainingError.
 
     Those of processes that were killed are deleted now.
     """
     output = get_settings().output_dir
     for mark in scratch.stale(output.glob(f"{_STAGING}*/{scratch.MARK}")):
-        artifacts.remove(mark.parent)
+        store.remove(mark.parent)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (
@@ -127,9 +126,9 @@ def _staging() -> Iterator[Path]:
 
 
 def _load_writer(head: Artifact) -> Callable[..., dict[str, Any]]:
-    """Return what writes the better starter's members; raises TrainingError where that is absent.
+    """Return what writes the better starter's members.
 
-    Where the settings name no class to serve it by, that counts as absent too.
+    Raises TrainingError where it is not installed, or the settings name no class to serve it.
     """
     if head.kind not in get_settings().serving.classifiers:
         raise TrainingError(
@@ -155,7 +154,7 @@ def _write_descriptions(head: Artifact, serving: dict[str, Any], staged: Path) -
 
 
 def _version_of(head: Artifact) -> ModelVersion | None:
-    """Find it by its head: no two exports are sure to be the same to the byte."""
+    """Find it by its head, because two exports may differ in their bytes."""
     return ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
 
 
@@ -184,17 +183,14 @@ def _register(published: Artifact, base_model: str) -> ModelVersion:
 
 
 def _base_name(shipped: Artifact) -> str:
-    # The release it was built for, which may be an earlier one than this.
+    # The release that it was built for, which may be an earlier one.
     return f"starter-{shipped.metrics['starter']['release']}"
 
 
 def _free_name(base: str, is_same: Callable[[Artifact], bool]) -> str:
-    """Return a name that no version has, and under which nothing lies but the same starter."""
-    name, number = base, 1
-    while not _is_free(name, is_same):
-        number += 1
-        name = f"{base}-{number}"
-    return name
+    """Return a name that no version has; its folder is absent, or holds the same starter."""
+    names = chain([base], (f"{base}-{number}" for number in count(2)))
+    return next(name for name in names if _is_free(name, is_same))
 
 
 def _is_free(name: str, is_same: Callable[[Artifact], bool]) -> bool:
@@ -204,6 +200,6 @@ def _is_free(name: str, is_same: Callable[[Artifact], bool]) -> bool:
     if not folder.exists():
         return True
     try:
-        return is_same(artifacts.read(folder))
+        return is_same(store.read(folder))
     except ArtifactError:
         return False

@@ -1,7 +1,6 @@
-"""From ticket tables to training examples: labels people gave, de-duplicated, grouped, split.
+"""From labelled tickets to a dataset: de-duplicated, grouped by near-copies, split.
 
-Tables are read in batches and texts wait on disk, so memory holds about 250 bytes a ticket,
-however long its text is.
+Texts are kept on disk, so that a ticket takes about 250 bytes of memory, however long its text is.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from ticket_priority.sources.base import TicketSource
 from ticket_priority.training.labels import labelled_texts
 
 MIN_ROWS_A_CLASS: Final = 6
-"""Fewer rows of a class than this cannot be spread over three splits and say anything."""
+"""Three splits need at least so many rows of a class."""
 
 _PROVENANCES: Final = (*PROVENANCES, "unknown")
 _BATCH: Final = 2000
@@ -50,10 +49,10 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Three splits that share no near-copies. `fingerprint` is the SHA-256 of texts and labels.
+    """Three splits that share no near-copies; their rows are read from disk on access.
 
-    `dropped` counts the rows left out, by reason; `figures` describes the rest, ready for JSON.
-    Rows are read from disk when asked for.
+    `fingerprint` is the SHA-256 of texts and labels. `dropped` counts the rows left out, by
+    reason; `figures` describes the rest, ready for JSON.
     """
 
     train: Sequence[LabelledText]
@@ -68,7 +67,7 @@ class Dataset:
 
     @property
     def majority(self) -> int:
-        """The most frequent class to train on; on a tie the higher priority."""
+        """The most frequent class of the training split; on a tie the higher priority."""
         counts = self.figures["classes"]["train"]
         name = max(counts, key=lambda name: (counts[name], CLASS_NAMES.index(name)), default="")
         return CLASS_NAMES.index(name) if name else 0
@@ -86,11 +85,11 @@ def build(
 ) -> Dataset:
     """Read, clean and split every row whose priority a person set.
 
-    Raises DatasetError when there are too few rows, or only one class, saying what to do.
+    Raises DatasetError, with what to do, where there are too few rows or only one class.
     """
-    rows = _read(sources, using, progress)
-    _check_sufficient(rows.class_counts(), rows.dropped)
-    return rows.split()
+    dataset = collect(sources, using=using, progress=progress)
+    check_sufficient(dataset)
+    return dataset
 
 
 def collect(
@@ -99,16 +98,7 @@ def collect(
     using: str | None = None,
     progress: ProgressCallback = silent,
 ) -> Dataset:
-    """Do as `build`, and be content with what there is, be it nothing."""
-    return _read(sources, using, progress).split()
-
-
-def assemble(rows: Iterable[LabelledText]) -> Dataset:
-    """Clean and split rows of one source that are at hand, as `build` does those of a table."""
-    return _Rows(((0, row) for row in rows), Counter()).split()
-
-
-def _read(sources: Iterable[TicketSource], using: str | None, progress: ProgressCallback) -> _Rows:
+    """Do as `build`, but accept any number of rows, also none."""
     dropped: Counter[str] = Counter()
     edited: Counter[str] = Counter()
     rows = (
@@ -116,26 +106,49 @@ def _read(sources: Iterable[TicketSource], using: str | None, progress: Progress
         for origin, source in enumerate(sources)
         for row in labelled_texts(source, using, dropped=dropped, edited=edited)
     )
-    return _Rows(rows, dropped, progress, edited)
+    return _Rows(rows, dropped, progress, edited).split()
+
+
+def assemble(rows: Iterable[LabelledText]) -> Dataset:
+    """Clean and split rows of one source, as `build` does those of a table."""
+    return _Rows(((0, row) for row in rows), Counter()).split()
 
 
 def check_sufficient(dataset: Dataset) -> None:
-    """Raise DatasetError when there is too little to train on, saying what to do."""
+    """Raise DatasetError, with what to do, where there is too little to train on."""
     counts: Counter[str] = Counter()
     for split_counts in dataset.figures["classes"].values():
         counts.update(split_counts)
-    labels = {CLASS_NAMES.index(name): count for name, count in counts.items()}
-    _check_sufficient(labels, dataset.dropped)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in dataset.dropped.items() if count)
+    remark = f" Left out: {left_out}." if left_out else ""
+    needed, rows = get_settings().training.min_rows, counts.total()
+    if rows < needed:
+        raise DatasetError(
+            f"There are {rows} usable tickets whose priority a person set; training needs at "
+            f"least {needed}.{remark} Import labelled tickets, or set priorities in the admin."
+        )
+    if len(counts) < 2:
+        raise DatasetError(
+            f"All {rows} labelled tickets are {next(iter(counts))}: there is nothing to learn. "
+            "Label some of the others; if the host's values are mapped wrongly, mend "
+            f'"from_host".{remark}'
+        )
+    for name in CLASS_NAMES:
+        if 0 < counts[name] < MIN_ROWS_A_CLASS:
+            raise DatasetError(
+                f"Only {counts[name]} labelled tickets are {name}; each class that occurs "
+                f"needs at least {MIN_ROWS_A_CLASS}.{remark}"
+            )
 
 
 def split_of(summary: Any) -> str | None:
-    """Return the kind of split that `Dataset.summary()`, kept somewhere, names; None: none."""
+    """Return the kind of split in a stored `Dataset.summary()`; None: it has none."""
     split = summary.get("split") if isinstance(summary, Mapping) else None
     return split.get("by") if isinstance(split, Mapping) else None
 
 
 class _Rows:
-    """The labelled tickets: texts on disk, and in memory what is counted and compared."""
+    """The labelled tickets: texts on disk, labels, hashes and times in memory."""
 
     def __init__(
         self,
@@ -144,7 +157,7 @@ class _Rows:
         progress: ProgressCallback = silent,
         edited: Counter[str] | None = None,
     ) -> None:
-        """Take in rows, each with the number of its source; the counts fill while they come."""
+        """Read rows, each with the number of its source; this fills `dropped` and `edited`."""
         self.dropped = dropped
         self.edited = Counter() if edited is None else edited
         self.spool = Spool()
@@ -169,13 +182,10 @@ class _Rows:
         self.origins = np.frombuffer(origins, dtype=np.int32)[self.kept]
         self.created_at = np.frombuffer(created_at, dtype=np.float64)[self.kept]
 
-    def class_counts(self) -> dict[int, int]:
-        return _counts(self.labels)
-
     def split(self) -> Dataset:
         similarity = TextSimilarity(Texts(StoredRows(self.spool, self.kept)))
         firsts = similarity.groups()
-        # The first row read names its group: where keys follow age, it keeps its name as it grows.
+        # Named by the first row, which is the oldest if keys ascend, a group keeps its name.
         groups = similarity.keys[firsts]
         timed = None if len(firsts) and np.isnan(self.created_at).all() else self.created_at
         found = split(self.labels, groups, self.origins, timed)
@@ -218,7 +228,7 @@ def deduplicate(
     *,
     dropped: Counter[str] | None = None,
 ) -> Rows:
-    """Return one row's number for each digest. Where labels tie for most frequent, all go."""
+    """Return the number of one row for each digest, or none where its labels tie."""
     dropped = Counter() if dropped is None else dropped
     if not len(digests):
         return np.empty(0, dtype=np.int64)
@@ -239,10 +249,10 @@ def deduplicate(
 
 
 def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Say how often two rows of one group bear the same label.
+    """Say how often two rows of one group have the same label.
 
-    `share` is None where no group has two rows. A group counts by its rows, not by its pairs, or
-    one large group would be all there is.
+    `share` is None where no group has two rows. A group is weighted by its rows, not its pairs,
+    or one large group would outweigh all others.
     """
     _, places = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(places.max(initial=-1)) + 1, len(CLASS_NAMES)), dtype=np.int64)
@@ -255,29 +265,6 @@ def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[st
         "conflicting": int((agreeing < pairs).sum()),
         "share": float((agreeing / pairs * sizes).sum() / sizes.sum()) if len(sizes) else None,
     }
-
-
-def _check_sufficient(counts: Mapping[int, int], dropped: Mapping[str, int]) -> None:
-    left_out = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-    remark = f" Left out: {left_out}." if left_out else ""
-    needed, rows = get_settings().training.min_rows, sum(counts.values())
-    if rows < needed:
-        raise DatasetError(
-            f"There are {rows} usable tickets whose priority a person set; training needs at "
-            f"least {needed}.{remark} Import labelled tickets, or set priorities in the admin."
-        )
-    if len(counts) < 2:
-        only = CLASS_NAMES[next(iter(counts))]
-        raise DatasetError(
-            f"All {rows} labelled tickets are {only}: there is nothing to learn. Label some "
-            f'of the others; if the host\'s values are mapped wrongly, mend "from_host".{remark}'
-        )
-    for label, count in sorted(counts.items()):
-        if count < MIN_ROWS_A_CLASS:
-            raise DatasetError(
-                f"Only {count} labelled tickets are {CLASS_NAMES[label]}; each class that occurs "
-                f"needs at least {MIN_ROWS_A_CLASS}.{remark}"
-            )
 
 
 def _counts(values: npt.NDArray[np.int8]) -> dict[int, int]:

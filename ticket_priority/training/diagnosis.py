@@ -1,4 +1,4 @@
-"""What the labelled tickets are worth before anything is trained on them."""
+"""How good the labelled tickets are, before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from django.utils.module_loading import import_string
 
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText, LabelSuspicion
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import Dataset, check_sufficient
 
 FITTED_ROWS: Final = 5000
-"""Of more tickets than this, so many are drawn for what a model is fitted to."""
+"""A quick model is fitted to so many tickets at most, drawn at random."""
 
 SMALL_CLASS: Final = 50
 SIGNIFICANT: Final = 0.05
 TELLING_GAIN: Final = 0.1
-"""A field that beats the most frequent class by so much is worth a look."""
+"""A field that beats the most frequent class by so much is reported."""
 
 MORE_HELPS: Final = 0.01
 _ENOUGH_COPIES: Final = 30
 _FIELDS: Final = ("language", "segment", "source")
-# By path, as the trainer: the core never imports what trains.
+# By dotted path, because a web process never imports a trainer.
 _EXAMINER: Final = "ticket_priority.ml.trainers.label_quality.examine"
 
 
@@ -39,6 +39,7 @@ class Suspect:
     suspicion: LabelSuspicion
 
     def as_dict(self, *, with_text: bool = False) -> dict[str, Any]:
+        """Return it ready for JSON."""
         values = {
             "source": self.row.source,
             "pk": self.row.pk,
@@ -52,14 +53,14 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Figures ready for JSON, the likely mislabels, and why training would be refused, if so."""
+    """Figures ready for JSON, the likely mislabels, and why training would be refused; or ""."""
 
     figures: dict[str, Any]
     suspects: list[Suspect] = field(default_factory=list)
     refusal: str = ""
 
     def findings(self) -> Iterator[str]:
-        """Yield what a person should know, in plain sentences; nothing where all is well."""
+        """Yield each problem as a sentence."""
         figures = self.figures
         for name, count in figures["small_classes"].items():
             yield (
@@ -67,15 +68,14 @@ class Diagnosis:
                 f"class say little below {SMALL_CLASS}."
             )
         for name, kind in (("same_texts", "the same text"), ("near_copies", "near-copies")):
-            copies = figures[name]
-            if conflicting := copies["conflicting"]:
+            if conflicting := figures[name]["conflicting"]:
                 one, many = (
                     f"group of tickets with {kind} bears",
                     f"groups of tickets with {kind} bear",
                 )
                 yield (
                     f"{_counted(conflicting, one, many)} different labels; "
-                    f"two of a group agree in {copies['share']:.0%} of the cases."
+                    f"two of a group agree in {figures[name]['share']:.0%} of the cases."
                 )
         if leaked := figures["leakage"]["near_copies"]:
             yield (
@@ -93,13 +93,13 @@ class Diagnosis:
 
     @property
     def has_nothing_to_learn(self) -> bool:
-        """Whether a quick model tells the labels no better than chance, given enough of them."""
+        """Whether enough labels are there, and a quick model is no better at them than chance."""
         fitted = self.figures.get("fitted")
         return not self.refusal and fitted is not None and fitted["p_value"] >= SIGNIFICANT
 
     def _fitted_findings(self) -> Iterator[str]:
         fitted = self.figures.get("fitted")
-        # Of what is too little to train on, a quick model says nothing either.
+        # A quick model's figures mean nothing where there is too little to train on.
         if fitted is None or self.refusal:
             return
         if self.has_nothing_to_learn:
@@ -114,41 +114,39 @@ class Diagnosis:
             yield f"{wrong} of {fitted['rows']} tickets {verb} likely mislabelled."
         if curve := fitted.get("learning_curve"):
             gain = curve[-1]["macro_f1"] - curve[-2]["macro_f1"]
-            verdict = (
-                "more labels would help" if gain > MORE_HELPS else "more labels would help little"
-            )
+            verdict = f"more labels would help{'' if gain > MORE_HELPS else ' little'}"
             yield (
                 f"The last quarter of the labels gave {100 * gain:+.1f} points of macro F1 to a "
                 f"quick model: {verdict}."
             )
 
 
-def diagnose(dataset: datasets.Dataset, *, learning_curve: bool = True) -> Diagnosis:
+def diagnose(dataset: Dataset, *, learning_curve: bool = True) -> Diagnosis:
     """Look at the labels of all splits; fits a quick model several times, in bounded time.
 
-    What needs a model is left out where neither the extra `linear` nor `ml` is installed.
+    Without the extra `linear` or `ml`, what needs a model is left out.
     """
     seen = _Seen(dataset)
+    counts = zip(CLASS_NAMES, seen.class_counts(), strict=True)
     figures: dict[str, Any] = {
         **dataset.summary(),
         "languages": dict(seen.values["language"]),
-        "small_classes": {
-            name: count
-            for name, count in zip(CLASS_NAMES, seen.class_counts(), strict=True)
-            if 0 < count < SMALL_CLASS
-        },
+        "small_classes": {name: count for name, count in counts if 0 < count < SMALL_CLASS},
         "fields": seen.telling_fields(),
     }
-    fitted, suspects = _examine(seen.sample(dataset), learning_curve)
-    figures["fitted"] = fitted
-    figures["reach"] = _reach(figures, fitted)
-    return Diagnosis(figures, suspects, _refusal(dataset))
+    figures["fitted"], suspects = _examine(seen.sample(dataset), learning_curve)
+    figures["reach"] = _reach(figures, figures["fitted"])
+    try:
+        check_sufficient(dataset)
+    except DatasetError as error:
+        return Diagnosis(figures, suspects, str(error))
+    return Diagnosis(figures, suspects)
 
 
 class _Seen:
-    """What one walk through all the rows leaves in memory: a few numbers each."""
+    """What is counted while all the rows are read once."""
 
-    def __init__(self, dataset: datasets.Dataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         labels = array("b")
         self.tables: dict[str, dict[str, Counter[int]]] = {name: {} for name in _FIELDS}
         self.values: dict[str, Counter[str]] = {name: Counter() for name in _FIELDS}
@@ -178,7 +176,7 @@ class _Seen:
             if len(table) > 1
         }
 
-    def sample(self, dataset: datasets.Dataset) -> list[LabelledText]:
+    def sample(self, dataset: Dataset) -> list[LabelledText]:
         parts = (dataset.train, dataset.validation, dataset.test)
         edges = np.cumsum([0, *map(len, parts)])
         draw = np.random.default_rng(20)
@@ -198,7 +196,7 @@ def _told(tables: Iterable[Counter[int]], rows: int) -> float:
         for label, count in table.items():
             others = {other: number - (other == label) for other, number in table.items()}
             most = max(others.values())
-            # A tie is decided for another class, so that no guess profits from the row itself.
+            # On a tie another class is guessed, so that no guess is right by the row itself.
             leading = [other for other, number in others.items() if number == most > 0]
             right += count if leading == [label] else 0
     return right / rows if rows else 0.0
@@ -220,11 +218,11 @@ def _examine(
 
 
 def _reach(figures: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Estimate between which accuracies a model of these labels will end; None where unknown.
+    """Estimate the lowest and highest accuracy of a model of these labels; None where unknown.
 
-    `floor`: what a quick model reaches out of fold. `ceiling`: two tickets of the same or nearly
-    the same text get the same answer, so if their labels agree in a share a of the cases, no model
-    is right more often than sqrt(a). That holds for the rest as far as they are labelled alike.
+    `floor` is what a quick model reaches out of fold. `ceiling`: tickets with nearly the same text
+    get the same answer, so if two of their labels agree in a share a of the cases, no model is
+    right more often than sqrt(a). It assumes that the other tickets are labelled like these.
     """
     compared = [figures["same_texts"], figures["near_copies"]]
     rows = sum(one["compared"] for one in compared)
@@ -238,11 +236,3 @@ def _reach(figures: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> dict
 
 def _counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
-
-
-def _refusal(dataset: datasets.Dataset) -> str:
-    try:
-        datasets.check_sufficient(dataset)
-    except DatasetError as error:
-        return str(error)
-    return ""

@@ -1,13 +1,14 @@
-"""Whether a new model version may serve: shown to be of use, and no worse than what serves."""
+"""Whether a new model version may serve: it is useful, and no worse than the active one."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum, auto
+from typing import Any, Final
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import load
 from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT
@@ -21,12 +22,14 @@ from ticket_priority.training.dataset import Dataset, split_of
 
 logger = logging.getLogger(__name__)
 
+_TOO_FEW: Final = "there are too few labelled tickets to compare on"
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """The test split that versions are compared on; `rows` is empty where there is none.
 
-    `split_by` is the kind of split it comes from, `majority` the most frequent class to train on,
+    `split_by` is the kind of split, `majority` the most frequent class of the training split,
     `costs` what mistakes cost today.
     """
 
@@ -37,24 +40,25 @@ class HeldOut:
 
     @classmethod
     def of(cls, dataset: Dataset) -> HeldOut:
+        """Return the test split of a dataset, with today's costs."""
         costs = read_costs(get_settings().decisions.costs)
         return cls(dataset.test, split_of(dataset.summary()), dataset.majority, costs)
 
     def score(self, classifier: Classifier) -> Scored:
-        """Let a classifier answer the rows, and choose as answers are chosen today."""
+        """Classify the rows, and choose classes by today's costs."""
         return score(classifier, self.rows, self.costs)
 
     def rewrite(self, classifier: Classifier) -> dict[str, Any]:
-        """Measure how far its answers move where rows are only written in another manner."""
+        """Measure how far the answers move where rows are only written differently."""
         return robustness.measure(classifier, self.rows, self.costs)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A version that asks to serve, scored as it is served on the held-out rows.
+class NewVersion:
+    """A version to activate, with its scores as it is served on the held-out rows.
 
-    `scored` is None where there are no such rows, `split_by` the kind of split of the tickets that
-    it was trained on, None where that is not known.
+    `scored` is None where there are no such rows. `split_by` is the kind of split that the version
+    was trained with, None where that is not known.
     """
 
     name: str
@@ -62,59 +66,95 @@ class Candidate:
     split_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a candidate may serve, and why.
+class Outcome(Enum):
+    """What the gate found."""
 
-    `over_majority` and `over_active` say by how much it beats the most frequent class and the
-    active version, where they were compared on the same rows.
+    FIRST = auto()
+    ASKED_FOR = auto()
+    USEFUL = auto()
+    NO_WORSE = auto()
+    NOT_ASKED_FOR = auto()
+    NOT_SERVABLE = auto()
+    NOT_COMPARED = auto()
+    NOT_COMPARABLE = auto()
+    USELESS = auto()
+    NO_WORSE_BUT_USELESS = auto()
+    WORSE = auto()
+
+
+_PASSING: Final = {Outcome.FIRST, Outcome.ASKED_FOR, Outcome.USEFUL, Outcome.NO_WORSE}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate found, and the figures that it follows from.
+
+    `new` and `active` are names of versions; `active` is "" where none was active. `over_majority`
+    and `over_active` compare the new version with the most frequent class and the active version.
+    `other_split` says how the active version's tickets were split, where it may have been trained
+    on part of the test. `error` is why a version cannot be run.
     """
 
-    passes: bool
-    reason: str
+    outcome: Outcome
+    new: str
+    active: str = ""
     over_majority: Difference | None = None
     over_active: Difference | None = None
+    other_split: str = ""
+    tolerance: float = 0.0
+    error: str = ""
 
     @property
-    def compared_with(self) -> float | None:
-        """The active version's figure."""
-        return None if self.over_active is None else self.over_active.other
+    def passes(self) -> bool:
+        """Whether the new version may serve."""
+        return self.outcome in _PASSING
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words."""
+        return _sentence(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparisons, ready for JSON; None where there was none."""
         compared = {"majority": self.over_majority, "active": self.over_active}
-        return {
-            name: None if difference is None else difference.as_dict()
-            for name, difference in compared.items()
-        }
+        return {name: found and found.as_dict() for name, found in compared.items()}
 
 
-def decide(candidate: Candidate, held_out: HeldOut, activate: str) -> Decision:
-    """Decide whether a candidate may serve; `activate` is one of `conf.ACTIVATE_CHOICES`.
+def decide(new: NewVersion, held_out: HeldOut, activate: str) -> Verdict:
+    """Decide whether a new version may serve; `activate` is one of `conf.ACTIVATE_CHOICES`.
 
-    With "if-better" it must be better than the most frequent class alone, surely: the one-sided
-    95% lower bound of the difference is above 0. And it must be no worse than the active version
-    on the same rows: by the figure itself, or by at most `GATE_TOLERANCE` at the lower end of the
-    90% interval. The active version is scored once.
+    With "if-better" it must be better than the most frequent class: the one-sided 95% lower bound
+    of the difference is above 0. It must also be no worse than the active version on the same
+    rows: by the figure itself, or by at most `GATE_TOLERANCE` at the lower end of the 90%
+    interval. The active version is scored once.
     """
     if activate == "never":
-        return Decision(False, "activation was not asked for")
+        return Verdict(Outcome.NOT_ASKED_FOR, new.name)
     active = ModelVersion.objects.active()
-    if candidate.scored is None:
-        return _decide_blindly(candidate, active, activate)
+    name = "" if active is None else active.name
+    if new.scored is None:
+        asked = Outcome.ASKED_FOR if activate == "always" else Outcome.NOT_COMPARED
+        return Verdict(Outcome.FIRST if active is None else asked, new.name, name)
     metric = get_settings().training.gate_metric
-    over_majority = candidate.scored.against_majority(held_out.majority, metric)
+    over_majority = new.scored.against_majority(held_out.majority, metric)
     if active is None:
-        return _decide_alone(candidate, over_majority, "no version was active", activate)
+        return Verdict(_outcome(activate, over_majority), new.name, name, over_majority)
     try:
-        rival = held_out.score(classifiers.load(active))
+        rival = held_out.score(load(active))
     except Exception as error:
         # Whatever a broken artifact raises, it must not keep a sound one from serving.
-        logger.exception("The active version %s cannot be run", active.name)
-        news = f"the active version {active.name} cannot be run: {error}"
-        return _decide_alone(candidate, over_majority, news, activate)
-    over_active = candidate.scored.against(rival, metric)
-    return _decide_between(candidate, active, held_out, over_majority, over_active, activate)
+        logger.exception("The active version %s cannot be run", name)
+        outcome = _outcome(activate, over_majority)
+        return Verdict(outcome, new.name, name, over_majority, error=str(error))
+    over_active = new.scored.against(rival, metric)
+    knows_test = may_know_test(active, held_out.split_by, new.split_by)
+    way = way_of_split(active) if knows_test else ""
+    if knows_test and new.split_by != held_out.split_by and activate == "if-better":
+        # Neither kept to the split of this test, so either may know more of it than the other.
+        return Verdict(Outcome.NOT_COMPARABLE, new.name, name, over_majority, None, way)
+    tolerance = get_settings().training.gate_tolerance
+    outcome = _outcome(activate, over_majority, over_active)
+    return Verdict(outcome, new.name, name, over_majority, over_active, way, tolerance)
 
 
 def check_gate_settings() -> None:
@@ -140,7 +180,7 @@ def check_gate_settings() -> None:
 def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
     """Say whether a version may have been trained on part of a test split.
 
-    So it may where its own tickets were split in none of these kinds, or nobody knows how.
+    It may where its own tickets were split in none of these kinds, or in an unknown one.
     """
     return not version.is_starter and split_of(version.dataset) not in kinds
 
@@ -151,92 +191,72 @@ def way_of_split(version: ModelVersion) -> str:
     return "differently" if known else "in an unknown way"
 
 
-def _decide_blindly(candidate: Candidate, active: ModelVersion | None, activate: str) -> Decision:
-    if active is None:
-        return Decision(True, "no version was active")
-    why = "there are too few labelled tickets to compare on"
+def _outcome(
+    activate: str, over_majority: Difference, over_active: Difference | None = None
+) -> Outcome:
+    """Decide by what was compared; `over_active` is None where no other version can serve."""
     if activate == "always":
-        return Decision(True, f"activation was asked for: {why}")
-    return Decision(False, f"{active.name} stays active: {why}. {_overruling(candidate)}")
+        return Outcome.ASKED_FOR
+    useful, tolerance = over_majority.interval[0] > 0, get_settings().training.gate_tolerance
+    if over_active is None:
+        return Outcome.USEFUL if useful else Outcome.USELESS
+    if over_active.value < 0 and over_active.interval[0] < -tolerance:
+        return Outcome.WORSE
+    return Outcome.NO_WORSE if useful else Outcome.NO_WORSE_BUT_USELESS
 
 
-def _decide_alone(
-    candidate: Candidate, over_majority: Difference, news: str, activate: str
-) -> Decision:
-    """Decide where no other version can serve."""
-    if activate == "always":
-        return Decision(True, f"activation was asked for; {news}", over_majority)
-    if not _is_of_use(over_majority):
-        reason = f"{news}, but {_doubt(over_majority)}. {_overruling(candidate)}"
-        return Decision(False, reason, over_majority)
-    figures = f"{_figures(over_majority)} of the most frequent class"
-    return Decision(True, f"{news}; {figures}: {_margin(over_majority)}", over_majority)
-
-
-def _decide_between(
-    candidate: Candidate,
-    active: ModelVersion,
-    held_out: HeldOut,
-    over_majority: Difference,
-    over_active: Difference,
-    activate: str,
-) -> Decision:
-    knows_test = may_know_test(active, held_out.split_by, candidate.split_by)
-    if knows_test and candidate.split_by != held_out.split_by and activate == "if-better":
-        # Neither kept to the split of this test, so either may know more of it than the other.
-        why = f"not comparable: {active.name} was trained on tickets that were split "
-        why += f"{way_of_split(active)}. {_overruling(candidate)}"
-        return Decision(False, f"{active.name} stays active: {why}", over_majority)
-    figures = f"{_figures(over_active)} of {active.name}"
-    margin = _margin(over_active)
-    if activate == "always":
-        reason = f"activation was asked for; {figures}: {margin}"
-        return Decision(True, reason, over_majority, over_active)
-    tolerance = get_settings().training.gate_tolerance
-    is_of_use = _is_of_use(over_majority)
-    if over_active.value >= 0 or over_active.interval[0] >= -tolerance:
-        if is_of_use:
-            remark = "" if over_active.value >= 0 else f", which is within {tolerance:g}"
-            reason = f"{figures}: {margin}{remark}"
-            return Decision(True, reason, over_majority, over_active)
-        reason = f"{figures}: {margin}. {active.name} stays active all the same: "
-        reason += _doubt(over_majority)
-    else:
-        reason = f"{figures}, which stays active: {margin}"
-        if knows_test:
-            reason += (
-                f". Its tickets were split {way_of_split(active)}, so it may have been trained on "
-                "part of this test, which favours it"
-            )
-        if not is_of_use:
-            reason += f". Besides, {_doubt(over_majority)}"
-    return Decision(False, f"{reason}. {_overruling(candidate)}", over_majority, over_active)
-
-
-def _is_of_use(over_majority: Difference) -> bool:
-    return over_majority.interval[0] > 0
-
-
-def _doubt(over_majority: Difference) -> str:
-    return (
+def _sentence(verdict: Verdict) -> str:
+    """Put a verdict into words."""
+    new, active = verdict.new, verdict.active
+    alone = f"the active version {active} cannot be run: {verdict.error}"
+    alone = alone if active else "no version was active"
+    figures, margin = _figures(verdict.over_active)
+    figures = f"{figures} of {active}"
+    majority, majority_margin = _figures(verdict.over_majority)
+    doubt = (
         "the new version is not shown to be better than the most frequent class alone: "
-        f"{_figures(over_majority)}, {_margin(over_majority)}"
+        f"{majority}, {majority_margin}"
     )
+    within = besides = favour = ""
+    if verdict.over_active is not None and verdict.over_active.value < 0:
+        within = f", which is within {verdict.tolerance:g}"
+    if verdict.over_majority is not None and verdict.over_majority.interval[0] <= 0:
+        besides = f". Besides, {doubt}"
+    if verdict.other_split:
+        favour = (
+            f". Its tickets were split {verdict.other_split}, so it may have been trained on part "
+            "of this test, which favours it"
+        )
+    asked = f": {_TOO_FEW}" if verdict.over_majority is None else f"; {alone}"
+    asked = asked if verdict.over_active is None else f"; {figures}: {margin}"
+    overrule = f". To overrule it, pass --activate=always, or run activate_priority_model {new}"
+    sentences = {
+        Outcome.FIRST: alone,
+        Outcome.ASKED_FOR: f"activation was asked for{asked}",
+        Outcome.USEFUL: f"{alone}; {majority} of the most frequent class: {majority_margin}",
+        Outcome.NO_WORSE: f"{figures}: {margin}{within}",
+        Outcome.NOT_ASKED_FOR: "activation was not asked for",
+        Outcome.NOT_SERVABLE: f"the new version cannot be served: {verdict.error}",
+        Outcome.NOT_COMPARED: f"{active} stays active: {_TOO_FEW}{overrule}",
+        Outcome.NOT_COMPARABLE: (
+            f"{active} stays active: not comparable: {active} was trained on tickets that were "
+            f"split {verdict.other_split}{overrule}"
+        ),
+        Outcome.USELESS: f"{alone}, but {doubt}{overrule}",
+        Outcome.NO_WORSE_BUT_USELESS: (
+            f"{figures}: {margin}. {active} stays active all the same: {doubt}{overrule}"
+        ),
+        Outcome.WORSE: f"{figures}, which stays active: {margin}{favour}{besides}{overrule}",
+    }
+    return sentences[verdict.outcome]
 
 
-def _figures(difference: Difference) -> str:
-    return f"{difference.metric} {difference.figure:.3f} against {difference.other:.3f}"
-
-
-def _margin(difference: Difference) -> str:
-    low, high = difference.interval
-    return (
-        f"a difference of {difference.value:+.3f} (90% interval {low:+.3f} to {high:+.3f}), worse "
-        f"in {difference.share_worse:.0%} of resamples"
-    )
-
-
-def _overruling(candidate: Candidate) -> str:
-    return (
-        f"To overrule it, pass --activate=always, or run activate_priority_model {candidate.name}"
+def _figures(found: Difference | None) -> tuple[str, str]:
+    """Put the two figures, and how sure their difference is, into words; empty for None."""
+    if found is None:
+        return "", ""
+    low, high = found.interval
+    return f"{found.metric} {found.figure:.3f} against {found.other:.3f}", (
+        f"a difference of {found.value:+.3f} (90% interval {low:+.3f} to {high:+.3f}), worse "
+        f"in {found.share_worse:.0%} of resamples"
     )

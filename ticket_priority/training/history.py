@@ -1,4 +1,4 @@
-"""What is written down of each training run. Whatever goes wrong here, the run goes on."""
+"""The record of each training run. An error here never stops the run."""
 
 from __future__ import annotations
 
@@ -14,30 +14,26 @@ from django.db import Error, connections, transaction
 from django.utils import timezone
 
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import (
-    DatasetError,
-    TicketPriorityError,
-    TrainingInProgressError,
-)
+from ticket_priority.exceptions import DatasetError, TicketPriorityError, TrainingInProgressError
 from ticket_priority.models import ModelVersion, TrainingRun, plugin_database
-from ticket_priority.training import lock as training_lock
+from ticket_priority.training.lock import is_held
 
 logger = logging.getLogger(__name__)
 
 State, Trigger = TrainingRun.State, TrainingRun.Trigger
 
 _BEGINS_WITHIN: Final = timedelta(minutes=5)
-"""How long after its row was written a run may not hold the lock yet."""
+"""A run takes the lock within this time of its row's creation."""
 _ELSEWHERE_WITHIN: Final = timedelta(days=1)
-"""How long the row of a run on another machine is believed."""
+"""A run on another machine is taken to be alive for this long."""
 _DIED: Final = "The process ended without a word: it was killed, or the machine went down."
 
 
 @contextmanager
 def recorded(pk: int | None = None) -> Iterator[Callable[[ModelVersion, str], None]]:
-    """Write down how the training in the block goes; hands out what takes its version and remark.
+    """Record the training in the block; yield a function that takes its version and a remark.
 
-    `pk` is the row that the schedule wrote for this run. What the block raises is raised on.
+    `pk` is the row that the schedule wrote for this run. Re-raises what the block raises.
     """
     settle_dead()
     run = _begun(pk)
@@ -50,36 +46,32 @@ def recorded(pk: int | None = None) -> Iterator[Callable[[ModelVersion, str], No
 
 
 def note(trigger: TrainingRun.Trigger, state: TrainingRun.State, message: str) -> None:
-    """Write down why a run was not begun."""
-    now = timezone.now()
-    run = TrainingRun(
-        trigger=trigger, state=state, message=message, host=_host(), finished_at=now, started_at=now
-    )
-    _write(run.save)
+    """Record why a run was not begun."""
+    _finish(TrainingRun(trigger=trigger, host=_host(), started_at=timezone.now()), state, message)
 
 
 def announce(log: str) -> TrainingRun:
-    """Write a row for a scheduled run that is about to be started; raises DatabaseError."""
+    """Create the row of a scheduled run before it is started; raises DatabaseError."""
     return TrainingRun.objects.using(plugin_database()).create(
         trigger=Trigger.SCHEDULE, host=_host(), log=log
     )
 
 
 def set_process(run: TrainingRun, pid: int) -> None:
-    """Write down in which process a run was started, unless that has done so itself."""
+    """Record the process of a run, unless the process has done so itself."""
     rows = TrainingRun.objects.using(plugin_database()).filter(pk=run.pk, pid=None)
     _write(lambda: rows.update(pid=pid))
 
 
 def fail(run: TrainingRun, message: str) -> None:
-    """Write down that a run could not be started."""
+    """Record that a run could not be started."""
     _finish(run, State.FAILED, message)
 
 
 def settle_dead() -> None:
-    """Call the runs interrupted whose process is gone, where no training holds the lock.
+    """Mark the runs as interrupted whose process has died, unless a training may hold the lock.
 
-    Known is what happened on this machine; a run elsewhere is given a day.
+    A run on another machine is taken to be dead after a day.
     """
     _write(_settle_dead)
 
@@ -87,7 +79,7 @@ def settle_dead() -> None:
 def _settle_dead() -> None:
     rows = TrainingRun.objects.using(plugin_database()).filter(state=State.RUNNING)
     running = list(rows)
-    if not running or training_lock.is_held(get_settings().artifact_root):
+    if not running or is_held(get_settings().artifact_root) is not False:
         return
     dead = [run.pk for run in running if _is_dead(run)]
     rows.filter(pk__in=dead).update(
@@ -99,32 +91,31 @@ def _is_dead(run: TrainingRun) -> bool:
     age = timezone.now() - run.started_at
     if run.host != _host():
         return age > _ELSEWHERE_WITHIN
-    # A number is given to another process before long, so an old one proves nothing.
+    # The system reuses process ids, so after a while a living process proves nothing.
     return age > _BEGINS_WITHIN or (run.pid is not None and not _is_alive(run.pid))
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name != "posix":
+        # There, signal 0 is Ctrl-C.
+        return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
 def _begun(pk: int | None) -> TrainingRun:
-    run = TrainingRun(trigger=Trigger.COMMAND, host=_host(), pid=os.getpid())
+    trigger = Trigger.COMMAND if pk is None else Trigger.SCHEDULE
+    run = TrainingRun(trigger=trigger, host=_host(), pid=os.getpid())
 
     def begin() -> None:
         nonlocal run
         rows = TrainingRun.objects.using(plugin_database())
-        found = rows.filter(pk=pk, state=State.RUNNING).first() if pk is not None else None
-        if found is not None:
-            found.host, found.pid = run.host, run.pid
-            run = found
-        elif pk is not None:
-            run.trigger = Trigger.SCHEDULE
+        if pk is not None:
+            run = rows.filter(pk=pk, state=State.RUNNING).first() or run
+        run.host, run.pid = _host(), os.getpid()
         run.save(using=plugin_database())
 
     _write(begin)
@@ -134,8 +125,8 @@ def _begun(pk: int | None) -> TrainingRun:
 def _finish(
     run: TrainingRun, state: TrainingRun.State, message: str, version: ModelVersion | None = None
 ) -> None:
-    run.state, run.message, run.finished_at = state, message, timezone.now()
-    run.model_version = version
+    run.state, run.message, run.model_version = state, message, version
+    run.finished_at = timezone.now()
     _write(lambda: run.save(using=plugin_database()))
 
 
@@ -159,8 +150,8 @@ def _write(write: Callable[[], object]) -> None:
             if is_last or connections[using].in_atomic_block:
                 logger.warning("A training run could not be written down", exc_info=True)
                 return
-            # After hours of training the server may have closed the connection, of which a driver
-            # may complain once more.
+            # The server may have closed the connection during hours of training; some drivers
+            # raise at the close as well.
             with suppress(Error):
                 connections[using].close()
         else:

@@ -1,19 +1,18 @@
-"""Which priorities people gave, and why each is believed: the labels of the host's tickets.
-
-Tables are read in batches, by key.
-"""
+"""The labels of the host's tickets: which priorities people set, and how that is known."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db import models, router
 from django.utils import timezone
 
 from ticket_priority.conf import get_settings
+from ticket_priority.db import pages_by_key
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import Override, Prediction, plugin_database
@@ -30,23 +29,22 @@ def labelled_texts(
     dropped: Counter[str] | None = None,
     edited: Counter[str] | None = None,
 ) -> Iterator[LabelledText]:
-    """Yield a source's examples: the value a person set, by an override or in the host's own way.
+    """Yield a source's examples: text, and the priority that a person set.
 
-    A value that equals one of the plugin's own predictions, and that nobody reviewed, is no label;
-    nor is one that a form which was opened before the prediction put back. A ticket of the audit
-    slice is labelled by a person's word alone, never by a default. The table is read in batches;
-    texts are normalised, and as the tickets were created, as far as the source knows. `edited`
-    counts the tickets whose text the plugin knows to have been another one.
+    `_RULES` says which priority is a label. A ticket of the audit slice has one only where a
+    person set it, never by a default. The table is read in pages. Texts are normalised, and are
+    those of the ticket's creation, as far as the source knows them. `dropped` counts tickets
+    without an example, by reason; `edited` those whose text is known to have been changed.
     """
     dropped = Counter() if dropped is None else dropped
     edited = Counter() if edited is None else edited
     weights = get_settings().training.label_weights
     for batch in _batches(source, using):
-        judged = _Judge(source, batch, using)
+        resolver = LabelResolver(source, batch, using)
         keys = [ticket.pk for ticket in batch]
         first_hashes = Prediction.objects.using(plugin_database()).first_hashes(source.model, keys)
         for ticket in batch:
-            label, provenance = judged.label_of(ticket)
+            label, provenance = resolver.label_of(ticket)
             if label is None:
                 dropped[provenance] += 1
             elif not (text := source.text_at_creation(ticket)):
@@ -70,7 +68,7 @@ def labelled_texts(
 def labels_of(
     source: TicketSource, keys: Iterable[str], using: str | None = None
 ) -> dict[str, int]:
-    """Return the label of each of these tickets that bears one, by `str(pk)`."""
+    """Return the label of each of these tickets that has one, by `str(pk)`."""
     column = source.model._meta.pk
     only = models.Q(pk__in=[column.to_python(key) for key in keys])
     return dict(_labels(source, only, using))
@@ -79,9 +77,9 @@ def labels_of(
 def labels_since(source: TicketSource, since: datetime | None, using: str | None = None) -> int:
     """Count the tickets that people labelled since; of all time where `since` is None.
 
-    Counted are tickets created since that bear a label, where the source names a column as
-    `created_field`, and tickets on which a decision was recorded since. A priority that was
-    changed in the host's own way, on an older ticket and unrecorded, has no date and is not.
+    These are the tickets on which an override was recorded since and, where the source names a
+    column as `created_field`, the labelled tickets that were created since. The host's own change
+    of an older ticket's priority, where it is not recorded, has no date and is not counted.
     """
     if since is None:
         return sum(1 for _label in _labels(source, models.Q(), using))
@@ -96,17 +94,71 @@ def labels_since(source: TicketSource, since: datetime | None, using: str | None
 def audited_labels(
     source: TicketSource, keys: Collection[Any], using: str | None = None
 ) -> dict[str, int]:
-    """Return what people said first, and unseen, of these tickets of the audit slice, by key."""
+    """Return by key what people said of these audited tickets before they saw a prediction."""
     overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
     decided = set(overrides.values_list("object_id", flat=True))
     tickets = list(source.labelled_rows(using, decided_keys=decided).filter(pk__in=keys))
-    judged = _Judge(source, tickets, using)
-    said = {str(ticket.pk): judged.unseen_label_of(ticket) for ticket in tickets}
-    return {key: label for key, label in said.items() if label is not None}
+    resolver = LabelResolver(source, tickets, using)
+    labels = {str(ticket.pk): resolver.label_of(ticket)[0] for ticket in tickets}
+    first = resolver.first_words
+    return {key: first.get(key, label) for key, label in labels.items() if label is not None}
 
 
-class _Judge:
-    """What is known of a batch of tickets, and which label follows from it."""
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What decides over one ticket's label; `current` and `decided` are classes.
+
+    `current` is None where the priority maps to no class, or is a default that nobody chose;
+    `decided` where there is no override. `is_ours`: the plugin wrote the current priority.
+    `was_changed`: the plugin or an override changed it before. `was_undone`: a form opened before
+    the prediction put the old one back, and nobody decided.
+    """
+
+    current: int | None
+    decided: int | None
+    decided_from: int | None
+    is_ours: bool
+    was_changed: bool
+    was_reviewed: bool
+    was_undone: bool
+    changes_are_recorded: bool
+
+    @property
+    def decision_holds(self) -> bool:
+        """Whether the last override is still what a person wants."""
+        if self.decided is None:
+            return False
+        # Where every decision is recorded, a later change is an escalation, for example.
+        return self.current in (None, self.decided) or self.is_ours or self.changes_are_recorded
+
+
+class _Rule(NamedTuple):
+    """A label's provenance, or the reason why there is none; when it holds; and the label."""
+
+    name: str
+    holds: Callable[[_Facts], bool]
+    label: Callable[[_Facts], int | None]
+
+
+# The first rule that holds decides.
+_RULES: Final = (
+    _Rule(
+        "confirmation",
+        lambda it: it.decision_holds and it.decided_from == it.decided,
+        lambda it: it.decided,
+    ),
+    _Rule("override", lambda it: it.decision_holds, lambda it: it.decided),
+    _Rule("put back by a stale form", lambda it: it.was_undone and not it.is_ours, lambda it: None),
+    _Rule("value maps to no class", lambda it: it.current is None, lambda it: None),
+    _Rule("host_change", lambda it: not it.is_ours and it.was_changed, lambda it: it.current),
+    _Rule("host", lambda it: not it.is_ours, lambda it: it.current),
+    _Rule("reviewed", lambda it: it.was_reviewed, lambda it: it.current),
+    _Rule("unreviewed prediction", lambda it: True, lambda it: None),
+)
+
+
+class LabelResolver:
+    """Reads what is known of a batch of tickets once, and resolves the label of each."""
 
     def __init__(
         self, source: TicketSource, batch: Collection[models.Model], using: str | None
@@ -125,25 +177,18 @@ class _Judge:
 
     def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         """Return the label and its provenance, or None and why there is none."""
-        label, provenance = self._label_of(ticket)
-        if label is None or str(ticket.pk) not in self.audited:
-            return label, provenance
-        return self._audited(ticket, label, provenance)
-
-    def unseen_label_of(self, ticket: models.Model) -> int | None:
-        """Return what a person said first of a ticket of the audit slice; None: nothing yet."""
-        label, _provenance = self.label_of(ticket)
-        return None if label is None else self.first_words.get(str(ticket.pk), label)
-
-    def _audited(self, ticket: models.Model, label: int, provenance: str) -> tuple[int | None, str]:
-        key = str(ticket.pk)
+        facts = self._facts_of(ticket)
+        rule = next(rule for rule in _RULES if rule.holds(facts))
+        label, key = rule.label(facts), str(ticket.pk)
+        if label is None or key not in self.audited:
+            return label, rule.name
         if key not in self.decisions and self.source.is_unset(self.source.value_of(ticket)):
             return None, "unset in the audit slice"
-        # From the first word on the prediction is there to be seen.
+        # The prediction can be seen from the first decision on.
         was_unseen = self.first_words.get(key, label) == label and not self.applied[key]
-        return label, "audit" if was_unseen else provenance
+        return label, "audit" if was_unseen else rule.name
 
-    def _label_of(self, ticket: models.Model) -> tuple[int | None, str]:
+    def _facts_of(self, ticket: models.Model) -> _Facts:
         key = str(ticket.pk)
         applied = self.applied[key]
         current = self.source.label_of(ticket)
@@ -151,28 +196,24 @@ class _Judge:
             # A host's default is no label, unless it was predicted and then seen.
             current = self.source.meaning_of(self.source.value_of(ticket))
             current = current if current in applied else None
-        is_ours = current is not None and current in applied
-        if (decision := self.decisions.get(key)) is not None:
-            before, after = decision
-            # Where every decision is recorded, a later change was nobody's: an escalation, say.
-            if current is None or is_ours or current == after or self.source.record_changes:
-                return after, "confirmation" if before == after else "override"
-        if key in self.undone and decision is None and not is_ours:
-            return None, "put back by a stale form"
-        if current is None:
-            return None, "value maps to no class"
-        if not is_ours:
-            return int(current), "host_change" if applied or decision else "host"
-        if key in self.reviewed:
-            return int(current), "reviewed"
-        return None, "unreviewed prediction"
+        decided_from, decided = self.decisions.get(key, (None, None))
+        return _Facts(
+            current=None if current is None else int(current),
+            decided=decided,
+            decided_from=decided_from,
+            is_ours=current is not None and current in applied,
+            was_changed=bool(applied) or decided is not None,
+            was_reviewed=key in self.reviewed,
+            was_undone=key in self.undone and decided is None,
+            changes_are_recorded=self.source.record_changes,
+        )
 
 
 def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator[tuple[str, int]]:
     for batch in _batches(source, using, only):
-        judged = _Judge(source, batch, using)
+        resolver = LabelResolver(source, batch, using)
         for ticket in batch:
-            label, _provenance = judged.label_of(ticket)
+            label, _provenance = resolver.label_of(ticket)
             if label is not None:
                 yield str(ticket.pk), label
 
@@ -180,29 +221,19 @@ def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator
 def _batches(
     source: TicketSource, using: str | None, only: models.Q | None = None
 ) -> Iterator[list[models.Model]]:
-    """Yield the rows that may bear a label, in batches, in the order of their keys.
-
-    By key, not by a cursor: MySQL and poolers of connections read a cursor's whole result at once.
-    """
+    """Yield the rows that may have a label, in pages."""
     keys: Any = Override.objects.using(plugin_database()).for_model(source.model)
     keys = keys.ticket_keys(source.model)
     if plugin_database() != (using or router.db_for_read(source.model)):
         keys = list(keys)
-    rows = source.labelled_rows(using, decided_keys=keys).order_by("pk")
+    rows = source.labelled_rows(using, decided_keys=keys)
     if only:
         rows = rows.filter(only)
-    batch = list(rows[:_BATCH])
-    while batch:
-        yield batch
-        if len(batch) < _BATCH:
-            return
-        batch = list(rows.filter(pk__gt=batch[-1].pk)[:_BATCH])
+    return pages_by_key(rows, _BATCH)
 
 
 def _edits(first_hash: str, text: str, text_today: str) -> Iterator[str]:
-    """Name what counts of a ticket: the hash of its first text is `known`; the text was edited
-    `since`; and it is `restored` where `text` is the first one all the same.
-    """
+    """Yield "known", "since" if the text was edited, "restored" if `text` is the first again."""
     yield "known"
     if text_hash(text_today) != first_hash:
         yield "since"
@@ -211,7 +242,7 @@ def _edits(first_hash: str, text: str, text_today: str) -> Iterator[str]:
 
 
 def _created_at(ticket: models.Model, name: str | None) -> str:
-    """Return a point in time as `LabelledText.created_at` holds it; "" for what is none."""
+    """Return a time as `LabelledText.created_at` holds it; "" where there is none."""
     value = getattr(ticket, name) if name else None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
@@ -221,5 +252,5 @@ def _created_at(ticket: models.Model, name: str | None) -> str:
     try:
         return aware.astimezone(UTC).isoformat(timespec="microseconds")
     except OverflowError:
-        # The year 1 or 9999, as some hosts write for "unknown".
+        # Some hosts write the year 1 or 9999 for "unknown".
         return ""

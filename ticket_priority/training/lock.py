@@ -1,11 +1,14 @@
-"""The one training slot of an ARTIFACT_ROOT. The system frees it however its process dies."""
+"""The lock of an ARTIFACT_ROOT that one training at a time holds.
+
+The system releases it however the process ends.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -18,7 +21,7 @@ _PAUSE_SECONDS: Final = 0.05
 
 @contextmanager
 def hold(root: Path) -> Iterator[None]:
-    """Hold the slot; raises TrainingInProgressError, and TrainingError for a folder's fault."""
+    """Hold the lock; raises TrainingInProgressError, or TrainingError where none can be had."""
     path = root / _NAME
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -29,31 +32,42 @@ def hold(root: Path) -> Iterator[None]:
             'TICKET_PRIORITY["ARTIFACT_ROOT"] to a folder this process may write.'
         ) from error
     with file:
-        if not _take(file):
+        try:
+            is_taken = _take(file)
+        except ImportError as error:
+            raise TrainingError(
+                "Training needs filelock. Install what training needs with: "
+                'pip install "django-ticket-priority[ml]", or [linear] for linear models alone'
+            ) from error
+        if not is_taken:
             raise TrainingInProgressError(
                 f"Another training run holds {path}. Wait for it, or stop it."
             )
         yield
 
 
-def _take(file: IO[str]) -> bool:
-    for _attempt in range(_ATTEMPTS):
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        # It may be `is_held` that is looking.
-        time.sleep(_PAUSE_SECONDS)
-    return False
-
-
-def is_held(root: Path) -> bool:
-    """Say whether a training run holds the slot, without taking it."""
+def is_held(root: Path) -> bool | None:
+    """Say whether a training run holds the lock; None: unknown, as without filelock."""
+    path = root / _NAME
     try:
-        with (root / _NAME).open() as file:
-            # Shared: two that look at once do not take each other for a training run.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+        # NFS locks a file only for a process that has opened it for writing.
+        with path.open("r+" if os.access(path, os.W_OK) else "r") as file:
+            return not _take(file)
+    except FileNotFoundError:
         return False
+    except (ImportError, OSError):
+        return None
+
+
+def _take(file: IO[str]) -> bool:
+    # Imported here, because the admin imports this module and needs Django alone. FileLock would
+    # need the right to write.
+    from filelock import lock_descriptor
+
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            # It may be `is_held` that took it, for a moment.
+            time.sleep(_PAUSE_SECONDS)
+        if lock_descriptor(file.fileno(), blocking=False):
+            return True
     return False

@@ -1,7 +1,7 @@
-"""Use case: when enough labels have come in, a training run is begun by the clock.
+"""Use case: start a scheduled training when there are enough new labels.
 
-The run is a process of its own: a worker of the queue is a daemon with a time limit, and a
-training takes hours.
+It runs in a process of its own: a queue's worker is a daemon with a time limit, and a training
+takes hours.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ticket_priority.conf import Retraining, base_dir, get_settings
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.models import ModelVersion, TrainingRun, plugin_database
 from ticket_priority.sources.registry import find_sources
-from ticket_priority.training import history as training_runs
-from ticket_priority.training import lock as training_lock
+from ticket_priority.training import history
 from ticket_priority.training.labels import labels_since
+from ticket_priority.training.lock import is_held
 
 logger = logging.getLogger(__name__)
 
 LOGS: Final = "retraining"
-"""The folder below OUTPUT_DIR that holds what the runs print."""
+"""The folder below OUTPUT_DIR with the output of the runs."""
 
 _EARLY: Final = timedelta(hours=12)
-"""How much sooner than asked for a run may come, so that a daily look does not slip by a day."""
+"""How much sooner a run may start, so that a daily check does not miss it by minutes."""
 
-# Kept until they end, so that the system does not keep them as zombies.
+# Referenced until they end, so that they are reaped and do not stay zombies.
 _children: list[subprocess.Popen[bytes]] = []
 
 
 def retrain() -> str:
-    """Begin a training run if `RETRAIN` asks for one now; return what was done, or why nothing was.
+    """Start a training run if `RETRAIN` asks for one now; return what was done, or why nothing.
 
-    Looked at daily. A run that was due and was not begun is written down like one that was, and
-    the next is due `every_days` later.
+    Called daily. A run that was due and refused is recorded too, and the next is due `every_days`
+    later.
     """
     try:
         plan = get_settings().training.retraining
@@ -51,11 +51,11 @@ def retrain() -> str:
         return f"Not begun: RETRAIN is wrong: {error}."
     if plan is None:
         return "Not begun: RETRAIN is not set."
-    training_runs.settle_dead()
+    history.settle_dead()
     if reason := _why_not_yet(plan):
         return f"Not begun: {reason}"
     if reason := _why_refused(plan):
-        training_runs.note(
+        history.note(
             TrainingRun.Trigger.SCHEDULE, TrainingRun.State.REFUSED, f"Not begun: {reason}"
         )
         return f"Not begun: {reason}"
@@ -63,10 +63,10 @@ def retrain() -> str:
 
 
 def count_new_labels() -> tuple[int, ModelVersion | None]:
-    """Count the labels that came in since the newest version was trained, and name the version.
+    """Count the labels since the newest version was trained, by `labels_since`; return both.
 
-    Of each source, the tickets that `labels_since` counts. A starter is no such version;
-    where there is none, all labels count. Raises SourceError where there is no source.
+    Starters are not counted as trained; without a trained version all labels count. Raises
+    SourceError where there is no source.
     """
     version = ModelVersion.objects.using(plugin_database()).newest_trained()
     since = None if version is None else version.created_at
@@ -85,7 +85,7 @@ def _why_not_yet(plan: Retraining) -> str:
 
 
 def _why_refused(plan: Retraining) -> str:
-    if training_lock.is_held(get_settings().artifact_root):
+    if is_held(get_settings().artifact_root):
         return "another training is running."
     try:
         number, version = count_new_labels()
@@ -98,40 +98,35 @@ def _why_refused(plan: Retraining) -> str:
 
 
 def _start(plan: Retraining) -> str:
+    _children[:] = [child for child in _children if child.poll() is None]
+    run = None
     try:
         log = _log_file()
-        run = training_runs.announce(str(log))
-    except (OSError, DatabaseError) as error:
-        logger.exception("A scheduled training could not be begun")
-        message = f"The training could not be begun: {error}"
-        training_runs.note(TrainingRun.Trigger.SCHEDULE, TrainingRun.State.FAILED, message)
-        return message
-    command = [
-        *_manage(),
-        "train_priority_model",
-        f"--run={run.pk}",
-        f"--activate={plan.activate}",
-        f"--timeout-minutes={plan.timeout_minutes}",
-        "--no-color",
-    ]
-    _children[:] = [child for child in _children if child.poll() is None]
-    try:
+        run = history.announce(str(log))
+        options = (
+            f"--run={run.pk}",
+            f"--activate={plan.activate}",
+            f"--timeout-minutes={plan.timeout_minutes}",
+        )
         with log.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603
-                command,
+                [*_manage(), "train_priority_model", *options, "--no-color"],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-    except OSError as error:
+    except (OSError, DatabaseError) as error:
         logger.exception("A scheduled training could not be begun")
         message = f"The training could not be begun: {error}"
-        training_runs.fail(run, message)
+        if run is None:
+            history.note(TrainingRun.Trigger.SCHEDULE, TrainingRun.State.FAILED, message)
+        else:
+            history.fail(run, message)
         return message
     _children.append(child)
-    training_runs.set_process(run, child.pid)
+    history.set_process(run, child.pid)
     return f"Begun in process {child.pid}; it prints to {log}."
 
 
@@ -145,7 +140,7 @@ def _log_file() -> Path:
 
 
 def _manage() -> list[str]:
-    """Return how this project's commands are run: by its manage.py, where it has one."""
+    """Return the command line prefix of this project's commands: its manage.py, or Django's."""
     for path in (Path(sys.argv[0]), base_dir() / "manage.py"):
         if path.name == "manage.py" and path.is_file():
             return [sys.executable, str(path.absolute())]
@@ -157,6 +152,6 @@ def _environment() -> Mapping[str, str]:
     if module := getattr(settings, "SETTINGS_MODULE", None):
         found["DJANGO_SETTINGS_MODULE"] = module
     if len(_manage()) > 2:
-        # What this process can import, the settings can.
+        # The settings module must be importable as it is here.
         found["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     return found

@@ -1,4 +1,4 @@
-"""How long a process may train, and what becomes of it then. Standard library only."""
+"""A time limit for a training in this process. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Final
 from ticket_priority.exceptions import TrainingError, TrainingTimeoutError
 
 REMINDER_SECONDS: Final = 30.0
-"""How long after the deadline it is raised once more, where the first was swallowed."""
+"""The pause before the deadline's error is raised again, where something swallowed it."""
 
 GRACE_SECONDS: Final = 180.0
-"""How long after the deadline a process ends that cannot be reached in Python."""
+"""How long after the deadline a process is ended that runs no Python code."""
 
 _CHILD_SECONDS: Final = 5.0
 
 
 class _TimeIsUp(BaseException):
-    """No Exception: what contains errors on the way must not contain this one."""
+    """Not an Exception, so that no `except Exception` on the way catches it."""
 
 
 @contextmanager
 def deadline(minutes: float | None) -> Iterator[None]:
     """Raise TrainingTimeoutError in the block after so many minutes; None: never.
 
-    The children of this process are ended, and so is, where it leads a session of its own, all
-    that it has started there. A process that hangs in foreign code ends with exit status 1 three
-    minutes later. Raises TrainingError in another thread than the main one.
+    The children of this process are ended, and, if it leads a session, all processes of that. A
+    process that hangs outside Python ends with exit status 1 three minutes later. Raises
+    TrainingError in any thread but the main one.
     """
     if minutes is None:
         yield
@@ -44,7 +44,7 @@ def deadline(minutes: float | None) -> Iterator[None]:
     seconds = 60 * minutes
     before = signal.signal(signal.SIGALRM, _raise_time_is_up)
     signal.setitimer(signal.ITIMER_REAL, seconds, REMINDER_SECONDS)
-    # In C and without the interpreter's lock, so that nothing in Python can hold it up.
+    # It runs in C without the interpreter's lock, so that nothing in Python can delay it.
     with suppress(AttributeError, ValueError, OSError):
         faulthandler.dump_traceback_later(
             seconds + GRACE_SECONDS, exit=True, file=sys.__stderr__ or sys.stderr
@@ -68,7 +68,7 @@ def deadline(minutes: float | None) -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Let SIGTERM end the block as Ctrl-C does, so that it can clean up.
 
-    In another thread than the main one, which signals do not reach, it changes nothing.
+    It changes nothing in any thread but the main one, the only one that signals reach.
     """
     if not _is_main_thread():
         yield
@@ -78,7 +78,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
             raise KeyboardInterrupt
-        # A forked child has no part in it.
+        # A forked child ends at once.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

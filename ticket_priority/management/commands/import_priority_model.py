@@ -14,7 +14,7 @@ from ticket_priority.conf import ACTIVATE_CHOICES
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.ml.types import silent
 from ticket_priority.sources.registry import find_sources
-from ticket_priority.training.run import import_model
+from ticket_priority.training.artifact_import import import_model
 
 
 class Command(BaseCommand):

@@ -18,7 +18,8 @@ from ticket_priority.ml.types import TrainingConfig, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.history import recorded
-from ticket_priority.training.run import TrainingOutcome, configure, train_model
+from ticket_priority.training.registration import TrainingOutcome
+from ticket_priority.training.run import configure, train_model
 from ticket_priority.training.time_limit import deadline, interruptible
 
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
@@ -52,7 +53,9 @@ class Command(BaseCommand):
             with recorded(options["run"]) as succeed:
                 outcome = self._train(options)
                 what = "activated" if outcome.activated else "not activated"
-                succeed(outcome.version, f"{outcome.version.name} was {what}: {outcome.reason}")
+                succeed(
+                    outcome.version, f"{outcome.version.name} was {what}: {outcome.verdict.reason}"
+                )
         except DatasetError as error:
             hint = "" if ModelVersion.objects.active() else _STARTER_HINT
             raise CommandError(f"{error}{hint}") from error

@@ -1,0 +1,67 @@
+"""Use case: an artifact that was trained elsewhere becomes a registered model version."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ticket_priority.conf import get_settings
+from ticket_priority.exceptions import DatasetError
+from ticket_priority.ml.artifacts import store
+from ticket_priority.ml.evaluation.figures import Metrics
+from ticket_priority.ml.types import ProgressCallback
+from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import all_sources
+from ticket_priority.training.dataset import Dataset, build
+from ticket_priority.training.gate import check_gate_settings
+from ticket_priority.training.lock import hold
+from ticket_priority.training.registration import (
+    TrainingOutcome,
+    activate_passing,
+    is_registered,
+    register,
+    require_servable,
+    to_be_registered,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def import_model(
+    directory: Path,
+    *,
+    sources: Sequence[TicketSource] | None = None,
+    activate: str = "if-better",
+    using: str | None = None,
+    progress: ProgressCallback = logger.info,
+) -> TrainingOutcome:
+    """Publish an artifact that was trained elsewhere, register, and activate by the gate.
+
+    Every file is compared with the artifact's manifest. The gate compares on the test split of
+    the labelled tickets here, where there are enough, and where the active version's tickets were
+    split in the same way. `using` is as in `train_model`. Raises TrainingInProgressError,
+    TrainingError, or ArtifactError, also where the artifact cannot be served here; no version is
+    registered then.
+    """
+    root = get_settings().artifact_root
+    with hold(root):
+        check_gate_settings()
+        store.sweep(root, is_registered=is_registered)
+        progress(f"Verifying {directory}")
+        found = store.read(directory)
+        progress("Reading labelled tickets to compare on")
+        dataset: Dataset | None = None
+        try:
+            dataset = build(all_sources() if sources is None else sources, using=using)
+        except DatasetError as error:
+            progress(f"Not compared: {error}")
+        config = dict(Metrics.read(found.metrics).hyperparameters)
+        base_model = str(config.get("model_name", ""))[:300]
+        progress("Publishing the artifact")
+        with to_be_registered(root) as name:
+            artifact = store.take(found, root, name)
+            require_servable(artifact)
+            fields = {"config": config, "dataset": artifact.dataset, "base_model": base_model}
+            outcome = register(artifact, dataset, activate, progress, **fields)
+        return activate_passing(outcome)
