@@ -18,15 +18,6 @@ from ticket_priority.queues import django_q as queue
 from ticket_priority.sources.registry import all_sources
 
 
-def register_checks() -> None:
-    checks.register(check_workers, "ticket_priority")
-    checks.register(check_served_folders, "ticket_priority")
-    checks.register(check_metrics, "ticket_priority")
-    checks.register(check_transactions, "ticket_priority")
-    checks.register(check_deployed_workers, "ticket_priority", deploy=True)
-    checks.register(check_writable_folders, "ticket_priority", deploy=True)
-
-
 def check_workers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     cluster = queue.worker_settings()
     if cluster is None:

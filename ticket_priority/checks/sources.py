@@ -38,6 +38,7 @@ def register_configured_sources() -> None:
 
 
 def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find what is wrong with the ticket sources, in the order in which it can be found out."""
     for label, message in _broken_sources.items():
         yield checks.Error(
             f"{conf.SETTING}['SOURCES'][{label!r}] cannot be used: {message}",
