@@ -1,9 +1,9 @@
-"""Actions on tickets, many or one, and how their outcome is told."""
+"""Actions on tickets, many or one, and the messages about their outcome."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,7 +12,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import models, router, transaction
 from django.http import HttpRequest
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent
@@ -29,23 +29,86 @@ State, Reason = Prediction.State, Prediction.Reason
 TicketAdmin = admin.ModelAdmin
 
 
+_OUTCOMES: Final[Mapping[tuple[str, str | None], tuple[int, Any]]] = {
+    (State.SUGGESTED, Reason.PERSON_DECIDED): (
+        messages.INFO,
+        ngettext_lazy(
+            "A person decided the priority, so it stays; the prediction is a suggestion.",
+            "A person decided %(number)d priorities, so they stay; the predictions are "
+            "suggestions.",
+            "number",
+        ),
+    ),
+    (State.SUGGESTED, Reason.AUDIT): (
+        messages.INFO,
+        ngettext_lazy(
+            "The prediction is held back to check the model.",
+            "%(number)d predictions are held back to check the model.",
+            "number",
+        ),
+    ),
+    (State.SUGGESTED, Reason.UNCERTIFIED): (
+        messages.INFO,
+        ngettext_lazy(
+            "It is below the certified precision, so it is kept as a suggestion.",
+            "%(number)d predictions are below the certified precision, so they are kept as "
+            "suggestions.",
+            "number",
+        ),
+    ),
+    (State.SUGGESTED, None): (
+        messages.SUCCESS,
+        ngettext_lazy("It is kept as a suggestion.", "%(number)d suggestions were made.", "number"),
+    ),
+    (State.APPLIED, None): (
+        messages.SUCCESS,
+        ngettext_lazy("The priority was set.", "%(number)d priorities were set.", "number"),
+    ),
+    (State.ABSTAINED, None): (
+        messages.WARNING,
+        ngettext_lazy("The ticket has no text.", "%(number)d tickets have no text.", "number"),
+    ),
+    (State.FAILED, None): (
+        messages.ERROR,
+        ngettext_lazy(
+            "The model failed; the log says why.",
+            "The model failed at %(number)d tickets; the log says why.",
+            "number",
+        ),
+    ),
+    (State.SUPERSEDED, None): (
+        messages.WARNING,
+        ngettext_lazy(
+            "Somebody else changed the priority meanwhile, so it stays.",
+            "Somebody else changed %(number)d priorities meanwhile, so they stay.",
+            "number",
+        ),
+    ),
+}
+"""The message, and its level, by state and reason; None: any other reason."""
+
+
 @admin.action(description=_("Set priority to High"), permissions=["change"])
 def set_priority_high(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
+    """Set the priority of the tickets to High, as the user's decision."""
     _set_priority(admin, request, tickets, Priority.HIGH)
 
 
 @admin.action(description=_("Set priority to Medium"), permissions=["change"])
 def set_priority_medium(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
+    """Set the priority of the tickets to Medium, as the user's decision."""
     _set_priority(admin, request, tickets, Priority.MEDIUM)
 
 
 @admin.action(description=_("Set priority to Low"), permissions=["change"])
 def set_priority_low(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
+    """Set the priority of the tickets to Low, as the user's decision."""
     _set_priority(admin, request, tickets, Priority.LOW)
 
 
 @admin.action(description=_("Accept the suggested priority"), permissions=["change"])
 def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
+    """Set each ticket's priority to its open suggestion, as the user's decision."""
     decisions = _Decisions(admin, request)
     left = 0
     for batch in _batches(admin, request, tickets):
@@ -63,7 +126,7 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
             decisions.made,
         )
         admin.message_user(request, text % {"number": decisions.made}, messages.SUCCESS)
-    decisions.tell_refusal()
+    decisions.report_refusal()
     if left:
         text = ngettext(
             "%(number)d ticket has no suggestion to accept.",
@@ -75,17 +138,16 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
 
 @admin.action(description=_("Classify, again or for the first time"), permissions=["change"])
 def classify_tickets(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
+    """Classify the tickets, again or for the first time."""
     outcomes: Counter[tuple[str, str]] = Counter()
     try:
         for batch in _batches(admin, request, tickets):
-            for ticket, prediction in zip(batch, classify_instances(batch), strict=True):
+            for prediction in classify(admin, request, batch):
                 outcomes[prediction.state, prediction.reason] += 1
-                if prediction.state == State.APPLIED:
-                    admin.log_change(request, ticket, gettext("Classified again."))
     except ModelUnavailableError as error:
         admin.message_user(request, str(error), messages.ERROR)
     for (state, reason), number in outcomes.items():
-        level, text = _told(state, reason, number)
+        level, text = _outcome(state, reason, number)
         admin.message_user(request, text, level)
 
 
@@ -96,6 +158,17 @@ ACTIONS: Final = (
     accept_suggested_priority,
     classify_tickets,
 )
+
+
+def classify(
+    admin: TicketAdmin[Any], request: HttpRequest, tickets: Sequence[models.Model]
+) -> list[Prediction]:
+    """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
+    predictions = classify_instances(tickets)
+    for ticket, prediction in zip(tickets, predictions, strict=True):
+        if prediction.state == State.APPLIED:
+            admin.log_change(request, ticket, gettext("Classified again."))
+    return predictions
 
 
 def accept(
@@ -109,8 +182,8 @@ def accept(
 
 
 def outcome_of(prediction: Prediction) -> tuple[int, str]:
-    """Return the message level and the message that tell what came of classifying one ticket."""
-    level, text = _told(prediction.state, prediction.reason, 1)
+    """Return the level and the text of the message about one ticket that was classified."""
+    level, text = _outcome(prediction.state, prediction.reason, 1)
     if prediction.priority is None or prediction.reason == Reason.AUDIT:
         return level, text
     says = gettext("The model says %(label)s (%(confidence)s).") % {
@@ -140,7 +213,7 @@ def _set_priority(
             text % {"number": number, "label": priority.label},
             messages.SUCCESS if number else messages.WARNING,
         )
-    decisions.tell_refusal()
+    decisions.report_refusal()
 
 
 @dataclass
@@ -162,15 +235,15 @@ class _Decisions:
                 self.refusal = str(error)
         self.left += 1
 
-    def tell_refusal(self) -> None:
+    def report_refusal(self) -> None:
         if self.refusal:
             text = ngettext(
                 "%(number)d ticket was left as it was.",
                 "%(number)d tickets were left as they were.",
                 self.left,
             )
-            told = f"{self.refusal} {text % {'number': self.left}}"
-            self.admin.message_user(self.request, told, messages.ERROR)
+            message = f"{self.refusal} {text % {'number': self.left}}"
+            self.admin.message_user(self.request, message, messages.ERROR)
 
 
 def _decide(
@@ -212,67 +285,6 @@ def _batches(
         admin.message_user(request, text % {"number": refused}, messages.ERROR)
 
 
-def _told(state: str, reason: str, number: int) -> tuple[int, str]:
-    if state == State.SUGGESTED and reason == Reason.PERSON_DECIDED:
-        level, text = (
-            messages.INFO,
-            ngettext(
-                "A person decided the priority, so it stays; the prediction is a suggestion.",
-                "A person decided %(number)d priorities, so they stay; the predictions are "
-                "suggestions.",
-                number,
-            ),
-        )
-    elif state == State.SUGGESTED and reason == Reason.AUDIT:
-        level, text = (
-            messages.INFO,
-            ngettext(
-                "The prediction is held back to check the model.",
-                "%(number)d predictions are held back to check the model.",
-                number,
-            ),
-        )
-    elif state == State.SUGGESTED and reason == Reason.UNCERTIFIED:
-        level, text = (
-            messages.INFO,
-            ngettext(
-                "It is below the certified precision, so it is kept as a suggestion.",
-                "%(number)d predictions are below the certified precision, so they are kept as "
-                "suggestions.",
-                number,
-            ),
-        )
-    elif state == State.SUGGESTED:
-        level, text = (
-            messages.SUCCESS,
-            ngettext("It is kept as a suggestion.", "%(number)d suggestions were made.", number),
-        )
-    elif state == State.APPLIED:
-        level, text = (
-            messages.SUCCESS,
-            ngettext("The priority was set.", "%(number)d priorities were set.", number),
-        )
-    elif state == State.ABSTAINED:
-        level, text = (
-            messages.WARNING,
-            ngettext("The ticket has no text.", "%(number)d tickets have no text.", number),
-        )
-    elif state == State.FAILED:
-        level, text = (
-            messages.ERROR,
-            ngettext(
-                "The model failed; the log says why.",
-                "The model failed at %(number)d tickets; the log says why.",
-                number,
-            ),
-        )
-    else:
-        level, text = (
-            messages.WARNING,
-            ngettext(
-                "Somebody else changed the priority meanwhile, so it stays.",
-                "Somebody else changed %(number)d priorities meanwhile, so they stay.",
-                number,
-            ),
-        )
-    return level, text % {"number": number}
+def _outcome(state: str, reason: str, number: int) -> tuple[int, str]:
+    level, text = _OUTCOMES.get((state, reason)) or _OUTCOMES[state, None]
+    return level, str(text % {"number": number})

@@ -50,7 +50,7 @@ class PredictionsOnPage(ChangeList):
 
 @dataclass(frozen=True)
 class PriorityColumn:
-    """A badge; sorts by the host's column."""
+    """A badge, sorted by the host's column."""
 
     admin_order_field: str
 
@@ -88,6 +88,8 @@ class PredictionColumn:
 
 
 class PriorityFilter(admin.SimpleListFilter):
+    """By priority, whatever values the host's column has."""
+
     title = _("priority")
     parameter_name = "ticket_priority"
 
@@ -115,7 +117,7 @@ class PriorityFilter(admin.SimpleListFilter):
         return queryset.filter(self.source.condition_of(priority) | decided)
 
     def _decided(self, queryset: models.QuerySet[Any], *priorities: Priority) -> models.Q:
-        """Match values that mean unset elsewhere, where somebody or a model decided for them."""
+        """Match values that usually mean unset, on tickets where a person or model chose them."""
         values = self.source.values_in_doubt(*priorities)
         if not values:
             return models.Q(pk__in=[])
@@ -148,7 +150,7 @@ class PredictionStateFilter(admin.SimpleListFilter):
 
 
 class ConfidenceFilter(admin.SimpleListFilter):
-    """Finds the tickets whose newest prediction is less sure than the admin's `low_confidence`."""
+    """By a confidence of the newest prediction below the admin's `low_confidence`."""
 
     title = _("confidence")
     parameter_name = "ticket_priority_confidence"

@@ -1,4 +1,4 @@
-"""`OverrideAdminMixin`: what a host's ticket admin gains."""
+"""`OverrideAdminMixin`, for the admin of a host's tickets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin import bulk
@@ -40,7 +39,6 @@ from ticket_priority.predictions.overrides import (
     recorded_elsewhere,
     tell_host,
 )
-from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import PriorityChange, TicketSource
 from ticket_priority.sources.registry import get_source
@@ -51,10 +49,7 @@ _REFUSAL: Final = "_ticket_priority_refusal"
 
 
 class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
-    """A form that remembers the host value its ticket was read with.
-
-    With a `refusal` it is invalid for that reason.
-    """
+    """Remembers the host value that its ticket was read with; a `refusal` makes it invalid."""
 
     value_read: Any = _UNKNOWN
     refusal: str = ""
@@ -73,10 +68,10 @@ class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
 
 
 class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows priorities and predictions, and records what people decide about them.
+    """Show priorities and predictions, and record what people decide about them.
 
     Put it before ModelAdmin: `class TicketAdmin(OverrideAdminMixin, admin.ModelAdmin)`. The model
-    must be a ticket source. The badge stands where `list_display` names the priority, or else
+    must be a ticket source. The badge replaces the priority in `list_display`, or else is added
     after the first column. Predictions under `low_confidence` (0 to 1) can be filtered.
     """
 
@@ -87,7 +82,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @property
     def source(self) -> TicketSource:
-        # Not kept: a source may be registered, or registered anew, after this admin is.
+        # Looked up each time: a source may be registered, or replaced, after this admin.
         return get_source(self.model)
 
     # The list.
@@ -119,7 +114,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return formset
 
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        # The list is saved as a whole or not at all, and so are the decisions, wherever they live.
+        # The list is saved as a whole or not at all, and the decisions with it.
         whole = transaction.atomic(using=plugin_database())
         try:
             with whole if "_save" in request.POST else nullcontext():
@@ -134,7 +129,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         try:
             return super().changeform_view(request, *args, **kwargs)
         except OverrideRateError as error:
-            # Nothing is saved. The form is shown again, with what was typed and why not.
+            # Nothing is saved. The form is shown again with its input and the reason.
             setattr(request, _REFUSAL, str(error))
             return super().changeform_view(request, *args, **kwargs)
 
@@ -245,7 +240,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         name = self.source.priority_field
         if form.add_initial_prefix(name) in form.data:
             return name in form.changed_data
-        # A client that does not say what it was shown means what it says.
+        # Without the hidden initial value, a value that differs from the stored one is a choice.
         return bool(value != stored)
 
     # The panel above the form.
@@ -285,7 +280,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._act(request, object_id, self._classify)
 
     def accept_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Take over the suggestion that the page showed, unless another has replaced it since."""
+        """Accept the suggestion that the page showed, unless another has replaced it since."""
         return self._act(request, object_id, self._accept)
 
     def _act(
@@ -296,7 +291,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise Http404
         if not self.has_change_permission(request, ticket):
             raise PermissionDenied
-        # The login page leads here with GET when the session ran out before the form was sent.
+        # After a session has expired, the login page redirects here with GET.
         if request.method == "POST":
             act(request, ticket)
         page = reverse(
@@ -309,14 +304,12 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _classify(self, request: HttpRequest, ticket: Any) -> None:
         try:
-            (prediction,) = classify_instances([ticket])
+            (prediction,) = bulk.classify(self, request, [ticket])
         except ModelUnavailableError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
         level, text = bulk.outcome_of(prediction)
         self.message_user(request, text, level)
-        if prediction.state == prediction.State.APPLIED:
-            self.log_change(request, ticket, gettext("Classified again."))
 
     def _accept(self, request: HttpRequest, ticket: Any) -> None:
         suggestion = open_suggestions([ticket]).get(str(ticket.pk))
