@@ -83,10 +83,7 @@ class LoadReport:
 
 
 def read_demo_tickets(directory: Path = DEMO_DIRECTORY) -> Iterator[DemoTicket]:
-    """Yield every demo ticket, language by language.
-
-    Raises ValueError, naming the file and the line, for a line that is no demo ticket.
-    """
+    """Yield every demo ticket by language; raises ValueError with the file and the line."""
     for language in LANGUAGES:
         path = directory / f"{language}.jsonl"
         with path.open(encoding="utf-8") as lines:
@@ -99,9 +96,9 @@ def read_demo_tickets(directory: Path = DEMO_DIRECTORY) -> Iterator[DemoTicket]:
 
 
 def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
-    """Return the ids of the tickets that stay open and unlabelled, the same ones every time.
+    """Return the ids of the tickets that stay open and unlabelled, by a hash of the id.
 
-    A share of each language, chosen by a hash of the id.
+    They are OPEN_SHARE of each language, and the same ones every time.
     """
     by_language: dict[str, list[str]] = defaultdict(list)
     for ticket in tickets:
@@ -114,9 +111,9 @@ def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
 
 
 def labelled_and_open_texts() -> tuple[list[LabelledText], list[LabelledText]]:
-    """Return the demo tickets as training sees them: the labelled ones, and those held out.
+    """Return the labelled demo tickets and those held out, as training reads them.
 
-    They come in the order in which `load_demo_tickets` dates them, so training splits them alike.
+    They have the dates of `load_demo_tickets`, so training splits them in the same way.
     """
     now = datetime(2026, 1, 1, tzinfo=UTC)
     tickets = list(read_demo_tickets())
@@ -142,8 +139,8 @@ def load_demo_tickets(*, password: str, reset_passwords: bool = False) -> LoadRe
     """Add the demo team, queues and tickets that are not there yet.
 
     About 85 % become labelled history: solved or closed over the last months, with the rubric's
-    priority as a person's label. The others are open and unset; their labels never reach the
-    database. No signal is sent, so nothing is classified here.
+    priority as a person's label. The others are open and without priority. No signal is sent, so
+    nothing is classified here.
     """
     report = LoadReport()
     team = _load_team(report, password, reset=reset_passwords)
@@ -294,6 +291,6 @@ def _past_day(demo: DemoTicket, now: datetime) -> datetime:
 
 
 def _number(key: str, purpose: str, below: int = 2**32) -> int:
-    """Return a number from 0 to `below` - 1 that depends on nothing but the words given."""
+    """Return a number from 0 to `below` - 1 that depends on the two texts only."""
     digest = sha256(f"{purpose}:{key}".encode()).digest()
     return int.from_bytes(digest[:8]) % below

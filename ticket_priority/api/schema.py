@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says beyond the serializers: errors, examples, the priority's type."""
+"""What the OpenAPI schema adds to the serializers: errors, examples, the priority's type."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ TICKET_PARAMETERS: Final = [
 
 _INVALID: Final = {
     "type": "object",
-    "description": "Messages by field; `detail` where the body or a page is at fault.",
+    "description": "Messages by field; `detail` where the body or the page is invalid.",
     "additionalProperties": {},
     "example": {"text": ["This field may not be blank."]},
 }
 _DESCRIPTIONS: Final = {
     401: "No valid credentials were given.",
-    403: "These credentials do not allow it, or the CSRF token is missing.",
-    404: "There is no such thing, or it is not visible to this user.",
+    403: "This user may not do it, or the CSRF token is missing.",
+    404: "It does not exist, or this user may not see it.",
     413: "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE.",
     415: "The body is not application/json.",
-    429: "Too many requests; Retry-After says when to come again, in seconds.",
-    503: "No model can answer; Retry-After says when to come again, in seconds.",
+    429: "Too many requests; Retry-After is the number of seconds to wait.",
+    503: "No model can answer; Retry-After is the number of seconds to wait.",
 }
 
 
@@ -116,8 +116,8 @@ def answers(success: dict[int, Any], *failures: int) -> dict[int, Any]:
 
 
 def too_many_decisions() -> dict[int, Any]:
-    """Return the 429 of the operation by which people decide."""
-    description = f"{_DESCRIPTIONS[429]} So with more decisions than OVERRIDE_RATE allows."
+    """Return the 429 response of an override."""
+    description = f"{_DESCRIPTIONS[429]} Also: more decisions than OVERRIDE_RATE allows."
     return {429: OpenApiResponse(serializers.ErrorSerializer, description=description)}
 
 
@@ -133,7 +133,7 @@ def retry_after(*codes: int) -> OpenApiParameter:
 
 
 class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    """One named type, so that no ENUM_NAME_OVERRIDES is asked of the host."""
+    """One named type, so that the host needs no ENUM_NAME_OVERRIDES."""
 
     target_class = "ticket_priority.api.serializers.PriorityNameField"
 
@@ -145,6 +145,8 @@ class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-
 
 
 class SourceLabel(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """A string with an example."""
+
     target_class = "ticket_priority.api.serializers.SourceLabelField"
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
@@ -152,13 +154,13 @@ class SourceLabel(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-c
 
 
 class PluginSchemaGenerator(SchemaGenerator):
-    """Describes this API only, under its own title."""
+    """Describe this API only, under its own title."""
 
     def get_schema(self, request: Any = None, public: bool = False) -> Any:
         schema = super().get_schema(request=request, public=public)  # type: ignore[no-untyped-call]
         schema["info"] = {
             "title": "Ticket priority",
             "version": __version__,
-            "description": "Predict, list and overrule the priority of tickets.",
+            "description": "Predict, list and override the priority of tickets.",
         }
         return schema

@@ -1,5 +1,3 @@
-"""The endpoints."""
-
 from __future__ import annotations
 
 from typing import Any, ClassVar, Final
@@ -35,9 +33,9 @@ from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import OverrideRateError, SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
-from ticket_priority.predictions import on_save as classification
-from ticket_priority.predictions import reclassify as reclassification
+from ticket_priority.predictions.on_save import classify_with_version
 from ticket_priority.predictions.overrides import override, priorities_of
+from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_source
 
@@ -75,7 +73,7 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
         texts = body.validated_data.get("texts") or [body.validated_data["text"]]
         found: Any
         with model_at_work():
-            version, found = classification.classify_with_version(texts)
+            version, found = classify_with_version(texts)
         results = serializers.ClassificationSerializer(found, many=True).data
         if "text" in body.validated_data:
             return Response({**results[0], "model_version": version.name})
@@ -83,7 +81,7 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
 
 
 class RowsMixin(PluginView):
-    """Rows about tickets that the user may see."""
+    """Find rows about tickets that the user may see."""
 
     rows: ClassVar[models.QuerySet[Any]]
 
@@ -97,6 +95,8 @@ class RowsMixin(PluginView):
 
 
 class ListMixin(RowsMixin):
+    """List such rows, with pages, filters and an order."""
+
     pagination_class: Any = Pages
     filter_backends: Any = [FilterBackend, StableOrdering]
 
@@ -146,7 +146,7 @@ class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
     )
 )
 class OverrideListView(ListMixin, generics.ListAPIView[Override]):
-    """List what people decided, the newest first."""
+    """List the decisions of people, the newest first."""
 
     rows = Override.objects.select_related("user")
     serializer_class = serializers.OverrideSerializer
@@ -155,7 +155,7 @@ class OverrideListView(ListMixin, generics.ListAPIView[Override]):
 
 
 class TicketMixin(PluginView):
-    """Finds the ticket that the address names, among those that the user may see."""
+    """Find the ticket that the URL names, among those that the user may see."""
 
     def get_permissions(self) -> list[Any]:
         return [permissions.IsAuthenticated()]
@@ -163,8 +163,8 @@ class TicketMixin(PluginView):
     def get_ticket(self, *, to_change: bool) -> tuple[TicketSource, models.Model]:
         """Return the source and the ticket.
 
-        404 where there is none to be seen; 403 where the user may see no ticket of the source,
-        or may not change this one.
+        Raises NotFound where the user sees no such ticket, and PermissionDenied where the user may
+        see no ticket of the source, or may not change this one.
         """
         try:
             source = find_source(self.kwargs["source"])
@@ -184,7 +184,7 @@ class TicketMixin(PluginView):
 
 
 def _key(source: TicketSource, text: str) -> Any:
-    """Read a primary key in the one form in which `object_id` writes it; 404 for any other."""
+    """Read a primary key in the form of `object_id`; raises NotFound for any other text."""
     try:
         key = source.model._meta.pk.to_python(text)
     except (ValidationError, ValueError, OverflowError):
@@ -195,7 +195,7 @@ def _key(source: TicketSource, text: str) -> Any:
 
 
 class TicketView(TicketMixin, generics.GenericAPIView[Any]):
-    """Show a ticket's priority, its latest prediction and what people decided."""
+    """Show a ticket's priority, its latest prediction and its latest overrides."""
 
     serializer_class = serializers.TicketSerializer
 
@@ -226,7 +226,7 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
 
 
 class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
-    """Set a ticket's priority on a person's word."""
+    """Set a ticket's priority, as the decision of the user."""
 
     serializer_class = serializers.OverrideRequestSerializer
 
@@ -255,7 +255,7 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
 
 
 class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
-    """Classify a ticket, again or for the first time. A priority that a person set stays."""
+    """Classify a ticket, again or for the first time. A priority that a person set is kept."""
 
     serializer_class = serializers.PredictionSerializer
 
@@ -269,14 +269,14 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
-            (prediction,) = reclassification.classify_instances([ticket])
+            (prediction,) = classify_instances([ticket])
         if prediction.reason == Prediction.Reason.AUDIT:
             prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)
 
 
 class InfoView(PluginView):
-    """Say what runs here."""
+    """Show the release, the active model and the ticket sources."""
 
     @extend_schema(
         operation_id="ticket_priority_info",
@@ -289,7 +289,7 @@ class InfoView(PluginView):
 
 
 class HealthView(PluginView):
-    """Say whether a model can answer. Open to everybody, for load balancers; loads nothing."""
+    """Say whether a model can answer. Needs no credentials, for load balancers; loads nothing."""
 
     throttle_classes = []
 
@@ -326,7 +326,7 @@ class HealthView(PluginView):
 
 
 class SchemaView(PluginView, SpectacularAPIView):
-    """The OpenAPI schema of this API, with the paths at which the host mounts it."""
+    """Show the OpenAPI schema of this API, with the paths at which the host mounts it."""
 
     generator_class = schema.PluginSchemaGenerator
     serve_public = True

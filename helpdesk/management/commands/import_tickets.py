@@ -8,20 +8,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from helpdesk.importing import (
-    FIELDS,
-    UNSET,
-    ImportFileError,
-    ImportOptions,
-    ImportReport,
-    Rejection,
-    import_tickets,
-)
+from helpdesk.cells import FIELDS, UNSET, ImportOptions
+from helpdesk.importing import ImportFileError, ImportReport, Rejection, import_tickets
 from helpdesk.models import Ticket
 from ticket_priority.priorities import Priority
 
 
 class Command(BaseCommand):
+    """Import tickets from a CSV file."""
+
     help = (
         "Import tickets from a CSV file, all of them or none. Rows with a priority count as "
         "labelled by a person; rows without are left for classify_tickets."
