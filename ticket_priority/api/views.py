@@ -47,25 +47,21 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
 
     serializer_class = serializers.PredictRequestSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_predict",
-        tags=[schema.TAG],
+    @schema.operation(
+        "predict",
+        {
+            200: PolymorphicProxySerializer(
+                component_name="PriorityPredictResponse",
+                serializers=[
+                    serializers.PredictAnswerSerializer,
+                    serializers.PredictAnswersSerializer,
+                ],
+                resource_type_field_name=None,
+            )
+        },
+        *(400, 413, 415, 503),
         request=serializers.PredictRequestSerializer,
-        parameters=[schema.retry_after(429, 503)],
         examples=schema.PREDICT_EXAMPLES,
-        responses=schema.answers(
-            {
-                200: PolymorphicProxySerializer(
-                    component_name="PriorityPredictResponse",
-                    serializers=[
-                        serializers.PredictAnswerSerializer,
-                        serializers.PredictAnswersSerializer,
-                    ],
-                    resource_type_field_name=None,
-                )
-            },
-            *(400, 413, 415, 503),
-        ),
     )
     def post(self, request: Request) -> Response:
         body = self.get_serializer(data=request.data)
@@ -102,15 +98,11 @@ class ListMixin(RowsMixin):
 
 
 _PREDICTIONS: Final = audit.shown(Prediction.objects.select_related("model_version"))
-_LIST_ERRORS: Final = schema.answers({}, 400, 404)
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_predictions",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses={200: serializers.PredictionSerializer(many=True), **_LIST_ERRORS},
+    get=schema.operation(
+        "predictions", {200: serializers.PredictionSerializer(many=True)}, 400, 404
     )
 )
 class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
@@ -123,11 +115,11 @@ class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_prediction",
-        tags=[schema.TAG],
-        parameters=[schema.PREDICTION_ID, schema.retry_after(429)],
-        responses=schema.answers({200: serializers.PredictionSerializer}, 404),
+    get=schema.operation(
+        "prediction",
+        {200: serializers.PredictionSerializer},
+        404,
+        parameters=[schema.PREDICTION_ID],
     )
 )
 class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
@@ -138,12 +130,7 @@ class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_overrides",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses={200: serializers.OverrideSerializer(many=True), **_LIST_ERRORS},
-    )
+    get=schema.operation("overrides", {200: serializers.OverrideSerializer(many=True)}, 400, 404)
 )
 class OverrideListView(ListMixin, generics.ListAPIView[Override]):
     """List the decisions of people, the newest first."""
@@ -199,11 +186,8 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
 
     serializer_class = serializers.TicketSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_ticket",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
-        responses=schema.answers({200: serializers.TicketSerializer}, 404),
+    @schema.operation(
+        "ticket", {200: serializers.TicketSerializer}, 404, parameters=schema.TICKET_PARAMETERS
     )
     def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
@@ -230,16 +214,13 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
 
     serializer_class = serializers.OverrideRequestSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_override",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
+    @schema.operation(
+        "override",
+        {201: serializers.OverrideSerializer, 429: schema.TOO_MANY_DECISIONS},
+        *(400, 404, 413, 415),
+        parameters=schema.TICKET_PARAMETERS,
         request=serializers.OverrideRequestSerializer,
         examples=schema.OVERRIDE_EXAMPLES,
-        responses={
-            **schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
-            **schema.too_many_decisions(),
-        },
     )
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
@@ -259,12 +240,12 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
 
     serializer_class = serializers.PredictionSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_classify",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429, 503)],
+    @schema.operation(
+        "classify",
+        {201: serializers.PredictionSerializer},
+        *(404, 503),
+        parameters=schema.TICKET_PARAMETERS,
         request=None,
-        responses=schema.answers({201: serializers.PredictionSerializer}, 404, 503),
     )
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
@@ -278,12 +259,7 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
 class InfoView(PluginView):
     """Show the release, the active model and the ticket sources."""
 
-    @extend_schema(
-        operation_id="ticket_priority_info",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses=schema.answers({200: serializers.ServiceInfoSerializer}),
-    )
+    @schema.operation("info", {200: serializers.ServiceInfoSerializer})
     def get(self, request: Request) -> Response:
         return Response(serializers.ServiceInfoSerializer(describe_service()).data)
 
