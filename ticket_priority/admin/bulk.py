@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -88,67 +87,146 @@ _OUTCOMES: Final[Mapping[tuple[str, str | None], tuple[int, Any]]] = {
 """The message, and its level, by state and reason; None: any other reason."""
 
 
+class TicketActions:
+    """What one request does to tickets; it checks permissions, logs, and reports the outcome."""
+
+    def __init__(self, admin: TicketAdmin[Any], request: HttpRequest) -> None:
+        self.admin = admin
+        self.request = request
+        self.decided = 0
+        self.skipped = 0
+        self.refusal = ""
+
+    def classify(self, tickets: Sequence[models.Model]) -> list[Prediction]:
+        """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
+        predictions = classify_instances(tickets)
+        for ticket, prediction in zip(tickets, predictions, strict=True):
+            if prediction.state == State.APPLIED:
+                self.admin.log_change(self.request, ticket, gettext("Classified again."))
+        return predictions
+
+    def accept(self, ticket: models.Model, suggestion: Prediction) -> bool:
+        """Decide as suggested; False where the ticket is gone. Raises OverrideRateError."""
+        if suggestion.priority is None:
+            return False
+        reason = gettext("Suggestion accepted")
+        return self.decide(ticket, Priority(suggestion.priority), reason)
+
+    def decide(self, ticket: models.Model, priority: Priority, reason: str = "") -> bool:
+        """Set the priority; False where the ticket is gone. Raises OverrideRateError."""
+        try:
+            override(ticket, priority, user=self.request.user, reason=reason, via=VIA)
+        except ObjectDoesNotExist:
+            return False
+        text = gettext("Priority set to %(label)s.") % {"label": priority.label}
+        self.admin.log_change(self.request, ticket, text)
+        return True
+
+    def attempt(self, decide: Callable[[], bool]) -> None:
+        """Make a decision and count it, unless the user has made too many."""
+        if not self.refusal:
+            try:
+                self.decided += decide()
+                return
+            except OverrideRateError as error:
+                self.refusal = str(error)
+        self.skipped += 1
+
+    def report_refusal(self) -> None:
+        """Tell the user about the decisions that were too many."""
+        if self.refusal:
+            text = ngettext(
+                "%(number)d ticket was left as it was.",
+                "%(number)d tickets were left as they were.",
+                self.skipped,
+            )
+            self.report(messages.ERROR, f"{self.refusal} {text % {'number': self.skipped}}")
+
+    def report(self, level: int, text: str) -> None:
+        """Show a message to the user."""
+        self.admin.message_user(self.request, text, level)
+
+    def batches(self, tickets: models.QuerySet[Any]) -> Iterator[list[Any]]:
+        """Yield the selected tickets that the user may change, read again batch by batch."""
+        keys = list(tickets.values_list("pk", flat=True))
+        rows = tickets.model._base_manager.using(tickets.db)
+        size = get_settings().serving.batch_size
+        refused = 0
+        for start in range(0, len(keys), size):
+            found = list(rows.filter(pk__in=keys[start : start + size]))
+            may_change = self.admin.has_change_permission
+            allowed = [ticket for ticket in found if may_change(self.request, ticket)]
+            refused += len(found) - len(allowed)
+            yield allowed
+        if refused:
+            text = ngettext(
+                "You may not change %(number)d of the tickets.",
+                "You may not change %(number)d of the tickets.",
+                refused,
+            )
+            self.report(messages.ERROR, text % {"number": refused})
+
+
 @admin.action(description=_("Set priority to High"), permissions=["change"])
 def set_priority_high(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
     """Set the priority of the tickets to High, as the user's decision."""
-    _set_priority(admin, request, tickets, Priority.HIGH)
+    _set_priority(TicketActions(admin, request), tickets, Priority.HIGH)
 
 
 @admin.action(description=_("Set priority to Medium"), permissions=["change"])
 def set_priority_medium(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
     """Set the priority of the tickets to Medium, as the user's decision."""
-    _set_priority(admin, request, tickets, Priority.MEDIUM)
+    _set_priority(TicketActions(admin, request), tickets, Priority.MEDIUM)
 
 
 @admin.action(description=_("Set priority to Low"), permissions=["change"])
 def set_priority_low(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
     """Set the priority of the tickets to Low, as the user's decision."""
-    _set_priority(admin, request, tickets, Priority.LOW)
+    _set_priority(TicketActions(admin, request), tickets, Priority.LOW)
 
 
 @admin.action(description=_("Accept the suggested priority"), permissions=["change"])
 def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
     """Set each ticket's priority to its open suggestion, as the user's decision."""
-    decisions = _Decisions(admin, request)
+    actions = TicketActions(admin, request)
     left = 0
-    for batch in _batches(admin, request, tickets):
+    for batch in actions.batches(tickets):
         suggestions = open_suggestions(batch)
         left += len(batch) - len(suggestions)
         with transaction.atomic(using=router.db_for_write(tickets.model)):
             for ticket in batch:
                 suggestion = suggestions.get(str(ticket.pk))
                 if suggestion is not None:
-                    decisions.make(partial(accept, admin, request, ticket, suggestion))
-    if decisions.made:
+                    actions.attempt(partial(actions.accept, ticket, suggestion))
+    if actions.decided:
         text = ngettext(
             "%(number)d suggestion was accepted.",
             "%(number)d suggestions were accepted.",
-            decisions.made,
+            actions.decided,
         )
-        admin.message_user(request, text % {"number": decisions.made}, messages.SUCCESS)
-    decisions.report_refusal()
+        actions.report(messages.SUCCESS, text % {"number": actions.decided})
+    actions.report_refusal()
     if left:
         text = ngettext(
             "%(number)d ticket has no suggestion to accept.",
             "%(number)d tickets have no suggestion to accept.",
             left,
         )
-        admin.message_user(request, text % {"number": left}, messages.WARNING)
+        actions.report(messages.WARNING, text % {"number": left})
 
 
 @admin.action(description=_("Classify, again or for the first time"), permissions=["change"])
 def classify_tickets(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any) -> None:
     """Classify the tickets, again or for the first time."""
+    actions = TicketActions(admin, request)
     outcomes: Counter[tuple[str, str]] = Counter()
     try:
-        for batch in _batches(admin, request, tickets):
-            for prediction in classify(admin, request, batch):
-                outcomes[prediction.state, prediction.reason] += 1
+        for batch in actions.batches(tickets):
+            outcomes.update((one.state, one.reason) for one in actions.classify(batch))
     except ModelUnavailableError as error:
-        admin.message_user(request, str(error), messages.ERROR)
+        actions.report(messages.ERROR, str(error))
     for (state, reason), number in outcomes.items():
-        level, text = _outcome(state, reason, number)
-        admin.message_user(request, text, level)
+        actions.report(*_outcome(state, reason, number))
 
 
 ACTIONS: Final = (
@@ -158,27 +236,6 @@ ACTIONS: Final = (
     accept_suggested_priority,
     classify_tickets,
 )
-
-
-def classify(
-    admin: TicketAdmin[Any], request: HttpRequest, tickets: Sequence[models.Model]
-) -> list[Prediction]:
-    """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
-    predictions = classify_instances(tickets)
-    for ticket, prediction in zip(tickets, predictions, strict=True):
-        if prediction.state == State.APPLIED:
-            admin.log_change(request, ticket, gettext("Classified again."))
-    return predictions
-
-
-def accept(
-    admin: TicketAdmin[Any], request: HttpRequest, ticket: models.Model, suggestion: Prediction
-) -> bool:
-    """Decide as suggested; False where the ticket is gone. Raises OverrideRateError."""
-    if suggestion.priority is None:
-        return False
-    reason = gettext("Suggestion accepted")
-    return _decide(admin, request, ticket, Priority(suggestion.priority), reason)
 
 
 def outcome_of(prediction: Prediction) -> tuple[int, str]:
@@ -193,96 +250,21 @@ def outcome_of(prediction: Prediction) -> tuple[int, str]:
     return level, f"{says} {text}"
 
 
-def _set_priority(
-    admin: TicketAdmin[Any], request: HttpRequest, tickets: Any, priority: Priority
-) -> None:
-    decisions = _Decisions(admin, request)
-    for batch in _batches(admin, request, tickets):
+def _set_priority(actions: TicketActions, tickets: Any, priority: Priority) -> None:
+    for batch in actions.batches(tickets):
         with transaction.atomic(using=router.db_for_write(tickets.model)):
             for ticket in batch:
-                decisions.make(partial(_decide, admin, request, ticket, priority))
-    number = decisions.made
+                actions.attempt(partial(actions.decide, ticket, priority))
+    number = actions.decided
     text = ngettext(
         "The priority of %(number)d ticket is now %(label)s.",
         "The priority of %(number)d tickets is now %(label)s.",
         number,
     )
-    if number or not decisions.refusal:
-        admin.message_user(
-            request,
-            text % {"number": number, "label": priority.label},
-            messages.SUCCESS if number else messages.WARNING,
-        )
-    decisions.report_refusal()
-
-
-@dataclass
-class _Decisions:
-    """Makes decisions until the user has made too many, and counts; leaves the rest alone."""
-
-    admin: TicketAdmin[Any]
-    request: HttpRequest
-    made: int = 0
-    left: int = 0
-    refusal: str = ""
-
-    def make(self, decide: Callable[[], bool]) -> None:
-        if not self.refusal:
-            try:
-                self.made += decide()
-                return
-            except OverrideRateError as error:
-                self.refusal = str(error)
-        self.left += 1
-
-    def report_refusal(self) -> None:
-        if self.refusal:
-            text = ngettext(
-                "%(number)d ticket was left as it was.",
-                "%(number)d tickets were left as they were.",
-                self.left,
-            )
-            message = f"{self.refusal} {text % {'number': self.left}}"
-            self.admin.message_user(self.request, message, messages.ERROR)
-
-
-def _decide(
-    admin: TicketAdmin[Any],
-    request: HttpRequest,
-    ticket: models.Model,
-    priority: Priority,
-    reason: str = "",
-) -> bool:
-    try:
-        override(ticket, priority, user=request.user, reason=reason, via=VIA)
-    except ObjectDoesNotExist:
-        return False
-    admin.log_change(
-        request, ticket, gettext("Priority set to %(label)s.") % {"label": priority.label}
-    )
-    return True
-
-
-def _batches(
-    admin: TicketAdmin[Any], request: HttpRequest, tickets: models.QuerySet[Any]
-) -> Iterator[list[Any]]:
-    """Yield the selected tickets that the user may change, read anew batch by batch."""
-    keys = list(tickets.values_list("pk", flat=True))
-    rows = tickets.model._base_manager.using(tickets.db)
-    size = get_settings().serving.batch_size
-    refused = 0
-    for start in range(0, len(keys), size):
-        found = list(rows.filter(pk__in=keys[start : start + size]))
-        allowed = [ticket for ticket in found if admin.has_change_permission(request, ticket)]
-        refused += len(found) - len(allowed)
-        yield allowed
-    if refused:
-        text = ngettext(
-            "You may not change %(number)d of the tickets.",
-            "You may not change %(number)d of the tickets.",
-            refused,
-        )
-        admin.message_user(request, text % {"number": refused}, messages.ERROR)
+    if number or not actions.refusal:
+        level = messages.SUCCESS if number else messages.WARNING
+        actions.report(level, text % {"number": number, "label": priority.label})
+    actions.report_refusal()
 
 
 def _outcome(state: str, reason: str, number: int) -> tuple[int, str]:

@@ -175,38 +175,18 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             reason = form.cleaned_data.get(REASON_FIELD) or ""
             confirmed = bool(reason) and posted and value == source.value_of(stored)
             after = source.meaning_of(value) if chosen or confirmed else None
+            decision = PriorityChange(
+                source.value_of(stored), value, request.user, reason=reason, via=bulk.VIA
+            )
             if after is not None:
                 check_override_rate(request.user)
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
-            if posted:
-                self._record(request, obj, reason, value=value, stored=stored, after=after)
-
-    def _record(
-        self,
-        request: HttpRequest,
-        obj: Any,
-        reason: str,
-        *,
-        value: Any,
-        stored: Any,
-        after: Priority | None,
-    ) -> None:
-        if after is not None:
-            before = priorities_of([stored])[str(obj.pk)]
-            record_override(
-                obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
-            )
-            replaced = self.source.value_of(stored)
-            tell_host(
-                obj, PriorityChange(replaced, value, request.user, reason=reason, via=bulk.VIA)
-            )
-        elif reason:
-            self.message_user(
-                request,
-                _("The reason was not kept, since you did not decide on a priority."),
-                messages.WARNING,
-            )
+            if after is not None:
+                _record(obj, decision, before=priorities_of([stored])[str(obj.pk)], after=after)
+            elif posted and reason:
+                text = _("The reason was not kept, since you did not decide on a priority.")
+                self.message_user(request, text, messages.WARNING)
 
     def _decides(self, request: HttpRequest, obj: Any) -> bool:
         """Whether this is the form of a saved ticket whose priority the user may change."""
@@ -304,7 +284,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _classify(self, request: HttpRequest, ticket: Any) -> None:
         try:
-            (prediction,) = bulk.classify(self, request, [ticket])
+            (prediction,) = bulk.TicketActions(self, request).classify([ticket])
         except ModelUnavailableError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
@@ -314,23 +294,17 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _accept(self, request: HttpRequest, ticket: Any) -> None:
         suggestion = open_suggestions([ticket]).get(str(ticket.pk))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
-            self.message_user(
-                request,
-                _("The suggestion has changed in the meantime. Please look again."),
-                messages.WARNING,
-            )
+            text = _("The suggestion has changed in the meantime. Please look again.")
+            self.message_user(request, text, messages.WARNING)
             return
         try:
-            bulk.accept(self, request, ticket, suggestion)
+            bulk.TicketActions(self, request).accept(ticket, suggestion)
         except OverrideRateError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
-        self.message_user(
-            request,
-            _("The priority is now %(label)s.")
-            % {"label": Priority(suggestion.priority or 0).label},
-            messages.SUCCESS,
-        )
+        label = Priority(suggestion.priority or 0).label
+        done = _("The priority is now %(label)s.") % {"label": label}
+        self.message_user(request, done, messages.SUCCESS)
 
     # Bulk actions.
 
@@ -344,6 +318,14 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 if found is not None:
                     actions[found[1]] = found
         return actions
+
+
+def _record(
+    ticket: Any, decision: PriorityChange, *, before: Priority | None, after: Priority
+) -> None:
+    user, reason, via = decision.user, decision.reason, decision.via
+    record_override(ticket, before=before, after=after, user=user, reason=reason, via=via)
+    tell_host(ticket, decision)
 
 
 def _reason_field() -> forms.CharField:
