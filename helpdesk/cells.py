@@ -64,7 +64,7 @@ class CellError(ValueError):
 
 
 class TicketBuilder:
-    """Makes unsaved tickets of rows. Raises CellError, also for a default queue that is unknown."""
+    """Make unsaved tickets from rows. Raises CellError, also for an unknown default queue."""
 
     def __init__(self, options: ImportOptions) -> None:
         self._options = options
@@ -74,7 +74,7 @@ class TicketBuilder:
             for word in (queue.slug, queue.name)
         }
         self._default_queue = self._queue(options.default_queue)
-        # Every id of the file, to find duplicates: the one thing that grows with its length.
+        # Every id of the file, to find duplicates: only this grows with the file.
         self._seen: dict[str, int] = {}
 
     def build(self, values: Mapping[str, str], number: int) -> Ticket:

@@ -88,7 +88,7 @@ def import_tickets(
     Raises ImportFileError when the file as a whole cannot be used.
     """
     if not options.skip_invalid or options.dry_run:
-        # A pass of its own, so that a long file with a mistake never holds the write lock.
+        # A separate pass, so that a long file with an error never holds the write lock.
         report = _run(path, options, on_rejection, on_progress, write=False)
         if report.rejected or options.dry_run:
             return report

@@ -15,7 +15,7 @@ from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 
 pytestmark = [
     pytest.mark.usefixtures("counting"),
@@ -103,7 +103,7 @@ class TestWhatItSays:
         assert found["ticket_priority_switched_on"] == 1
         assert found["ticket_priority_pending_oldest_seconds"] == 0
         assert found["ticket_priority_failed"] == 0
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         for _ in range(2):
             Ticket.objects.create(**OUTAGE)
         first, second = Prediction.objects.order_by("pk")

@@ -35,11 +35,11 @@ _PRIORITY: Final = "_ticket_priority_priority"
 
 
 class PredictionsOnPage(ChangeList):
-    """Fetches the newest prediction and the priority of every ticket of the page at once."""
+    """Fetch the newest prediction and the priority of every ticket of the page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # The rows stay in the query set's cache, so the page shows these very objects.
+        # The queryset caches the rows, so the page shows these objects.
         tickets = list(self.result_list)
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         for ticket in tickets:

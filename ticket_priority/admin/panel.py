@@ -33,7 +33,7 @@ class TicketPanel:
     @classmethod
     def of(cls, ticket: models.Model) -> Self:
         source = get_source(type(ticket))
-        # The database's value: the form may have put another into the ticket.
+        # Read again, since the form may have changed the priority of the instance.
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")

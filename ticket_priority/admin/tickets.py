@@ -85,8 +85,6 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         # Looked up each time: a source may be registered, or replaced, after this admin.
         return get_source(self.model)
 
-    # The list.
-
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         name = self.source.priority_field
         columns = list(super().get_list_display(request))
@@ -122,8 +120,6 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         except OverrideRateError as error:
             self.message_user(request, f"{error} {_('Nothing was changed.')}", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
-
-    # The form.
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
@@ -223,8 +219,6 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         # Without the hidden initial value, a value that differs from the stored one is a choice.
         return bool(value != stored)
 
-    # The panel above the form.
-
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
@@ -305,8 +299,6 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         label = Priority(suggestion.priority or 0).label
         done = _("The priority is now %(label)s.") % {"label": label}
         self.message_user(request, done, messages.SUCCESS)
-
-    # Bulk actions.
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions: dict[str, Any] = super().get_actions(request)

@@ -24,7 +24,7 @@ from ticket_priority.sources.registry import find_source
 Rows = models.QuerySet[Any]
 
 _PRIORITIES: Final = [(priority.slug, priority.label) for priority in Priority]
-# A moment near the ends of the calendar overflows when a database converts its time zone.
+# Times near the ends of the calendar overflow when a database converts their time zone.
 _MOMENTS: Final = [
     MinValueValidator(datetime(1970, 1, 1, tzinfo=UTC)),
     MaxValueValidator(datetime(2999, 1, 1, tzinfo=UTC)),

@@ -39,7 +39,7 @@ class Command(PluginCommand):
             help="end the run, and what it has started, after so many minutes",
         )
         super().add_arguments(parser)
-        # The row that the schedule wrote for this run.
+        # The key of the TrainingRun that the schedule created for this run.
         parser.add_argument("--run", type=int, help=SUPPRESS)
         add_to(parser.add_argument_group('training (defaults from TICKET_PRIORITY["TRAINING"])'))
 
