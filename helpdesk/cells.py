@@ -99,8 +99,7 @@ class TicketBuilder:
             return None
         if not value:
             raise CellError("id", "it is empty")
-        if len(value) > 100:
-            raise CellError("id", f"it has {len(value)} characters; 100 are allowed")
+        _check_length("id", value, 100)
         if value in self._seen:
             raise CellError("id", f'"{value}" is already in row {self._seen[value]}')
         self._seen[value] = number
@@ -178,8 +177,7 @@ def _subject(value: str) -> str:
     subject = " ".join(value.split())
     if not subject:
         raise CellError("subject", "it is empty")
-    if len(subject) > 200:
-        raise CellError("subject", f"it has {len(subject)} characters; 200 are allowed")
+    _check_length("subject", subject, 200)
     return subject
 
 
@@ -190,6 +188,10 @@ def _requester(value: str) -> str:
         validate_email(value)
     except ValidationError as error:
         raise CellError("requester", f'"{value}" is not an e-mail address') from error
-    if len(value) > 254:
-        raise CellError("requester", f"it has {len(value)} characters; 254 are allowed")
+    _check_length("requester", value, 254)
     return value
+
+
+def _check_length(name: str, value: str, most: int) -> None:
+    if len(value) > most:
+        raise CellError(name, f"it has {len(value)} characters; {most} are allowed")

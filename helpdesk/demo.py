@@ -152,9 +152,7 @@ def load_demo_tickets(*, password: str, reset_passwords: bool = False) -> LoadRe
     )
     now = timezone.now().replace(microsecond=0)
     rows = [
-        _open_ticket(ticket, team, queues, now)
-        if ticket.id in open_ids
-        else _past_ticket(ticket, team, queues, now)
+        _ticket(ticket, team, queues, now, is_open=ticket.id in open_ids)
         for ticket in tickets
         if ticket.external_id not in present
     ]
@@ -206,8 +204,15 @@ def _load_queues(report: LoadReport) -> dict[str, Queue]:
     return queues
 
 
-def _ticket(demo: DemoTicket, queues: dict[str, Queue]) -> Ticket:
-    return Ticket(
+def _ticket(
+    demo: DemoTicket,
+    team: Sequence[User],
+    queues: dict[str, Queue],
+    now: datetime,
+    *,
+    is_open: bool,
+) -> Ticket:
+    ticket = Ticket(
         external_id=demo.external_id,
         subject=demo.subject,
         description=demo.description,
@@ -215,28 +220,17 @@ def _ticket(demo: DemoTicket, queues: dict[str, Queue]) -> Ticket:
         queue=queues[demo.trade],
         language=demo.language,
     )
-
-
-def _past_ticket(
-    demo: DemoTicket, team: Sequence[User], queues: dict[str, Queue], now: datetime
-) -> Ticket:
-    ticket = _ticket(demo, queues)
-    ticket.created_at = _past_day(demo, now)
-    ticket.priority = Priority.from_slug(demo.priority)
-    ticket.assignee = team[_number(demo.id, "assignee", len(team))]
-    old = _days_ago(demo) > 30
-    ticket.status = Ticket.Status.CLOSED if old else Ticket.Status.SOLVED
-    return ticket
-
-
-def _open_ticket(
-    demo: DemoTicket, team: Sequence[User], queues: dict[str, Queue], now: datetime
-) -> Ticket:
-    ticket = _ticket(demo, queues)
+    assignee = team[_number(demo.id, "assignee", len(team))]
+    if not is_open:
+        ticket.created_at = _past_day(demo, now)
+        ticket.priority = Priority.from_slug(demo.priority)
+        ticket.assignee = assignee
+        old = _days_ago(demo) > 30
+        ticket.status = Ticket.Status.CLOSED if old else Ticket.Status.SOLVED
+        return ticket
     ticket.created_at = now - timedelta(minutes=5 + _number(demo.id, "age", 3 * 24 * 60))
     if _number(demo.id, "taken", 3) == 0:
-        ticket.assignee = team[_number(demo.id, "assignee", len(team))]
-        ticket.status = Ticket.Status.PENDING
+        ticket.assignee, ticket.status = assignee, Ticket.Status.PENDING
     return ticket
 
 

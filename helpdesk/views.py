@@ -98,10 +98,8 @@ class Judgement:
     @property
     def is_unanswered(self) -> bool:
         """Whether classification ended without a priority."""
-        return self.prediction is not None and self.prediction.state in (
-            Prediction.State.FAILED,
-            Prediction.State.ABSTAINED,
-        )
+        ends = (Prediction.State.FAILED, Prediction.State.ABSTAINED)
+        return self.prediction is not None and self.prediction.state in ends
 
     @property
     def probabilities(self) -> list[tuple[Priority, float]]:

@@ -47,7 +47,7 @@ class Command(PluginCommand):
 
 def _whole(value: str) -> int:
     if not value.isdecimal():
-        raise ArgumentTypeError(f"{value!r} is no number of at least 0")
+        raise ArgumentTypeError(f"{value!r} is not a whole number of at least 0")
     return int(value)
 
 

@@ -30,7 +30,7 @@ class Command(PluginCommand):
         version = find_version(name) if name else ModelVersion.objects.shadow()
         if version is None:
             raise CommandError(
-                "No version is the shadow: name one that was, or begin with "
+                "No version is the shadow: name one that was, or start one with "
                 "manage.py activate_priority_model NAME --shadow"
             )
         if version.shadow_since is None:
