@@ -191,6 +191,23 @@ def test_a_right_setting_is_not_complained_of(settings: Any, value: Any) -> None
     assert found_ids() == set()
 
 
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"METRICS_TOKEN": "x"}, "['METRICS']['TOKEN']"),
+        ({"BATCH_SIZE": 8}, "['SERVING']['BATCH_SIZE']"),
+        ({"SERVING": {"BATCHSIZE": 8}}, "['SERVING']['BATCH_SIZE']"),
+        ({"SERVING": {"MAX_TEXTS": 8}}, "['API']['MAX_TEXTS']"),
+        ({"TRAINING": {"max_epochs": 3}}, "['TRAINING']['HYPERPARAMETERS']['max_epochs']"),
+    ],
+)
+def test_the_new_name_of_a_setting_is_in_the_hint(settings: Any, value: Any, name: str) -> None:
+    settings.TICKET_PRIORITY = value
+    (message,) = found()
+    assert message.id == "ticket_priority.E002"
+    assert f"TICKET_PRIORITY{name}." in str(message.hint)
+
+
 def test_a_rule_that_cannot_be_imported_is_found(settings: Any) -> None:
     before = get_source(Ticket)
     try:

@@ -58,6 +58,7 @@ class TestWhoMay:
         assert response.status_code == 401
         assert response["WWW-Authenticate"] == "Bearer"
         assert b"ticket_priority" not in response.content
+        assert b'TICKET_PRIORITY["METRICS"]["TOKEN"]' in response.content
 
     def test_who_bears_the_token(self, configure: Callable[..., None]) -> None:
         configure(METRICS={"TOKEN": TOKEN})
