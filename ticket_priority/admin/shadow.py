@@ -48,7 +48,7 @@ class ShadowFigures:
 
 
 def figures_of(version: ModelVersion) -> ShadowFigures | None:
-    """Return the figures of a version that is or was the shadow, None of another."""
+    """Return the figures of a version that is or was the shadow, or None for any other."""
     if version.shadow_since is None:
         return None
     answers = version.shadow_predictions

@@ -38,7 +38,7 @@ def register_configured_sources() -> None:
 
 
 def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Find what is wrong with the ticket sources, in the order in which it can be found out."""
+    """Find what is wrong with each ticket source."""
     for label, message in _broken_sources.items():
         yield checks.Error(
             f"{conf.SETTING}['SOURCES'][{label!r}] cannot be used: {message}",
