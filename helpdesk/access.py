@@ -1,4 +1,4 @@
-"""Who works the queue: staff, and members of the group "Agents"."""
+"""Who may work on tickets: staff, and members of the group "Agents"."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def is_agent(user: AbstractBaseUser | AnonymousUser) -> bool:
 
 
 def agents(*, besides: int | None = None) -> QuerySet[User]:
-    """Return the active users a ticket can be assigned to, by name.
+    """Return the active users a ticket can be assigned to, by name, and the user `besides`.
 
-    `besides` adds one user who need not be an agent any more: the present assignee.
+    That is the present assignee, who may not be an agent any more.
     """
     # A subquery, not a join: a user in several groups would be listed several times.
     members = User.groups.through.objects.filter(group__name=AGENTS_GROUP).values("user")
@@ -32,7 +32,7 @@ def agents(*, besides: int | None = None) -> QuerySet[User]:
 
 
 def tickets_of_agents(rows: QuerySet[Any], user: AbstractBaseUser) -> QuerySet[Any]:
-    """Narrow tickets for the API, which follows the pages: agents all, others none."""
+    """Narrow tickets for the API as the pages do: agents see all, others none."""
     return rows if is_agent(user) else rows.none()
 
 
@@ -46,12 +46,12 @@ def request_is_agents(request: HttpRequest) -> bool:
 
 
 def agent(request: HttpRequest) -> dict[str, Any]:
-    """Template context: `is_agent`, looked up only where a template asks."""
+    """Return the template context `is_agent`, which is looked up when a template uses it."""
     return {"is_agent": SimpleLazyObject(lambda: request_is_agents(request))}
 
 
 class AgentRequiredMixin(AccessMixin):
-    """Sends strangers to the login page; answers 403 to everybody else who is no agent."""
+    """Redirect anonymous users to the login page, and answer 403 to users who are no agents."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:

@@ -8,12 +8,16 @@ from ticket_priority.admin import OverrideAdminMixin
 
 @admin.register(Queue)
 class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Edit queues."""
+
     list_display = ("name", "slug")
     search_fields = ("name",)
     prepopulated_fields = {"slug": ("name",)}
 
 
 class CommentInline(admin.TabularInline):  # type: ignore[type-arg]
+    """Edit the comments of a ticket on its page."""
+
     model = Comment
     extra = 0
     fields = ("author", "body", "is_internal", "created_at")
@@ -23,6 +27,8 @@ class CommentInline(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Ticket)
 class TicketAdmin(OverrideAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    """Edit tickets, with their predictions and overrides."""
+
     list_display = ("subject", "status", "queue", "assignee", "language", "created_at")
     list_filter = ("status", "queue", "language", "assignee")
     list_select_related = ("queue", "assignee")

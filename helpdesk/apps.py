@@ -5,6 +5,8 @@ from django.utils.translation import gettext_lazy as _
 
 
 class HelpdeskConfig(AppConfig):
+    """The demo helpdesk."""
+
     name = "helpdesk"
     default_auto_field = "django.db.models.BigAutoField"
     verbose_name = _("Helpdesk")

@@ -83,10 +83,7 @@ class LoadReport:
 
 
 def read_demo_tickets(directory: Path = DEMO_DIRECTORY) -> Iterator[DemoTicket]:
-    """Yield every demo ticket, language by language.
-
-    Raises ValueError, naming the file and the line, for a line that is no demo ticket.
-    """
+    """Yield every demo ticket by language; raises ValueError with the file and the line."""
     for language in LANGUAGES:
         path = directory / f"{language}.jsonl"
         with path.open(encoding="utf-8") as lines:
@@ -99,9 +96,9 @@ def read_demo_tickets(directory: Path = DEMO_DIRECTORY) -> Iterator[DemoTicket]:
 
 
 def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
-    """Return the ids of the tickets that stay open and unlabelled, the same ones every time.
+    """Return the ids of the tickets that stay open and unlabelled, by a hash of the id.
 
-    A share of each language, chosen by a hash of the id.
+    They are OPEN_SHARE of each language, and the same ones every time.
     """
     by_language: dict[str, list[str]] = defaultdict(list)
     for ticket in tickets:
@@ -114,9 +111,9 @@ def held_out(tickets: Iterable[DemoTicket]) -> frozenset[str]:
 
 
 def labelled_and_open_texts() -> tuple[list[LabelledText], list[LabelledText]]:
-    """Return the demo tickets as training sees them: the labelled ones, and those held out.
+    """Return the labelled demo tickets and those held out, as training reads them.
 
-    They come in the order in which `load_demo_tickets` dates them, so training splits them alike.
+    They have the dates of `load_demo_tickets`, so training splits them in the same way.
     """
     now = datetime(2026, 1, 1, tzinfo=UTC)
     tickets = list(read_demo_tickets())
@@ -142,8 +139,8 @@ def load_demo_tickets(*, password: str, reset_passwords: bool = False) -> LoadRe
     """Add the demo team, queues and tickets that are not there yet.
 
     About 85 % become labelled history: solved or closed over the last months, with the rubric's
-    priority as a person's label. The others are open and unset; their labels never reach the
-    database. No signal is sent, so nothing is classified here.
+    priority as a person's label. The others are open and without priority. No signal is sent, so
+    nothing is classified here.
     """
     report = LoadReport()
     team = _load_team(report, password, reset=reset_passwords)
@@ -155,9 +152,7 @@ def load_demo_tickets(*, password: str, reset_passwords: bool = False) -> LoadRe
     )
     now = timezone.now().replace(microsecond=0)
     rows = [
-        _open_ticket(ticket, team, queues, now)
-        if ticket.id in open_ids
-        else _past_ticket(ticket, team, queues, now)
+        _ticket(ticket, team, queues, now, is_open=ticket.id in open_ids)
         for ticket in tickets
         if ticket.external_id not in present
     ]
@@ -209,8 +204,15 @@ def _load_queues(report: LoadReport) -> dict[str, Queue]:
     return queues
 
 
-def _ticket(demo: DemoTicket, queues: dict[str, Queue]) -> Ticket:
-    return Ticket(
+def _ticket(
+    demo: DemoTicket,
+    team: Sequence[User],
+    queues: dict[str, Queue],
+    now: datetime,
+    *,
+    is_open: bool,
+) -> Ticket:
+    ticket = Ticket(
         external_id=demo.external_id,
         subject=demo.subject,
         description=demo.description,
@@ -218,28 +220,17 @@ def _ticket(demo: DemoTicket, queues: dict[str, Queue]) -> Ticket:
         queue=queues[demo.trade],
         language=demo.language,
     )
-
-
-def _past_ticket(
-    demo: DemoTicket, team: Sequence[User], queues: dict[str, Queue], now: datetime
-) -> Ticket:
-    ticket = _ticket(demo, queues)
-    ticket.created_at = _past_day(demo, now)
-    ticket.priority = Priority.from_slug(demo.priority)
-    ticket.assignee = team[_number(demo.id, "assignee", len(team))]
-    old = _days_ago(demo) > 30
-    ticket.status = Ticket.Status.CLOSED if old else Ticket.Status.SOLVED
-    return ticket
-
-
-def _open_ticket(
-    demo: DemoTicket, team: Sequence[User], queues: dict[str, Queue], now: datetime
-) -> Ticket:
-    ticket = _ticket(demo, queues)
+    assignee = team[_number(demo.id, "assignee", len(team))]
+    if not is_open:
+        ticket.created_at = _past_day(demo, now)
+        ticket.priority = Priority.from_slug(demo.priority)
+        ticket.assignee = assignee
+        old = _days_ago(demo) > 30
+        ticket.status = Ticket.Status.CLOSED if old else Ticket.Status.SOLVED
+        return ticket
     ticket.created_at = now - timedelta(minutes=5 + _number(demo.id, "age", 3 * 24 * 60))
     if _number(demo.id, "taken", 3) == 0:
-        ticket.assignee = team[_number(demo.id, "assignee", len(team))]
-        ticket.status = Ticket.Status.PENDING
+        ticket.assignee, ticket.status = assignee, Ticket.Status.PENDING
     return ticket
 
 
@@ -294,6 +285,6 @@ def _past_day(demo: DemoTicket, now: datetime) -> datetime:
 
 
 def _number(key: str, purpose: str, below: int = 2**32) -> int:
-    """Return a number from 0 to `below` - 1 that depends on nothing but the words given."""
+    """Return a number from 0 to `below` - 1 that depends on the two texts only."""
     digest = sha256(f"{purpose}:{key}".encode()).digest()
     return int.from_bytes(digest[:8]) % below

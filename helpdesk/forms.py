@@ -15,7 +15,7 @@ from ticket_priority.priorities import Priority
 
 
 class OpenTicketForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What a requester fills in. `reference` is a trap: people never see it, bots fill it."""
+    """The form for requesters. `reference` is hidden from people, so only bots fill it in."""
 
     description = forms.CharField(
         label=_("What happened?"),
@@ -58,7 +58,7 @@ class OpenTicketForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         if self.cleaned_data.get("reference"):
-            # A person whose browser filled it in must be able to send the form again.
+            # A browser may have filled it in, and its user must be able to send the form again.
             data = QueryDict(mutable=True)
             data.update(self.data)
             data[self.add_prefix("reference")] = ""
@@ -71,7 +71,7 @@ class OpenTicketForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class QueueFilterForm(forms.Form):
-    """The filters of the queue page, from the query string. Nonsense falls back to the default."""
+    """The filters of the queue page, from the query string; an invalid one is ignored."""
 
     ACTIVE = "active"
     ALL = "all"
@@ -107,7 +107,7 @@ class QueueFilterForm(forms.Form):
 
 
 class TicketPropertiesForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Status, assignee and queue. Writes only what this page's reader changed."""
+    """Status, assignee and queue. Saves only the fields that the user changed."""
 
     class Meta:
         model = Ticket
@@ -122,7 +122,7 @@ class TicketPropertiesForm(forms.ModelForm):  # type: ignore[type-arg]
         assignee.empty_label = _("Nobody")
         queue.empty_label = _("No queue")
         for field in self.fields.values():
-            # Compare with what the page showed, not with what a colleague has saved since.
+            # Compare with what the page showed, not with what was saved since.
             field.show_hidden_initial = True
 
     def save(self, commit: bool = True) -> Ticket:
@@ -133,6 +133,8 @@ class TicketPropertiesForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class CommentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A reply to the requester, or an internal note."""
+
     class Meta:
         model = Comment
         fields = ("body", "is_internal")

@@ -4,43 +4,23 @@ from __future__ import annotations
 
 import codecs
 import csv
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
 from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import reset_queries, transaction
-from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 
-from helpdesk.models import Queue, Ticket
-from ticket_priority.priorities import Priority
+from helpdesk.cells import FIELDS, CellError, ImportOptions, TicketBuilder
+from helpdesk.models import Ticket
 
-FIELDS: Final = (
-    "id",
-    "subject",
-    "description",
-    "requester",
-    "queue",
-    "language",
-    "status",
-    "priority",
-    "created_at",
-)
 REQUIRED: Final = ("subject", "description")
 DELIMITERS: Final = (",", ";", "\t", "|")
-UNSET: Final = "unset"
 BATCH_SIZE: Final = 500
 KEPT_REJECTIONS: Final = 1000
 MAX_CELL_CHARACTERS: Final = 10_000_000
-
-_LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})?")
 
 
 class ImportFileError(Exception):
@@ -65,28 +45,6 @@ class Rejection:
         return f"{place}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """How to read a file.
-
-    `columns` maps field names (see `FIELDS`) to the file's column names; a field left out is
-    looked for under its own name. `priorities` and `statuses` map the file's words, in lower
-    case, to ours; `unset` means no priority.
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    delimiter: str | None = None
-    encoding: str = "utf-8-sig"
-    priorities: Mapping[str, str] = field(default_factory=dict)
-    statuses: Mapping[str, str] = field(default_factory=dict)
-    default_status: str = Ticket.Status.OPEN
-    default_queue: str = ""
-    default_language: str = ""
-    date_format: str | None = None
-    skip_invalid: bool = False
-    dry_run: bool = False
-
-
 @dataclass(slots=True)
 class ImportReport:
     """What an import did. `rejections` keeps the first ones; `rejected` counts them all."""
@@ -98,6 +56,7 @@ class ImportReport:
     rejections: list[Rejection] = field(default_factory=list)
 
     def reject(self, rejection: Rejection) -> None:
+        """Count a rejection, and keep it if it is one of the first."""
         self.rejected += 1
         if len(self.rejections) < KEPT_REJECTIONS:
             self.rejections.append(rejection)
@@ -108,13 +67,6 @@ class _Row:
     number: int
     line: int
     ticket: Ticket
-
-
-class _Cell(ValueError):
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(why)
-        self.name = name
-        self.why = why
 
 
 OnRejection = Callable[[Rejection], None]
@@ -136,7 +88,7 @@ def import_tickets(
     Raises ImportFileError when the file as a whole cannot be used.
     """
     if not options.skip_invalid or options.dry_run:
-        # A pass of its own, so that a long file with a mistake never holds the write lock.
+        # A separate pass, so that a long file with an error never holds the write lock.
         report = _run(path, options, on_rejection, on_progress, write=False)
         if report.rejected or options.dry_run:
             return report
@@ -230,17 +182,10 @@ class _Reader:
         self.options = options
         self.reject = reject
         self.rows = 0
-        self._queues = {
-            word.casefold(): queue
-            for queue in Queue.objects.all()
-            for word in (queue.slug, queue.name)
-        }
         try:
-            self._default_queue = self._find_queue(options.default_queue)
-        except _Cell as problem:
+            self._builder = TicketBuilder(options)
+        except CellError as problem:
             raise ImportFileError(f"The default queue: {problem.why}.") from problem
-        # Every id of the file, to find duplicates: the one thing that grows with its length.
-        self._seen: dict[str, int] = {}
         csv.field_size_limit(MAX_CELL_CHARACTERS)
         text = self._decoded(binary)
         self._csv = csv.reader(text, delimiter=self._delimiter(text), strict=True)
@@ -251,7 +196,7 @@ class _Reader:
         self._positions = self._find_columns()
 
     def column(self, name: str) -> str:
-        """The file's own name for a field; the field's name where the file has none."""
+        """Return the file's own name for a field, or the field's where the file has none."""
         position = self._positions.get(name)
         return name if position is None else self._header[position]
 
@@ -263,7 +208,7 @@ class _Reader:
             number, line = self._record, self._csv.line_num
             try:
                 yield _Row(number, line, self._ticket(cells, number))
-            except _Cell as problem:
+            except CellError as problem:
                 column = self.column(problem.name) if problem.name else ""
                 self.reject(Rejection(number, line, column, problem.why))
                 yield None
@@ -350,121 +295,10 @@ class _Reader:
 
     def _ticket(self, cells: list[str], number: int) -> Ticket:
         if len(cells) != len(self._header):
-            raise _Cell(
+            raise CellError(
                 "",
                 f"it has {len(cells)} cells, the header has {len(self._header)}"
                 " (a missing quote or delimiter?)",
             )
         values = {name: cells[position].strip() for name, position in self._positions.items()}
-        for name, value in values.items():
-            if "\x00" in value:
-                raise _Cell(name, "it holds a NUL character")
-        return Ticket(
-            external_id=self._external_id(values.get("id", ""), number),
-            subject=self._subject(values["subject"]),
-            description=values["description"],
-            requester=self._requester(values.get("requester", "")),
-            queue=self._find_queue(values.get("queue", "")) or self._default_queue,
-            language=self._language(values.get("language", "")),
-            status=self._status(values.get("status", "")),
-            priority=self._priority(values.get("priority", "")),  # type: ignore[misc]
-            created_at=self._created_at(values.get("created_at", "")),
-        )
-
-    def _external_id(self, value: str, number: int) -> str | None:
-        if not value:
-            if "id" in self._positions:
-                raise _Cell("id", "it is empty")
-            return None
-        if len(value) > 100:
-            raise _Cell("id", f"it has {len(value)} characters; 100 are allowed")
-        if value in self._seen:
-            raise _Cell("id", f'"{value}" is already in row {self._seen[value]}')
-        self._seen[value] = number
-        return value
-
-    def _subject(self, value: str) -> str:
-        subject = " ".join(value.split())
-        if not subject:
-            raise _Cell("subject", "it is empty")
-        if len(subject) > 200:
-            raise _Cell("subject", f"it has {len(subject)} characters; 200 are allowed")
-        return subject
-
-    def _requester(self, value: str) -> str:
-        if not value:
-            return ""
-        try:
-            validate_email(value)
-        except ValidationError as error:
-            raise _Cell("requester", f'"{value}" is not an e-mail address') from error
-        if len(value) > 254:
-            raise _Cell("requester", f"it has {len(value)} characters; 254 are allowed")
-        return value
-
-    def _find_queue(self, value: str) -> Queue | None:
-        if not value:
-            return None
-        try:
-            return self._queues[value.casefold()]
-        except KeyError as error:
-            known = ", ".join(sorted({queue.slug for queue in self._queues.values()})) or "none"
-            raise _Cell("queue", f'there is no queue "{value}"; there are: {known}') from error
-
-    def _language(self, value: str) -> str:
-        code = value.replace("_", "-").lower()
-        if not code:
-            return self.options.default_language
-        if len(code) > 12 or not _LANGUAGE_CODE.fullmatch(code):
-            raise _Cell("language", f'"{value}" is not a language code such as en or pt-br')
-        return code
-
-    def _status(self, value: str) -> str:
-        if not value:
-            return self.options.default_status
-        word = self.options.statuses.get(value.casefold(), value.casefold())
-        if word not in Ticket.Status.values:
-            raise _Cell(
-                "status",
-                f'"{value}" is none of {", ".join(Ticket.Status.values)}'
-                f' (translate it with --status-map "{value}=closed")',
-            )
-        return word
-
-    def _priority(self, value: str) -> Priority | None:
-        if not value:
-            return None
-        word = self.options.priorities.get(value.casefold(), value.casefold())
-        if word == UNSET:
-            return None
-        try:
-            return Priority.from_slug(word)
-        except KeyError as error:
-            raise _Cell(
-                "priority",
-                f'"{value}" is none of low, medium, high'
-                f' (translate it with --priority-map "{value}=high")',
-            ) from error
-
-    def _created_at(self, value: str) -> datetime:
-        if not value:
-            return timezone.now()
-        moment: datetime | date | None = None
-        try:
-            if self.options.date_format:
-                moment = datetime.strptime(value, self.options.date_format)  # noqa: DTZ007
-            else:
-                moment = parse_datetime(value) or parse_date(value)
-        except ValueError as error:
-            raise _Cell("created_at", f'"{value}" is no date: {error}') from error
-        if moment is None:
-            raise _Cell(
-                "created_at",
-                f'"{value}" is no date such as 2026-03-31 or 2026-03-31T14:05'
-                " (describe yours with --date-format)",
-            )
-        if not isinstance(moment, datetime):
-            moment = datetime.combine(moment, time())
-        if timezone.is_naive(moment):
-            moment = timezone.make_aware(moment)
-        return moment
+        return self._builder.build(values, number)

@@ -1,4 +1,4 @@
-"""Answers that leave the house."""
+"""E-mail to requesters."""
 
 from __future__ import annotations
 

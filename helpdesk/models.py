@@ -12,7 +12,7 @@ from ticket_priority.priorities import Priority
 
 
 class Queue(models.Model):
-    """A desk that tickets are sent to, such as Billing or Facilities."""
+    """A team that tickets are assigned to, such as Billing or Facilities."""
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     slug = models.SlugField(_("slug"), max_length=80, unique=True)
@@ -27,6 +27,8 @@ class Queue(models.Model):
 
 
 class TicketQuerySet(models.QuerySet["Ticket"]):
+    """What the pages of the agents ask for."""
+
     def active(self) -> TicketQuerySet:
         """Return the tickets somebody still has to work on."""
         return self.filter(status__in=(Ticket.Status.OPEN, Ticket.Status.PENDING))
@@ -34,7 +36,7 @@ class TicketQuerySet(models.QuerySet["Ticket"]):
     def in_working_order(self) -> TicketQuerySet:
         """Order by priority, then the oldest first.
 
-        A ticket nobody has judged may be grave, so it stands right behind the high ones.
+        A ticket without priority may be urgent, so it comes right after those with high priority.
         """
         return self.order_by(
             Case(
@@ -65,6 +67,8 @@ class TicketQuerySet(models.QuerySet["Ticket"]):
 
 
 class Ticket(models.Model):
+    """A request of a customer, with its automatic priority."""
+
     class Status(models.TextChoices):
         OPEN = "open", _("Open")
         PENDING = "pending", _("Pending")
@@ -136,7 +140,7 @@ class Ticket(models.Model):
 
 
 class Comment(models.Model):
-    """Something said on a ticket: by an agent, or by the requester when `author` is null."""
+    """A message about a ticket, by an agent, or by the requester when `author` is null."""
 
     ticket = models.ForeignKey(
         Ticket, on_delete=models.CASCADE, related_name="comments", verbose_name=_("ticket")

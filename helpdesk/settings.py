@@ -11,7 +11,7 @@ HELPDESK_BROKER          orm (default) or redis, with HELPDESK_REDIS_URL
 HELPDESK_MODEL_NAME      the base model to train; default: embedded
 HELPDESK_MODE            sync (default), async or suggest
 HELPDESK_DEADLINE_MS     milliseconds that a save waits for the model; default: 300
-HELPDESK_ARTIFACT_ROOT   where published models lie; default: var/models
+HELPDESK_ARTIFACT_ROOT   where published models are; default: var/models
 HELPDESK_OUTPUT_DIR      where training runs write; default: outputs
 HELPDESK_TIME_ZONE       UTC by default
 HELPDESK_EMAIL_URL       console: (default) or smtp://user:password@host:port
@@ -217,7 +217,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # Django's own handlers would print the same lines once more.
+    # Django's own handlers would print each line twice.
     "loggers": {"django": {"handlers": [], "propagate": True}},
     "root": {
         "handlers": ["console"],

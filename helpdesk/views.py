@@ -36,6 +36,8 @@ ACCEPTED: Final = "suggestion"
 
 
 class OpenTicketView(CreateView):  # type: ignore[type-arg]
+    """The page on which a requester opens a ticket."""
+
     form_class = OpenTicketForm
     template_name = "helpdesk/open_ticket.html"
     success_url = reverse_lazy("helpdesk:thanks")
@@ -48,7 +50,7 @@ class OpenTicketView(CreateView):  # type: ignore[type-arg]
 
 
 class ThanksView(TemplateView):
-    """Shows the number of the ticket this browser opened last, and of no other."""
+    """Show the number of the ticket that this browser opened last."""
 
     template_name = "helpdesk/thanks.html"
 
@@ -64,7 +66,7 @@ def judge(tickets: Sequence[Ticket]) -> list[Judgement]:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A ticket, and how it stands with the model; None where the model was never asked."""
+    """A ticket and its newest prediction; `standing` is None where there is none."""
 
     ticket: Ticket
     standing: Standing | None
@@ -76,7 +78,7 @@ class Judgement:
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the shown priority is the model's own."""
+        """Whether the model set the priority, and nobody has decided since."""
         return (
             self.standing is not None
             and not self.standing.is_decided
@@ -95,15 +97,13 @@ class Judgement:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether the model was asked and gave no answer."""
-        return self.prediction is not None and self.prediction.state in (
-            Prediction.State.FAILED,
-            Prediction.State.ABSTAINED,
-        )
+        """Whether classification ended without a priority."""
+        ends = (Prediction.State.FAILED, Prediction.State.ABSTAINED)
+        return self.prediction is not None and self.prediction.state in ends
 
     @property
     def probabilities(self) -> list[tuple[Priority, float]]:
-        """Each class with its probability, the gravest first; empty until classified."""
+        """Each class with its probability, the highest priority first; empty until classified."""
         if self.prediction is None:
             return []
         known = self.prediction.probabilities
@@ -112,6 +112,8 @@ class Judgement:
 
 
 class QueueView(AgentRequiredMixin, ListView):  # type: ignore[type-arg]
+    """The list of tickets, with filters and counts by priority."""
+
     template_name = "helpdesk/queue.html"
     paginate_by = 25
     context_object_name = "tickets"
@@ -201,14 +203,16 @@ class TicketView(AgentRequiredMixin, View):
 
 
 class TicketActionView(TicketView):
-    """Takes one form of the ticket page, and shows the page with it again when it is invalid."""
+    """Handle one form of the ticket page, and show the page with its errors when it is invalid."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        # Where the login page leads when the session ran out before the form was sent.
+        # After a session has expired, the login page redirects here.
         return redirect("helpdesk:ticket", pk=pk)
 
 
 class PropertiesView(TicketActionView):
+    """Change the status, the assignee or the queue."""
+
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()
         form = TicketPropertiesForm(request.POST, instance=ticket)
@@ -221,6 +225,8 @@ class PropertiesView(TicketActionView):
 
 
 class CommentView(TicketActionView):
+    """Add a note, or a reply that is also sent by e-mail."""
+
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()
         form = CommentForm(request.POST)
@@ -244,11 +250,13 @@ class CommentView(TicketActionView):
         else:
             warning = _("The reply is saved. The ticket has no e-mail address to send it to.")
         messages.warning(request, warning)
-        # To the top of the page, where the warning stands.
+        # To the top of the page, where the warning is.
         return redirect(ticket)
 
 
 class PriorityView(TicketActionView):
+    """Set the priority, as the decision of the user."""
+
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()
         form = PriorityForm(request.POST)
@@ -266,7 +274,7 @@ class PriorityView(TicketActionView):
 
 
 class AcceptSuggestionView(TicketActionView):
-    """Takes over the suggestion the page showed, unless another has replaced it since."""
+    """Accept the suggestion that the page showed, unless another has replaced it since."""
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         ticket = self.get_ticket()

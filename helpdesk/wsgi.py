@@ -12,5 +12,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helpdesk.settings")
 
 application = get_wsgi_application()
 
-# Or the first ticket would meet its deadline while the model is loading, and wait for a worker.
+# Otherwise the model loads during the first save, which then misses its deadline.
 ticket_priority.preload()

@@ -15,17 +15,15 @@ class TicketPriorityConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from ticket_priority.checks import deployment as deployment_checks
-        from ticket_priority.checks import settings as checks
-        from ticket_priority.checks import sources as source_checks
+        from ticket_priority.checks import register_checks
+        from ticket_priority.checks.sources import register_configured_sources
         from ticket_priority.conf import user_group
         from ticket_priority.predictions import receivers
         from ticket_priority.signals import model_version_activated
         from ticket_priority.sources import registry
 
-        checks.register_checks()
-        deployment_checks.register_checks()
-        source_checks.register_configured_sources()
+        register_checks()
+        register_configured_sources()
         registry.subscribe(receivers.connect)
         post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
         model_version_activated.connect(

@@ -68,7 +68,7 @@ MakePrediction = Callable[..., Prediction]
 
 @pytest.fixture
 def version(db: None) -> ModelVersion:
-    """A registered version whose files are not there."""
+    """A registered version whose files are missing."""
     return ModelVersion.objects.create(
         name="20261101-0900",
         kind="transformer",
@@ -124,7 +124,7 @@ def make_case(db: None, case_source: TicketSource) -> MakeTicket:
 
 @pytest.fixture
 def case_source() -> Iterator[TicketSource]:
-    """Attach the ticket with a UUID key, by the host's own numbers: 1 and 2 are high."""
+    """Attach the ticket with a UUID key and a scale of its own, where 1 and 2 are high."""
     yield register(
         Case,
         text_fields=("body",),

@@ -1,4 +1,4 @@
-"""Reads a page as a browser does: which forms it has, and what each would send."""
+"""Read the forms of a page, and what a browser would send with each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class Form:
-    """A form of a page. `values` is what it sends when it is sent as it came."""
+    """A form of a page. `values` is what it sends unchanged."""
 
     action: str
     id: str

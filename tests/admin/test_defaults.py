@@ -1,4 +1,4 @@
-"""A host whose default is also a class: what nobody decided, and what somebody did."""
+"""A host whose default value is also a class: tickets with and without a decision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT = 3
 
 @pytest.fixture
 def case_source() -> Iterator[TicketSource]:
-    """Attach Case by a scale whose 3 is Medium, and is filled in where nobody chose."""
+    """Attach Case with a scale whose default, 3, is Medium."""
     yield register(
         Case,
         text_fields=("body",),
@@ -43,7 +43,7 @@ def case_source() -> Iterator[TicketSource]:
 
 @pytest.fixture
 def cases(make_case: MakeTicket, make_prediction: MakePrediction) -> dict[str, Case]:
-    """Cases with the default by how they came to bear it, and some with another value."""
+    """Return cases with the default by its origin, and some with another value."""
     names = ("untouched", "pending", "suggested", "reopened", "predicted", "again", "decided")
     made = {name: make_case(body=name, urgency=DEFAULT) for name in names}
     made |= {"empty": make_case(body="empty"), "high": make_case(body="high", urgency=1)}
@@ -171,7 +171,7 @@ def test_a_decision_in_the_form_says_what_it_replaced(
 def test_a_reclassified_default_still_stands(
     admin_client: Client, cases: dict[str, Case], make_prediction: MakePrediction
 ) -> None:
-    """An applied prediction decides, though a newer one merely suggests."""
+    """An applied prediction decides, even when a newer one only suggests."""
     panel = TicketPanel.of(cases["again"])
     assert panel.priority == Priority.MEDIUM
     assert panel.suggestion is not None

@@ -10,7 +10,7 @@ from helpdesk.models import Ticket
 from tests.admin.pages import forms_of, messages_of
 from tests.predictions.test_on_save import OUTAGE
 from ticket_priority.models import ModelVersion, SwitchChange
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions.kill_switch import is_on
 
 URL = "/admin/ticket_priority/switchchange/"
 TURN = f"{URL}turn/"
@@ -28,7 +28,7 @@ def test_the_button_switches_off_and_on(
     assert "Classification is on" in admin_client.get(URL).content.decode()
     sent = button(admin_client) | {"reason": "all High"}
     assert "is off" in messages_of(admin_client.post(TURN, sent, follow=True))[0]
-    assert not switch.is_on()
+    assert not is_on()
     Ticket.objects.create(**OUTAGE)
     page = admin_client.get(URL).content.decode()
     assert "Classification is off" in page
@@ -37,7 +37,7 @@ def test_the_button_switches_off_and_on(
     assert (change.user, change.reason) == (admin_user, "all High")
     response = admin_client.post(TURN, button(admin_client), follow=True)
     assert "is being classified" in messages_of(response)[0]
-    assert switch.is_on()
+    assert is_on()
 
 
 def test_a_second_click_changes_nothing(admin_client: Client) -> None:
@@ -55,7 +55,7 @@ def test_it_needs_the_permission_and_a_post(client_with: Callable[..., Client]) 
     switcher = client_with("add_switchchange", "view_switchchange")
     assert switcher.get(TURN).status_code == 405
     switcher.post(TURN, {"turn": "off"})
-    assert not switch.is_on()
+    assert not is_on()
     assert switcher.get(f"{URL}add/").status_code == 403
 
 
@@ -63,7 +63,7 @@ def test_a_forged_post_is_refused(admin_user: Any) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(admin_user)
     assert client.post(TURN, {"turn": "off"}).status_code == 403
-    assert switch.is_on()
+    assert is_on()
 
 
 def test_where_the_settings_switch_it_off_there_is_no_button(

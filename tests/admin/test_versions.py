@@ -12,7 +12,7 @@ from tests.admin.conftest import METRICS, MakePrediction, MakeTicket
 from tests.admin.pages import forms_of, messages_of
 from tests.conftest import publish_toy
 from ticket_priority.admin.figures import REWRITTEN, Figures
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.ml.evaluation.metrics import report
 from ticket_priority.ml.evaluation.robustness import PERTURBATIONS
 from ticket_priority.ml.types import ArtifactFile
@@ -207,7 +207,7 @@ class TestActivating:
         (form,) = [form for form in forms_of(page) if "logout" not in form.action + form.id]
         response = admin_client.post(activate_page_of(toy_version), form.values, follow=True)
         assert messages_of(response)[0].startswith("toy-1 is active.")
-        assert classifiers.get_classifier().model_version == toy_version
+        assert get_classifier().model_version == toy_version
 
     def test_the_one_before_can_be_gone_back_to(
         self,
@@ -219,7 +219,7 @@ class TestActivating:
         second = publish_toy(toy_run, artifact_root, "toy-2")
         for version in (second, active_model):
             admin_client.post(activate_page_of(version))
-            assert classifiers.get_classifier().model_version == version
+            assert get_classifier().model_version == version
             assert ModelVersion.objects.active() == version
 
     def test_an_altered_artifact_is_refused_with_the_reason(

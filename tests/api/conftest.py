@@ -1,4 +1,4 @@
-"""People, tickets and predictions to ask the API about."""
+"""Users, tickets and predictions for the tests of the API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Login = Callable[..., APIClient]
 
 @pytest.fixture(autouse=True)
 def forgetful_throttle() -> Iterator[None]:
-    """Begin with nobody throttled."""
+    """Start without throttled users."""
     cache.clear()
     yield
     cache.clear()
@@ -73,13 +73,13 @@ def superuser(login: Login) -> APIClient:
 
 @pytest.fixture
 def ticket(db: None) -> Ticket:
-    """Return a ticket nobody has decided."""
+    """Return a ticket without a decision."""
     return quiet(Ticket, subject="outage", description="the system is down")
 
 
 @pytest.fixture
 def cases() -> Iterator[TicketSource]:
-    """Register Case, of which everybody sees only their own."""
+    """Register Case, whose rows only their owners see."""
     yield register(
         Case,
         text_fields="body",
@@ -91,7 +91,7 @@ def cases() -> Iterator[TicketSource]:
 
 @pytest.fixture(autouse=True)
 def rules_by_permission() -> Iterator[None]:
-    """Judge tickets by the model's permissions; have the demo's own rules back afterwards."""
+    """Use the model's permissions for tickets, and restore the demo's rules afterwards."""
     before = registry.get_source(Ticket)
     register(Ticket, text_fields=("subject", "description"))
     yield
@@ -105,7 +105,7 @@ def quiet(model: Any, **values: Any) -> Any:
 
 
 def predict(ticket: models.Model, probability: float = 0.8, **values: Any) -> Prediction:
-    """Store a decided prediction: high, unless told otherwise."""
+    """Store a decided prediction, high by default."""
     rest = (1 - probability) / 2
     values = {
         "mode": "sync",

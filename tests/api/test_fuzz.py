@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes up from the API's own schema: none may be a server error."""
+"""Requests that schemathesis generates from the API's schema: none may be a server error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from helpdesk.models import Ticket
 from tests.api.conftest import overrule, predict
 from ticket_priority.api.schema import PluginSchemaGenerator
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 CHECKS = [
     not_a_server_error,
@@ -74,7 +74,7 @@ def open_connection() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Admin:
-    """An administrator's headers, and the path parameters of what there is."""
+    """The headers of an administrator, and the path parameters of existing rows."""
 
     headers: dict[str, str]
     known: dict[str, Any]
@@ -84,7 +84,7 @@ class Admin:
 def admin(ticket: Ticket, configure: Any, fresh_classifier: None) -> Admin:
     """Have the linear starter serve an administrator, who sees a ticket."""
     configure(API={"THROTTLE_RATE": None})
-    starter.install_linear().activate()
+    install_linear().activate()
     overrule(ticket, 1)
     user = User.objects.create_superuser("admin")
     return Admin(
@@ -118,7 +118,7 @@ def test_every_operation_is_among_them(schema: Any) -> None:
     ("method", "address", "mode"),
     [
         *((*operation, GenerationMode.POSITIVE) for operation in OPERATIONS),
-        # The others have nothing to be wrong but an address that is none of theirs.
+        # The others take no input but the URL.
         *((*operation, GenerationMode.NEGATIVE) for operation in HAVE_INPUT),
     ],
 )

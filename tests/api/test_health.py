@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
 from tests.support.settings import overlay
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import get_classifier, loaded_model_version
 from ticket_priority.models import ModelVersion
 from ticket_priority.models.versions import ModelVersionQuerySet
 
@@ -38,11 +38,11 @@ def test_a_published_version_is_ok_and_is_not_loaded_by_asking(active_model: Mod
     }
     assert health() == (200, found)
     assert health() == (200, found)
-    assert classifiers.loaded_model_version() is None
+    assert loaded_model_version() is None
 
 
 def test_a_loaded_version_is_ok(active_model: ModelVersion) -> None:
-    classifiers.get_classifier()
+    get_classifier()
     assert health() == (
         200,
         {
@@ -64,13 +64,13 @@ def test_a_version_that_did_not_load_cannot_serve(active_model: ModelVersion) ->
     status, body = health()
     assert (status, body["status"]) == (503, "unavailable")
     assert "memory" not in str(body)
-    classifiers.get_classifier()
+    get_classifier()
     assert ModelVersion.objects.get().load_error == ""
     assert health()[0] == 200
 
 
 def test_an_older_version_that_goes_on_serving_is_degraded(active_model: ModelVersion) -> None:
-    classifiers.get_classifier()
+    get_classifier()
     version("broken").activate()
     assert health() == (
         200,
@@ -79,7 +79,7 @@ def test_an_older_version_that_goes_on_serving_is_degraded(active_model: ModelVe
 
 
 def test_a_model_that_is_left_alone_is_degraded(active_model: ModelVersion) -> None:
-    classifiers.get_classifier().breaker.trip()
+    get_classifier().breaker.trip()
     code, body = health()
     assert (code, body["status"], body["breaker"]) == (200, "degraded", "open")
 

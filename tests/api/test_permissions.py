@@ -30,7 +30,7 @@ def people(
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
-        # An empty body is 400 to those who are let in, and no model is 503.
+        # Whoever may use it gets 400 for an empty body, or 503 without a model.
         ("post", "predict/", (401, 403, 400, 403, 403, 403)),
         ("get", "info/", (401, 403, 200, 403, 403, 403)),
         ("get", "schema/", (401, 403, 200, 403, 403, 403)),

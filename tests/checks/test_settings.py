@@ -16,9 +16,7 @@ from django.test.utils import isolate_apps
 
 from helpdesk.models import Ticket
 from tests.support.settings import overlay
-from ticket_priority.checks import deployment as deployment_checks
-from ticket_priority.checks import settings as checks
-from ticket_priority.checks import sources as source_checks
+from ticket_priority import checks
 from ticket_priority.checks.sources import MIDDLEWARE, register_configured_sources
 from ticket_priority.queues import django_q
 from ticket_priority.sources import registry
@@ -192,6 +190,23 @@ def test_a_wrong_setting_is_found(settings: Any, value: Any, identifier: str) ->
 def test_a_right_setting_is_not_complained_of(settings: Any, value: Any) -> None:
     settings.TICKET_PRIORITY = value
     assert found_ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"METRICS_TOKEN": "x"}, "['METRICS']['TOKEN']"),
+        ({"BATCH_SIZE": 8}, "['SERVING']['BATCH_SIZE']"),
+        ({"SERVING": {"BATCHSIZE": 8}}, "['SERVING']['BATCH_SIZE']"),
+        ({"SERVING": {"MAX_TEXTS": 8}}, "['API']['MAX_TEXTS']"),
+        ({"TRAINING": {"max_epochs": 3}}, "['TRAINING']['HYPERPARAMETERS']['max_epochs']"),
+    ],
+)
+def test_the_new_name_of_a_setting_is_in_the_hint(settings: Any, value: Any, name: str) -> None:
+    settings.TICKET_PRIORITY = value
+    (message,) = found()
+    assert message.id == "ticket_priority.E002"
+    assert f"TICKET_PRIORITY{name}." in str(message.hint)
 
 
 def test_a_rule_that_cannot_be_imported_is_found(settings: Any) -> None:
@@ -371,9 +386,9 @@ def test_an_adapter_whose_check_fails_is_named(checked: Checked) -> None:
 
 
 def test_every_check_is_explained() -> None:
-    modules = (checks, deployment_checks, source_checks, django_q)
-    text = "".join(Path(str(module.__file__)).read_text() for module in modules)
-    known = set(re.findall(r'id="ticket_priority\.([EW]\d{3})"', text))
+    modules = [*Path(str(checks.__file__)).parent.glob("*.py"), Path(str(django_q.__file__))]
+    code = "".join(module.read_text() for module in modules)
+    known = set(re.findall(r'"(?:ticket_priority\.)?([EW]\d{3})"', code))
     page = (Path(django_settings.BASE_DIR) / "docs" / "settings.md").read_text()
     explained = re.findall(r"^\| `([EW]\d{3})` \|", page, re.MULTILINE)
     assert sorted(known) == sorted(explained)

@@ -1,4 +1,4 @@
-"""The demo tickets keep the promises of docs/rubric.md."""
+"""The demo tickets follow docs/rubric.md."""
 
 from __future__ import annotations
 

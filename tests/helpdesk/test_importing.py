@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from helpdesk import importing
+from helpdesk.cells import ImportOptions
 from helpdesk.models import Queue, Ticket
 from ticket_priority.models import Prediction
 from ticket_priority.priorities import Priority
@@ -231,7 +232,7 @@ class TestRejectedRows:
     ) -> None:
         monkeypatch.setattr(importing, "KEPT_REJECTIONS", 2)
         path = csv("subject,description\n" + ",a\n" * 5)
-        report = importing.import_tickets(path, importing.ImportOptions())
+        report = importing.import_tickets(path, ImportOptions())
         assert (report.rejected, len(report.rejections)) == (5, 2)
 
     def test_a_failure_half_way_leaves_nothing(
@@ -249,7 +250,7 @@ class TestRejectedRows:
 
         monkeypatch.setattr(importing, "_flush", fail_late)
         with pytest.raises(RuntimeError):
-            importing.import_tickets(path, importing.ImportOptions())
+            importing.import_tickets(path, ImportOptions())
         assert not Ticket.objects.exists()
 
 

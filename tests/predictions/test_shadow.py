@@ -319,7 +319,7 @@ class TestByHand:
         rival.start_shadow()
         Ticket.objects.create(**OUTAGE)
         assert shadow._claim(rival)
-        with pytest.raises(CommandError, match="another process is at it"):
+        with pytest.raises(CommandError, match="another process is at work"):
             printed("classify_tickets", "--shadow")
         rival.start_shadow()
         use_classifiers(settings, linear="tests.support.classifiers.FailingClassifier")

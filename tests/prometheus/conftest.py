@@ -1,4 +1,4 @@
-"""A process that counts, with a classifier that does what the test says."""
+"""A process that counts, with a classifier that the test controls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority import prometheus
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.prometheus import counters
 from ticket_priority.signals import (
     breaker_changed,
@@ -19,7 +19,7 @@ from ticket_priority.signals import (
     priority_overridden,
     priority_predicted,
 )
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def faulty(
 ) -> Iterator[type[FaultyClassifier]]:
     """Serve by a classifier that says "high", or has the fault that the test gives it."""
     configure(SERVING={"CLASSIFIERS": {"linear": "tests.support.classifiers.FaultyClassifier"}})
-    starter.install_linear().activate()
-    classifiers.get_classifier()
+    install_linear().activate()
+    get_classifier()
     FaultyClassifier.fault = None
     yield FaultyClassifier
     FaultyClassifier.fault = None

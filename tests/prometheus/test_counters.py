@@ -12,10 +12,9 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import get_classifier
 from ticket_priority.models import ModelVersion
-from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.predictions import outbox
+from ticket_priority.predictions import kill_switch, outbox
 from ticket_priority.priorities import Priority
 from ticket_priority.prometheus import counters
 
@@ -78,7 +77,7 @@ def test_why_there_is_no_answer(
     faulty.fault = fail
     save()
     assert grown(PREDICTIONS, state="pending", reason="model_error", **none) == 1
-    switch.turn(on=False)
+    kill_switch.turn(on=False)
     save()
     assert grown(PREDICTIONS, state="pending", reason="disabled", **none) == 1
 
@@ -136,8 +135,8 @@ def test_the_breaker(
     configure(SERVING={"BREAKER_SECONDS": 0.001})
     save()
     assert is_open() == 0
-    # A worker that opens it tells of no prediction.
-    classifiers.get_classifier().breaker.trip()
+    # Opening it sends no signal about a prediction.
+    get_classifier().breaker.trip()
     assert is_open() == 1
     # Another version has a breaker of its own.
     other = ModelVersion.objects.get()

@@ -1,4 +1,4 @@
-"""Whole processes: what they import, and what several of them tell together."""
+"""Whole processes: what they import, and what several of them report together."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 
 pytestmark = [
     pytest.mark.usefixtures("counting"),
@@ -58,6 +58,7 @@ class TestWhoMay:
         assert response.status_code == 401
         assert response["WWW-Authenticate"] == "Bearer"
         assert b"ticket_priority" not in response.content
+        assert b'TICKET_PRIORITY["METRICS"]["TOKEN"]' in response.content
 
     def test_who_bears_the_token(self, configure: Callable[..., None]) -> None:
         configure(METRICS={"TOKEN": TOKEN})
@@ -103,7 +104,7 @@ class TestWhatItSays:
         assert found["ticket_priority_switched_on"] == 1
         assert found["ticket_priority_pending_oldest_seconds"] == 0
         assert found["ticket_priority_failed"] == 0
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         for _ in range(2):
             Ticket.objects.create(**OUTAGE)
         first, second = Prediction.objects.order_by("pk")

@@ -335,7 +335,7 @@ class TestLinear:
 
     def test_one_thing_at_a_time(self, artifact_root: Path) -> None:
         for arguments in (("--starter", "--previous"), ("some-name", LINEAR)):
-            with pytest.raises(CommandError, match="one of it"):
+            with pytest.raises(CommandError, match="Give one of these"):
                 activate(*arguments)
         assert not ModelVersion.objects.exists()
 

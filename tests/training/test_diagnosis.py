@@ -146,7 +146,7 @@ def test_one_is_told_in_the_singular() -> None:
 
 @pytest.mark.parametrize("count", ["-1", "many"])
 def test_only_a_number_of_suspects_can_be_listed(count: str) -> None:
-    with pytest.raises(CommandError, match="is no number of at least 0"):
+    with pytest.raises(CommandError, match="is not a whole number of at least 0"):
         check(f"--suspects={count}")
 
 

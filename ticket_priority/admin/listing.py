@@ -28,16 +28,18 @@ NO_PREDICTION: Final = "none"
 LOW: Final = "low"
 LOW_UNREVIEWED: Final = "low-unreviewed"
 
+Tickets = models.QuerySet[Any]
+
 _PREDICTION: Final = "_ticket_priority_prediction"
 _PRIORITY: Final = "_ticket_priority_priority"
 
 
 class PredictionsOnPage(ChangeList):
-    """Fetches the newest prediction and the priority of every ticket of the page at once."""
+    """Fetch the newest prediction and the priority of every ticket of the page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # The rows stay in the query set's cache, so the page shows these very objects.
+        # The queryset caches the rows, so the page shows these objects.
         tickets = list(self.result_list)
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         for ticket in tickets:
@@ -50,7 +52,7 @@ class PredictionsOnPage(ChangeList):
 
 @dataclass(frozen=True)
 class PriorityColumn:
-    """A badge; sorts by the host's column."""
+    """A badge, sorted by the host's column."""
 
     admin_order_field: str
 
@@ -87,7 +89,25 @@ class PredictionColumn:
         return format_html_join(" ", "{}", ((part,) for part in [*parts, state]))
 
 
-class PriorityFilter(admin.SimpleListFilter):
+class TicketFilter(admin.SimpleListFilter):
+    """Narrow tickets by one of the choices; any other value is refused."""
+
+    def queryset(self, request: HttpRequest, queryset: Tickets) -> Tickets | None:
+        wanted = self.value()
+        if wanted is None:
+            return None
+        if wanted not in {str(key) for key, _label in self.lookup_choices}:
+            raise IncorrectLookupParameters
+        return self.chosen(queryset, wanted)
+
+    def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
+        """Return the tickets of a choice."""
+        raise NotImplementedError
+
+
+class PriorityFilter(TicketFilter):
+    """By priority, whatever values the host's column has."""
+
     title = _("priority")
     parameter_name = "ticket_priority"
 
@@ -101,31 +121,26 @@ class PriorityFilter(admin.SimpleListFilter):
             (UNSET, _("Unset")),
         ]
 
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[Any]
-    ) -> models.QuerySet[Any] | None:
-        wanted = _known_value(self)
-        if wanted is None:
-            return None
+    def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
         if wanted == UNSET:
-            undecided = queryset.filter(self.source.unset_condition())
-            return undecided.exclude(self._decided(queryset, *Priority))
+            undecided = tickets.filter(self.source.unset_condition())
+            return undecided.exclude(self._decided(tickets, *Priority))
         priority = Priority.from_slug(wanted)
-        decided = self._decided(queryset, priority)
-        return queryset.filter(self.source.condition_of(priority) | decided)
+        decided = self._decided(tickets, priority)
+        return tickets.filter(self.source.condition_of(priority) | decided)
 
-    def _decided(self, queryset: models.QuerySet[Any], *priorities: Priority) -> models.Q:
-        """Match values that mean unset elsewhere, where somebody or a model decided for them."""
+    def _decided(self, tickets: Tickets, *priorities: Priority) -> models.Q:
+        """Match values that usually mean unset, on tickets where a person or model chose them."""
         values = self.source.values_in_doubt(*priorities)
         if not values:
             return models.Q(pk__in=[])
         decided = models.Q()
-        for rows in decisive_rows(queryset.model):
-            decided |= models.Q(pk__in=_keys(rows, queryset))
+        for rows in decisive_rows(tickets.model):
+            decided |= models.Q(pk__in=_keys(rows, tickets))
         return models.Q(**{f"{self.source.host_field.attname}__in": values}) & decided
 
 
-class PredictionStateFilter(admin.SimpleListFilter):
+class PredictionStateFilter(TicketFilter):
     """By the state of the newest prediction."""
 
     title = _("prediction")
@@ -134,21 +149,16 @@ class PredictionStateFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, Any]]:
         return [*Prediction.State.choices, (NO_PREDICTION, _("no prediction"))]
 
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[Any]
-    ) -> models.QuerySet[Any] | None:
-        wanted = _known_value(self)
-        if wanted is None:
-            return None
-        predictions = audit.shown(Prediction.objects.for_model(queryset.model))
+    def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
+        predictions = audit.shown(Prediction.objects.for_model(tickets.model))
         if wanted == NO_PREDICTION:
-            return queryset.exclude(pk__in=_keys(predictions, queryset))
+            return tickets.exclude(pk__in=_keys(predictions, tickets))
         newest = predictions.newest().filter(state=wanted)
-        return queryset.filter(pk__in=_keys(newest, queryset))
+        return tickets.filter(pk__in=_keys(newest, tickets))
 
 
-class ConfidenceFilter(admin.SimpleListFilter):
-    """Finds the tickets whose newest prediction is less sure than the admin's `low_confidence`."""
+class ConfidenceFilter(TicketFilter):
+    """By a confidence of the newest prediction below the admin's `low_confidence`."""
 
     title = _("confidence")
     parameter_name = "ticket_priority_confidence"
@@ -164,19 +174,14 @@ class ConfidenceFilter(admin.SimpleListFilter):
             (LOW_UNREVIEWED, _("below %(limit)s, not reviewed") % limit),
         ]
 
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[Any]
-    ) -> models.QuerySet[Any] | None:
-        wanted = _known_value(self)
-        if wanted is None:
-            return None
-        model = queryset.model
+    def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
+        model = tickets.model
         newest = audit.shown(Prediction.objects.for_model(model)).newest()
         unsure = newest.filter(confidence__lt=self.limit)
         if wanted == LOW_UNREVIEWED:
             reviewed = Override.objects.for_model(model).values("object_id")
             unsure = unsure.exclude(object_id__in=reviewed)
-        return queryset.filter(pk__in=_keys(unsure, queryset))
+        return tickets.filter(pk__in=_keys(unsure, tickets))
 
 
 def _priority_on_page(ticket: models.Model) -> Priority | None:
@@ -186,14 +191,7 @@ def _priority_on_page(ticket: models.Model) -> Priority | None:
     return priority
 
 
-def _keys(rows: TicketRowQuerySet, queryset: models.QuerySet[Any]) -> Any:
+def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:
     """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
-    keys = rows.ticket_keys(queryset.model)
-    return keys if rows.db == queryset.db else list(keys)
-
-
-def _known_value(chosen: admin.SimpleListFilter) -> str | None:
-    value = chosen.value()
-    if value is not None and value not in {str(key) for key, _label in chosen.lookup_choices}:
-        raise IncorrectLookupParameters
-    return value
+    keys = rows.ticket_keys(tickets.model)
+    return keys if rows.db == tickets.db else list(keys)

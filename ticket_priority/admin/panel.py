@@ -1,4 +1,4 @@
-"""What the page of a ticket shows of its predictions and of people's decisions."""
+"""The predictions and decisions that the page of a ticket shows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class TicketPanel:
-    """A ticket's priority, its newest predictions and overrides, and what may be accepted.
+    """A ticket's priority, its newest predictions and overrides, and its open suggestion.
 
-    Predictions that are held back are not among them.
+    Predictions that are held back are left out.
     """
 
     priority: Priority | None
@@ -28,12 +28,12 @@ class TicketPanel:
     overrides: list[Override]
     suggestion: Prediction | None
     is_held_back: bool
-    """Whether there is a prediction that nobody may see yet."""
+    """Whether a prediction was left out, since nobody may see it yet."""
 
     @classmethod
     def of(cls, ticket: models.Model) -> Self:
         source = get_source(type(ticket))
-        # The database's value: the form may have put another into the ticket.
+        # Read again, since the form may have changed the priority of the instance.
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")
@@ -54,7 +54,7 @@ class TicketPanel:
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the priority is the model's own word, which nobody has confirmed or changed."""
+        """Whether the model set the priority, and nobody has confirmed or changed it."""
         applied = next(
             (row for row in self.predictions if row.state == Prediction.State.APPLIED), None
         )
@@ -62,7 +62,7 @@ class TicketPanel:
 
     @property
     def probabilities(self) -> list[tuple[Priority, float]]:
-        """Each class with its probability, the gravest first; empty until classified."""
+        """Each class with its probability, the highest priority first; empty until classified."""
         if self.latest is None:
             return []
         known = self.latest.probabilities

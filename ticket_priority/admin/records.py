@@ -1,4 +1,4 @@
-"""Predictions and overrides, to be read."""
+"""Read-only pages of predictions and overrides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ticket_priority.priorities import Priority
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows that nobody adds, edits or deletes here."""
+    """Rows that cannot be added, edited or deleted here."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -38,7 +38,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class TicketRowAdmin(ReadOnlyAdmin):
-    """Rows about tickets, which nobody edits."""
+    """Rows about tickets, with links to them."""
 
     list_select_related: ClassVar[Any] = ("content_type",)
     search_fields: ClassVar[Any] = ("object_id",)
@@ -68,6 +68,8 @@ class TicketRowAdmin(ReadOnlyAdmin):
 
 @admin.register(Prediction)
 class PredictionAdmin(TicketRowAdmin):
+    """List predictions, and try failed ones again."""
+
     list_display = (
         "created_at",
         "ticket",
@@ -158,6 +160,8 @@ class PredictionAdmin(TicketRowAdmin):
 
 @admin.register(Override)
 class OverrideAdmin(TicketRowAdmin):
+    """List the decisions of people."""
+
     list_display = ("created_at", "ticket", "before", "after", "user", "reason", "via")
     list_filter = (
         "to_priority",

@@ -1,5 +1,3 @@
-"""Training runs, to be read: what was run, what came of it, and why not."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -16,6 +14,8 @@ from ticket_priority.training.history import settle_dead
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(ReadOnlyAdmin):
+    """List training runs with their outcome."""
+
     list_display = ("started_at", "state", "trigger", "took", "model_version", "message")
     list_filter = ("state", "trigger")
     list_select_related = ("model_version",)

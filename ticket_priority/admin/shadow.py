@@ -1,7 +1,8 @@
-"""The shadow on a model version's page: how it does beside the active one, begin and end."""
+"""The shadow on a model version's page: its figures beside the active version, start and stop."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,14 +21,20 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin.figures import Cell, table_of
+from ticket_priority.classifiers.active import load, note_error
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import shadow
 from ticket_priority.priorities import Priority
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ShadowFigures:
-    """How a version does, or did, as the shadow. `table` has a row a class of what served."""
+    """What a version answered as the shadow.
+
+    `table` compares the answers, with a row for each class of the version that served.
+    """
 
     since: datetime
     is_shadow: bool
@@ -41,7 +48,7 @@ class ShadowFigures:
 
 
 def figures_of(version: ModelVersion) -> ShadowFigures | None:
-    """Return the figures of a version that is or was the shadow, None of another."""
+    """Return the figures of a version that is or was the shadow, or None for any other."""
     if version.shadow_since is None:
         return None
     answers = version.shadow_predictions
@@ -64,13 +71,44 @@ def figures_of(version: ModelVersion) -> ShadowFigures | None:
 
 
 class ShadowMixin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Lets the page of a model version begin and end its being the shadow."""
+    """Lets the page of a model version start and stop it as the shadow."""
 
     def has_activate_permission(self, request: HttpRequest) -> bool:
-        raise NotImplementedError
+        return request.user.has_perm("ticket_priority.change_modelversion")
 
-    def loads(self, request: HttpRequest, version: ModelVersion, refusal: Any) -> bool:
-        raise NotImplementedError
+    def get_version(self, request: HttpRequest, object_id: str) -> ModelVersion:
+        """Return the version to act on; raises Http404 and PermissionDenied."""
+        version = self.get_object(request, unquote(object_id))
+        if version is None:
+            raise Http404
+        if not self.has_activate_permission(request):
+            raise PermissionDenied
+        found: ModelVersion = version
+        return found
+
+    def to_page_of(self, version: ModelVersion) -> HttpResponseRedirect:
+        """Redirect to the page of a version."""
+        page = reverse(
+            "admin:ticket_priority_modelversion_change",
+            args=(quote(version.pk),),
+            current_app=self.admin_site.name,
+        )
+        return HttpResponseRedirect(page)
+
+    def can_load(self, request: HttpRequest, version: ModelVersion, refusal: Any) -> bool:
+        """Try to load a version; where that fails, store the error and show the refusal."""
+        try:
+            load(version)
+        except Exception as error:
+            # A broken artifact may raise anything.
+            logger.exception("Model version %s cannot be loaded", version.name)
+            text = str(error) or type(error).__name__
+            note_error(version, text)
+            self.message_user(
+                request, refusal % {"name": version.name, "error": text}, messages.ERROR
+            )
+            return False
+        return True
 
     def get_urls(self) -> list[URLPattern]:
         address = path(
@@ -81,30 +119,21 @@ class ShadowMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return [address, *super().get_urls()]
 
     def shadow_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Make the version the shadow, if it can be loaded, or let it be that no longer."""
-        version = self.get_object(request, unquote(object_id))
-        if version is None:
-            raise Http404
-        if not self.has_activate_permission(request):
-            raise PermissionDenied
+        """Start the version as the shadow, if it can be loaded, or stop it."""
+        version = self.get_version(request, object_id)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if request.POST.get("shadow") == "stop":
             self._stop(request, version)
         else:
             self._start(request, version)
-        page = reverse(
-            "admin:ticket_priority_modelversion_change",
-            args=(quote(version.pk),),
-            current_app=self.admin_site.name,
-        )
-        return HttpResponseRedirect(page)
+        return self.to_page_of(version)
 
     def _start(self, request: HttpRequest, version: ModelVersion) -> None:
         if version.is_active:
             text = _("%(name)s is active; another version may be the shadow.")
             self.message_user(request, text % {"name": version.name}, messages.ERROR)
-        elif self.loads(request, version, _("%(name)s was not made the shadow: %(error)s")):
+        elif self.can_load(request, version, _("%(name)s was not made the shadow: %(error)s")):
             version.start_shadow()
             self.log_change(request, version, str(_("Made the shadow.")))
             text = _("%(name)s is the shadow: it answers new tickets too, and nothing comes of it.")

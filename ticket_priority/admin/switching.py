@@ -1,5 +1,3 @@
-"""The switch: whether tickets are classified, a button, and who pressed it when."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -18,12 +16,14 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin.records import ReadOnlyAdmin
 from ticket_priority.models import SwitchChange
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 from ticket_priority.predictions.workers import wake_workers
 
 
 @admin.register(SwitchChange)
 class SwitchChangeAdmin(ReadOnlyAdmin):
+    """Switch classification on or off, and list who did so and when."""
+
     list_display = ("created_at", "turned", "reason", "user")
     list_select_related = ("user",)
     list_display_links = None
@@ -40,7 +40,7 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
         return str(change)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        state = switch.read()
+        state = kill_switch.read()
         context = {
             "title": capfirst(self.opts.verbose_name),
             "is_on": state.on,
@@ -65,7 +65,7 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["POST"])
         on = request.POST.get("turn") == "on"
         reason = request.POST.get("reason", "").strip()[:500]
-        if switch.turn(on=on, user=request.user, reason=reason):
+        if kill_switch.turn(on=on, user=request.user, reason=reason):
             self._tell(request, on=on)
         page = reverse(
             "admin:ticket_priority_switchchange_changelist", current_app=self.admin_site.name

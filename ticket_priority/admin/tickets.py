@@ -1,4 +1,4 @@
-"""`OverrideAdminMixin`: what a host's ticket admin gains."""
+"""`OverrideAdminMixin`, for the admin of a host's tickets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin import bulk
@@ -40,7 +39,6 @@ from ticket_priority.predictions.overrides import (
     recorded_elsewhere,
     tell_host,
 )
-from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import PriorityChange, TicketSource
 from ticket_priority.sources.registry import get_source
@@ -51,10 +49,7 @@ _REFUSAL: Final = "_ticket_priority_refusal"
 
 
 class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
-    """A form that remembers the host value its ticket was read with.
-
-    With a `refusal` it is invalid for that reason.
-    """
+    """Remembers the host value that its ticket was read with; a `refusal` makes it invalid."""
 
     value_read: Any = _UNKNOWN
     refusal: str = ""
@@ -73,10 +68,10 @@ class RemembersPriority(forms.BaseModelForm):  # type: ignore[type-arg]
 
 
 class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows priorities and predictions, and records what people decide about them.
+    """Show priorities and predictions, and record what people decide about them.
 
     Put it before ModelAdmin: `class TicketAdmin(OverrideAdminMixin, admin.ModelAdmin)`. The model
-    must be a ticket source. The badge stands where `list_display` names the priority, or else
+    must be a ticket source. The badge replaces the priority in `list_display`, or else is added
     after the first column. Predictions under `low_confidence` (0 to 1) can be filtered.
     """
 
@@ -87,10 +82,8 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @property
     def source(self) -> TicketSource:
-        # Not kept: a source may be registered, or registered anew, after this admin is.
+        # Looked up each time: a source may be registered, or replaced, after this admin.
         return get_source(self.model)
-
-    # The list.
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         name = self.source.priority_field
@@ -119,7 +112,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return formset
 
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        # The list is saved as a whole or not at all, and so are the decisions, wherever they live.
+        # The list is saved as a whole or not at all, and the decisions with it.
         whole = transaction.atomic(using=plugin_database())
         try:
             with whole if "_save" in request.POST else nullcontext():
@@ -128,13 +121,11 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.message_user(request, f"{error} {_('Nothing was changed.')}", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
-    # The form.
-
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
             return super().changeform_view(request, *args, **kwargs)
         except OverrideRateError as error:
-            # Nothing is saved. The form is shown again, with what was typed and why not.
+            # Nothing is saved. The form is shown again with its input and the reason.
             setattr(request, _REFUSAL, str(error))
             return super().changeform_view(request, *args, **kwargs)
 
@@ -180,38 +171,18 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             reason = form.cleaned_data.get(REASON_FIELD) or ""
             confirmed = bool(reason) and posted and value == source.value_of(stored)
             after = source.meaning_of(value) if chosen or confirmed else None
+            decision = PriorityChange(
+                source.value_of(stored), value, request.user, reason=reason, via=bulk.VIA
+            )
             if after is not None:
                 check_override_rate(request.user)
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
-            if posted:
-                self._record(request, obj, reason, value=value, stored=stored, after=after)
-
-    def _record(
-        self,
-        request: HttpRequest,
-        obj: Any,
-        reason: str,
-        *,
-        value: Any,
-        stored: Any,
-        after: Priority | None,
-    ) -> None:
-        if after is not None:
-            before = priorities_of([stored])[str(obj.pk)]
-            record_override(
-                obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
-            )
-            replaced = self.source.value_of(stored)
-            tell_host(
-                obj, PriorityChange(replaced, value, request.user, reason=reason, via=bulk.VIA)
-            )
-        elif reason:
-            self.message_user(
-                request,
-                _("The reason was not kept, since you did not decide on a priority."),
-                messages.WARNING,
-            )
+            if after is not None:
+                _record(obj, decision, before=priorities_of([stored])[str(obj.pk)], after=after)
+            elif posted and reason:
+                text = _("The reason was not kept, since you did not decide on a priority.")
+                self.message_user(request, text, messages.WARNING)
 
     def _decides(self, request: HttpRequest, obj: Any) -> bool:
         """Whether this is the form of a saved ticket whose priority the user may change."""
@@ -245,10 +216,8 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         name = self.source.priority_field
         if form.add_initial_prefix(name) in form.data:
             return name in form.changed_data
-        # A client that does not say what it was shown means what it says.
+        # Without the hidden initial value, a value that differs from the stored one is a choice.
         return bool(value != stored)
-
-    # The panel above the form.
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -285,7 +254,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._act(request, object_id, self._classify)
 
     def accept_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Take over the suggestion that the page showed, unless another has replaced it since."""
+        """Accept the suggestion that the page showed, unless another has replaced it since."""
         return self._act(request, object_id, self._accept)
 
     def _act(
@@ -296,7 +265,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise Http404
         if not self.has_change_permission(request, ticket):
             raise PermissionDenied
-        # The login page leads here with GET when the session ran out before the form was sent.
+        # After a session has expired, the login page redirects here with GET.
         if request.method == "POST":
             act(request, ticket)
         page = reverse(
@@ -309,37 +278,27 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _classify(self, request: HttpRequest, ticket: Any) -> None:
         try:
-            (prediction,) = classify_instances([ticket])
+            (prediction,) = bulk.TicketActions(self, request).classify([ticket])
         except ModelUnavailableError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
         level, text = bulk.outcome_of(prediction)
         self.message_user(request, text, level)
-        if prediction.state == prediction.State.APPLIED:
-            self.log_change(request, ticket, gettext("Classified again."))
 
     def _accept(self, request: HttpRequest, ticket: Any) -> None:
         suggestion = open_suggestions([ticket]).get(str(ticket.pk))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
-            self.message_user(
-                request,
-                _("The suggestion has changed in the meantime. Please look again."),
-                messages.WARNING,
-            )
+            text = _("The suggestion has changed in the meantime. Please look again.")
+            self.message_user(request, text, messages.WARNING)
             return
         try:
-            bulk.accept(self, request, ticket, suggestion)
+            bulk.TicketActions(self, request).accept(ticket, suggestion)
         except OverrideRateError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
-        self.message_user(
-            request,
-            _("The priority is now %(label)s.")
-            % {"label": Priority(suggestion.priority or 0).label},
-            messages.SUCCESS,
-        )
-
-    # Bulk actions.
+        label = Priority(suggestion.priority or 0).label
+        done = _("The priority is now %(label)s.") % {"label": label}
+        self.message_user(request, done, messages.SUCCESS)
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions: dict[str, Any] = super().get_actions(request)
@@ -351,6 +310,14 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 if found is not None:
                     actions[found[1]] = found
         return actions
+
+
+def _record(
+    ticket: Any, decision: PriorityChange, *, before: Priority | None, after: Priority
+) -> None:
+    user, reason, via = decision.user, decision.reason, decision.via
+    record_override(ticket, before=before, after=after, user=user, reason=reason, via=via)
+    tell_host(ticket, decision)
 
 
 def _reason_field() -> forms.CharField:

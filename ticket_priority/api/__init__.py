@@ -1,4 +1,4 @@
-"""The HTTP interface, on Django REST framework. Mount `ticket_priority.api.urls`."""
+"""The REST API, on Django REST framework. Mount `ticket_priority.api.urls`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _REQUIRED = ("rest_framework", "drf_spectacular", "django_filters")
 if _missing := [name for name in _REQUIRED if find_spec(name) is None]:
     raise ImportError(
         f"ticket_priority.api needs {', '.join(_missing)}. "
-        'Install what the API needs with: pip install "django-ticket-priority[api]"'
+        'Install it with: pip install "django-ticket-priority[api]"'
     )

@@ -1,4 +1,4 @@
-"""What every endpoint is made of. Nothing here depends on the host's REST_FRAMEWORK settings."""
+"""The base of every endpoint, independent of the host's REST_FRAMEWORK settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TOKEN: Final = "rest_framework.authentication.TokenAuthentication"  # noqa: S10
 
 
 class PluginView(APIView):
-    """Speaks JSON, and HTML where the host's renderers hold a browsable API."""
+    """Answer in JSON, and in HTML where the host's renderers include the browsable API."""
 
     schema = AutoSchema()
     parser_classes = [StrictJSONParser]
@@ -66,6 +66,6 @@ class PluginView(APIView):
         self, request: Request, response: Any, *args: Any, **kwargs: Any
     ) -> Response:
         finalized = super().finalize_response(request, response, *args, **kwargs)
-        # A caching middleware would not tell one token's answer from another's.
+        # A caching middleware would give the answer for one token to another.
         add_never_cache_headers(finalized)
         return finalized

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServiceUnavailable(APIException):
-    """503; `wait` seconds go out as Retry-After."""
+    """503; `wait` seconds are sent as Retry-After."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = _(
@@ -32,13 +32,15 @@ class ServiceUnavailable(APIException):
 
 
 class BodyTooLarge(APIException):
+    """413; the body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE."""
+
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_detail = _("The request body is too large.")
     default_code = "body_too_large"
 
 
 class TooManyDecisions(APIException):
-    """429; `wait` seconds go out as Retry-After."""
+    """429; `wait` seconds are sent as Retry-After."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     default_code = "too_many_decisions"
@@ -60,7 +62,7 @@ def model_required() -> Iterator[None]:
 
 @contextmanager
 def model_at_work() -> Iterator[None]:
-    """Answer 503 whatever a model raises; what is logged holds no word of the text."""
+    """Answer 503 whatever a model raises, and log it without the text that it was given."""
     try:
         with model_required():
             yield

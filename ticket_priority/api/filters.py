@@ -1,5 +1,3 @@
-"""Query parameters of the lists."""
-
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -26,7 +24,7 @@ from ticket_priority.sources.registry import find_source
 Rows = models.QuerySet[Any]
 
 _PRIORITIES: Final = [(priority.slug, priority.label) for priority in Priority]
-# A moment near the ends of the calendar overflows when a database converts its time zone.
+# Times near the ends of the calendar overflow when a database converts their time zone.
 _MOMENTS: Final = [
     MinValueValidator(datetime(1970, 1, 1, tzinfo=UTC)),
     MaxValueValidator(datetime(2999, 1, 1, tzinfo=UTC)),
@@ -34,6 +32,8 @@ _MOMENTS: Final = [
 
 
 class TicketRowFilter(FilterSet):  # type: ignore[misc]
+    """The query parameters of every list of rows about tickets."""
+
     source = django_filters.CharFilter(
         method="of_source", label=_("Source, such as helpdesk.Ticket, in any case")
     )
@@ -57,6 +57,8 @@ class TicketRowFilter(FilterSet):  # type: ignore[misc]
 
 
 class PredictionFilter(TicketRowFilter):
+    """The query parameters of the list of predictions."""
+
     state = django_filters.ChoiceFilter(choices=Prediction.State.choices)
     reason = django_filters.ChoiceFilter(choices=Prediction.Reason.choices)
     priority = django_filters.ChoiceFilter(choices=_PRIORITIES, method="of_priority")
@@ -76,6 +78,8 @@ class PredictionFilter(TicketRowFilter):
 
 
 class OverrideFilter(TicketRowFilter):
+    """The query parameters of the list of overrides."""
+
     to_priority = django_filters.ChoiceFilter(choices=_PRIORITIES, method="of_priority")
     from_priority = django_filters.ChoiceFilter(choices=_PRIORITIES, method="of_priority")
     user = django_filters.CharFilter(method="by_user", max_length=150, label=_("User name"))
@@ -89,7 +93,7 @@ class OverrideFilter(TicketRowFilter):
 
 
 class FilterBackend(DjangoFilterBackend):  # type: ignore[misc]
-    """Does without its form in the browsable API where django_filters is not installed."""
+    """Show no form in the browsable API where django_filters is not installed."""
 
     def to_html(self, request: Request, queryset: Rows, view: APIView) -> str | None:
         if not apps.is_installed("django_filters"):
@@ -99,7 +103,7 @@ class FilterBackend(DjangoFilterBackend):  # type: ignore[misc]
 
 
 class StableOrdering(OrderingFilter):
-    """`?ordering=`, with the newest first among equals, so that pages do not overlap."""
+    """`?ordering=`, then the newest first, so that pages do not overlap."""
 
     ordering_param = "ordering"
 

@@ -1,4 +1,4 @@
-"""Whether a model can serve, found out without loading one."""
+"""Whether a model can serve, without loading one, and a description of the service."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from ticket_priority import __version__
 from ticket_priority.classifiers.active import breaker_state, loaded_model_version
 from ticket_priority.classifiers.breaker import BreakerState
 from ticket_priority.conf import get_settings
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts.store import is_published
 from ticket_priority.ml.evaluation.figures import FIGURES, Metrics
 from ticket_priority.models import ModelVersion
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 from ticket_priority.queues import has_workers
 from ticket_priority.sources.registry import all_sources
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ok: the active model serves, or will at the next request.
+    """How a process stands with its model.
 
-    degraded: an older one serves, or this process leaves the model alone after it failed.
+    `status` is "ok" where the active model serves, or will at the next request; "degraded" where
+    an older one serves, or the circuit breaker is open; else "unavailable".
     """
 
     status: str
@@ -33,7 +34,7 @@ class Health:
 
 
 def check_health() -> Health:
-    """Look at this process's memory, one row and one file name. Never raises."""
+    """Return the health of this process, from its memory, one row and one file. Never raises."""
     loaded = loaded_model_version()
     breaker = breaker_state()
     try:
@@ -46,18 +47,18 @@ def check_health() -> Health:
         return Health("degraded", True, active.name, breaker)
     if loaded is not None and loaded.pk == active.pk:
         return Health("ok", True, active.name)
-    if not active.load_error and _is_published(active):
+    if not active.load_error and is_published(get_settings().artifact_root / active.directory):
         return Health("ok", loaded is not None, active.name)
     return Health("unavailable" if loaded is None else "degraded", loaded is not None, active.name)
 
 
 def describe_service() -> dict[str, Any]:
-    """Return what runs here, in the shape of `ServiceInfoSerializer`."""
+    """Return release, settings, active model and sources, for `ServiceInfoSerializer`."""
     options = get_settings()
     active = ModelVersion.objects.active()
     return {
         "version": __version__,
-        "enabled": switch.is_on(),
+        "enabled": kill_switch.is_on(),
         "mode": options.mode,
         "queue": has_workers(),
         "max_texts": options.api.max_texts,
@@ -80,7 +81,3 @@ def _describe(version: ModelVersion) -> dict[str, Any]:
         "activated_at": version.activated_at,
         "metrics": {name: value for name, value in figures.items() if value is not None},
     }
-
-
-def _is_published(version: ModelVersion) -> bool:
-    return artifacts.is_published(get_settings().artifact_root / version.directory)

@@ -4,7 +4,7 @@ from rest_framework.pagination import PageNumberPagination
 
 
 class Pages(PageNumberPagination):
-    """`?page=` and `?page_size=`, the same whatever the host's own defaults are."""
+    """`?page=` and `?page_size=`, independent of the host's defaults."""
 
     page_size = 50
     max_page_size = 200

@@ -1,5 +1,3 @@
-"""JSON in."""
-
 from __future__ import annotations
 
 import json
@@ -12,10 +10,10 @@ from rest_framework.utils.json import strict_constant
 
 
 class StrictJSONParser(JSONParser):
-    """Reads UTF-8 JSON of any depth without failing.
+    """Read UTF-8 JSON; nesting that is too deep is an error of the client.
 
-    A charset in the content type is ignored: JSON is UTF-8, and Python would decompress for a
-    charset called zlib.
+    A charset in the content type is ignored: JSON is UTF-8, and Python would decompress the body
+    for a charset called zlib.
     """
 
     def parse(

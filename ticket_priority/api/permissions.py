@@ -1,4 +1,4 @@
-"""Who may do what: the configured classes for the service, the source's own word for tickets."""
+"""Permissions: the configured classes for the service, the ticket source's rules for tickets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ticket_priority.sources.registry import all_sources
 
 
 def configured_permissions() -> list[Any]:
-    """Return instances of API_PERMISSION_CLASSES."""
+    """Return instances of the setting PERMISSION_CLASSES of the group API."""
     return [import_string(path)() for path in get_settings().api.permission_classes]
 
 
 class SeesTickets(IsAuthenticated):
-    """Lets in whoever may see tickets of one source at least. Rows are scoped by the views."""
+    """Allow users who may see tickets of at least one source; the views narrow the rows."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         return super().has_permission(request, view) and any(

@@ -1,14 +1,20 @@
-"""What the OpenAPI schema says beyond the serializers: errors, examples, the priority's type."""
+"""What the OpenAPI schema adds to the serializers: errors, examples, the priority's type."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+)
 
 from ticket_priority import __version__
 from ticket_priority.api import serializers
@@ -16,57 +22,45 @@ from ticket_priority.ml.types import CLASS_NAMES
 
 TAG: Final = "ticket priority"
 
+_VERSION: Final = "20260301-120000"
 _ANSWER: Final = {
     "priority": "high",
     "priority_id": 2,
     "confidence": 0.87,
     "probabilities": {"low": 0.04, "medium": 0.09, "high": 0.87},
 }
+
+
+def _request(name: str, body: dict[str, Any]) -> OpenApiExample:
+    return OpenApiExample(name, body, request_only=True)
+
+
+def _response(name: str, body: dict[str, Any], code: int = 200) -> OpenApiExample:
+    return OpenApiExample(name, body, response_only=True, status_codes=[str(code)])
+
+
+def _health(status: str, version: str | None) -> dict[str, Any]:
+    is_loaded = version is not None
+    return {
+        "status": status,
+        "model_loaded": is_loaded,
+        "active_model": version,
+        "breaker": "closed",
+    }
+
+
 PREDICT_EXAMPLES: Final = [
-    OpenApiExample("One text", {"text": "All tills are down."}, request_only=True),
-    OpenApiExample(
-        "Several texts",
-        {"texts": ["All tills are down.", "A typo in the newsletter."]},
-        request_only=True,
-    ),
-    OpenApiExample(
-        "One answer",
-        {**_ANSWER, "model_version": "20260301-120000"},
-        response_only=True,
-        status_codes=["200"],
-    ),
-    OpenApiExample(
-        "Several answers",
-        {"results": [_ANSWER], "model_version": "20260301-120000"},
-        response_only=True,
-        status_codes=["200"],
-    ),
+    _request("One text", {"text": "All tills are down."}),
+    _request("Several texts", {"texts": ["All tills are down.", "A typo in the newsletter."]}),
+    _response("One answer", {**_ANSWER, "model_version": _VERSION}),
+    _response("Several answers", {"results": [_ANSWER], "model_version": _VERSION}),
 ]
 OVERRIDE_EXAMPLES: Final = [
-    OpenApiExample(
-        "Raise the priority",
-        {"priority": "high", "reason": "The whole shop is affected."},
-        request_only=True,
-    ),
+    _request("Raise the priority", {"priority": "high", "reason": "The whole shop is affected."})
 ]
 HEALTH_EXAMPLES: Final = [
-    OpenApiExample(
-        "A model serves",
-        {
-            "status": "ok",
-            "model_loaded": True,
-            "active_model": "20260301-120000",
-            "breaker": "closed",
-        },
-        response_only=True,
-        status_codes=["200"],
-    ),
-    OpenApiExample(
-        "No model was ever activated",
-        {"status": "unavailable", "model_loaded": False, "active_model": None, "breaker": "closed"},
-        response_only=True,
-        status_codes=["503"],
-    ),
+    _response("A model serves", _health("ok", _VERSION)),
+    _response("No model was ever activated", _health("unavailable", None), 503),
 ]
 PREDICTION_ID: Final = OpenApiParameter(
     "id", {"type": "integer", "minimum": 0}, OpenApiParameter.PATH
@@ -88,52 +82,63 @@ TICKET_PARAMETERS: Final = [
 
 _INVALID: Final = {
     "type": "object",
-    "description": "Messages by field; `detail` where the body or a page is at fault.",
+    "description": "Messages by field; `detail` where the body or the page is invalid.",
     "additionalProperties": {},
     "example": {"text": ["This field may not be blank."]},
 }
 _DESCRIPTIONS: Final = {
+    400: "The request is not valid.",
     401: "No valid credentials were given.",
-    403: "These credentials do not allow it, or the CSRF token is missing.",
-    404: "There is no such thing, or it is not visible to this user.",
+    403: "This user may not do it, or the CSRF token is missing.",
+    404: "It does not exist, or this user may not see it.",
     413: "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE.",
     415: "The body is not application/json.",
-    429: "Too many requests; Retry-After says when to come again, in seconds.",
-    503: "No model can answer; Retry-After says when to come again, in seconds.",
+    429: "Too many requests; Retry-After is the number of seconds to wait.",
+    503: "No model can answer; Retry-After is the number of seconds to wait.",
 }
 
 
-def answers(success: dict[int, Any], *failures: int) -> dict[int, Any]:
-    """Return the responses of an operation: `success`, and the usual body for each failure."""
+TOO_MANY_DECISIONS: Final = OpenApiResponse(
+    serializers.ErrorSerializer,
+    description=f"{_DESCRIPTIONS[429]} Also: more decisions than OVERRIDE_RATE allows.",
+)
+
+
+def operation(
+    name: str,
+    success: dict[int, Any],
+    *failures: int,
+    parameters: Sequence[OpenApiParameter] = (),
+    **more: Any,
+) -> Callable[[Any], Any]:
+    """Describe a view's method by its responses; every operation may also fail with 401, 403, 429.
+
+    `more` is passed to `extend_schema`.
+    """
     responses = dict(success)
     for code in (*failures, 401, 403, 429):
-        responses[code] = (
-            OpenApiResponse(_INVALID, description="The request is not valid.")
-            if code == 400
-            else OpenApiResponse(serializers.ErrorSerializer, description=_DESCRIPTIONS[code])
-        )
-    return dict(sorted(responses.items()))
-
-
-def too_many_decisions() -> dict[int, Any]:
-    """Return the 429 of the operation by which people decide."""
-    description = f"{_DESCRIPTIONS[429]} So with more decisions than OVERRIDE_RATE allows."
-    return {429: OpenApiResponse(serializers.ErrorSerializer, description=description)}
-
-
-def retry_after(*codes: int) -> OpenApiParameter:
-    """Describe the Retry-After header of the responses with these status codes."""
-    return OpenApiParameter(
+        description = _DESCRIPTIONS[code]
+        body = _INVALID if code == 400 else serializers.ErrorSerializer
+        responses.setdefault(code, OpenApiResponse(body, description=description))
+    retry_after = OpenApiParameter(
         "Retry-After",
         OpenApiTypes.INT,
         OpenApiParameter.HEADER,
         description="Seconds.",
-        response=list(codes),
+        response=[code for code in (429, 503) if code in responses],
     )
+    described: Callable[[Any], Any] = extend_schema(
+        operation_id=f"ticket_priority_{name}",
+        tags=[TAG],
+        parameters=[*parameters, retry_after],
+        responses=dict(sorted(responses.items())),
+        **more,
+    )
+    return described
 
 
 class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    """One named type, so that no ENUM_NAME_OVERRIDES is asked of the host."""
+    """One named type, so that the host needs no ENUM_NAME_OVERRIDES."""
 
     target_class = "ticket_priority.api.serializers.PriorityNameField"
 
@@ -145,6 +150,8 @@ class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-
 
 
 class SourceLabel(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """A string with an example."""
+
     target_class = "ticket_priority.api.serializers.SourceLabelField"
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
@@ -152,13 +159,13 @@ class SourceLabel(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-c
 
 
 class PluginSchemaGenerator(SchemaGenerator):
-    """Describes this API only, under its own title."""
+    """Describe this API only, under its own title."""
 
     def get_schema(self, request: Any = None, public: bool = False) -> Any:
         schema = super().get_schema(request=request, public=public)  # type: ignore[no-untyped-call]
         schema["info"] = {
             "title": "Ticket priority",
             "version": __version__,
-            "description": "Predict, list and overrule the priority of tickets.",
+            "description": "Predict, list and override the priority of tickets.",
         }
         return schema

@@ -1,4 +1,4 @@
-"""Which predictions and overrides a user may see: those of the tickets that the user may see."""
+"""Narrow predictions and overrides to those about tickets that a user may see."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UUID_PARTS: Final = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 
 
 def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
-    """Narrow rows about tickets down to the tickets of registered sources that `user` may see.
+    """Narrow rows to those about tickets of registered sources that `user` may see.
 
     Tickets are found by content type and by `str(pk)` in a subquery: a join across the generic
     relation finds nothing on SQLite where the key is a UUID.
@@ -35,7 +35,7 @@ def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
 
 
 def _keys(tickets: models.QuerySet[Any], using: str) -> Any:
-    """Return `str(pk)` of each ticket, as a subquery wherever SQL can write it so."""
+    """Return `str(pk)` of each ticket, as a subquery where SQL can compute it."""
     column = key_column(tickets.model)
     expression = _key_expression(column, using) if tickets.db == using else None
     if expression is None:
@@ -44,7 +44,7 @@ def _keys(tickets: models.QuerySet[Any], using: str) -> Any:
 
 
 def _key_expression(column: models.Field[Any, Any], using: str) -> Any:
-    """Write `str(pk)` in SQL; None for a kind of key whose text Python alone knows."""
+    """Return `str(pk)` as a SQL expression, or None where only Python can compute it."""
     connection = connections[using]
     expression: Any
     if hasattr(column, "from_db_value"):
@@ -56,13 +56,13 @@ def _key_expression(column: models.Field[Any, Any], using: str) -> Any:
     else:
         return None
     if connection.vendor == "mysql":
-        # The connection's collation is often not the column's, and MariaDB refuses to guess.
+        # MariaDB refuses to compare where the collations of connection and column differ.
         expression = Collate(expression, "utf8mb4_bin")
     return expression
 
 
 def _dashed(key: F) -> Concat:
-    """Write the 32 hexadecimal digits of a UUID column as `str(uuid)` does."""
+    """Return the 32 hexadecimal digits of a UUID column in the form of `str(uuid)`."""
     parts: list[Any] = []
     for start, length in _UUID_PARTS:
         parts += [Value("-"), Substr(key, start, length, output_field=_TEXT)]

@@ -1,5 +1,3 @@
-"""What goes in and out."""
-
 from __future__ import annotations
 
 from typing import Any, Final
@@ -16,7 +14,7 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 
 MAX_TEXT_LENGTH: Final = 4 * MAX_CHARACTERS
-"""As much prose as is ever read, in characters."""
+"""In characters. More than the model reads, since normalisation shortens texts."""
 
 MAX_REASON_LENGTH: Final = 2000
 
@@ -66,7 +64,6 @@ class PredictRequestSerializer(serializers.Serializer[Any]):
     """Either `text` or `texts`."""
 
     text = TextField(required=False, help_text=_("One ticket's text."))
-    texts = serializers.ListField(child=TextField(), required=False)
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
@@ -88,6 +85,8 @@ class PredictRequestSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityProbabilities")
 class ProbabilitiesSerializer(serializers.Serializer[Any]):
+    """The probability of each priority, 0 to 1."""
+
     low = ProbabilityField()
     medium = ProbabilityField()
     high = ProbabilityField()
@@ -95,6 +94,8 @@ class ProbabilitiesSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityClassification")
 class ClassificationSerializer(serializers.Serializer[Classification]):
+    """The priority that the model chose for a text."""
+
     priority = PriorityNameField()
     priority_id = serializers.IntegerField(source="priority", min_value=0, max_value=2)
     confidence = ProbabilityField(help_text=_("The probability of the chosen priority."))
@@ -108,11 +109,15 @@ class ClassificationSerializer(serializers.Serializer[Classification]):
 
 @extend_schema_serializer(component_name="PriorityPredictAnswer")
 class PredictAnswerSerializer(ClassificationSerializer):
+    """The answer about one text."""
+
     model_version = serializers.CharField()
 
 
 @extend_schema_serializer(component_name="PriorityPredictAnswers")
 class PredictAnswersSerializer(serializers.Serializer[Any]):
+    """The answers about several texts, in their order."""
+
     results = ClassificationSerializer(many=True)
     model_version = serializers.CharField()
 
@@ -131,6 +136,8 @@ class SourceLabelField(serializers.Field[Any, Any, str, Any]):
 
 @extend_schema_serializer(component_name="PriorityPrediction")
 class PredictionSerializer(serializers.ModelSerializer[Prediction]):
+    """What a model version predicted for a ticket, and what became of it."""
+
     source = SourceLabelField()  # type: ignore[assignment]
     priority = PriorityNameField(allow_null=True, read_only=True)
     priority_id = serializers.IntegerField(source="priority", allow_null=True, read_only=True)
@@ -169,6 +176,8 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
 
 @extend_schema_serializer(component_name="PriorityOverride")
 class OverrideSerializer(serializers.ModelSerializer[Override]):
+    """A person's decision about the priority of a ticket."""
+
     source = SourceLabelField()  # type: ignore[assignment]
     from_priority = PriorityNameField(allow_null=True, read_only=True)
     to_priority = PriorityNameField(read_only=True)
@@ -196,6 +205,8 @@ class OverrideSerializer(serializers.ModelSerializer[Override]):
 
 @extend_schema_serializer(component_name="PriorityOverrideRequest")
 class OverrideRequestSerializer(serializers.Serializer[Any]):
+    """The priority that the user sets."""
+
     priority = PriorityNameField()
     reason = serializers.CharField(
         required=False, allow_blank=True, default="", max_length=MAX_REASON_LENGTH
@@ -204,7 +215,7 @@ class OverrideRequestSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityTicket")
 class TicketSerializer(serializers.Serializer[Any]):
-    """A ticket's priority, and how it came about."""
+    """A ticket's priority, its latest prediction and overrides."""
 
     source = serializers.CharField()  # type: ignore[assignment]
     object_id = serializers.CharField()
@@ -216,6 +227,8 @@ class TicketSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityServiceModel")
 class ServiceModelSerializer(serializers.Serializer[Any]):
+    """The active model version."""
+
     name = serializers.CharField()
     kind = serializers.CharField()
     base_model = serializers.CharField()
@@ -228,12 +241,16 @@ class ServiceModelSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityServiceSource")
 class ServiceSourceSerializer(serializers.Serializer[Any]):
+    """A ticket source and its mode."""
+
     source = serializers.CharField()  # type: ignore[assignment]
     mode = serializers.CharField()
 
 
 @extend_schema_serializer(component_name="PriorityServiceInfo")
 class ServiceInfoSerializer(serializers.Serializer[Any]):
+    """The release, its settings, the active model and the ticket sources."""
+
     version = serializers.CharField(help_text=_("The release of ticket_priority."))
     enabled = serializers.BooleanField()
     mode = serializers.CharField(help_text=_("The mode of sources that name none."))
@@ -246,6 +263,8 @@ class ServiceInfoSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityServiceHealth")
 class HealthSerializer(serializers.Serializer[Any]):
+    """Whether the process that answers can classify."""
+
     status = serializers.CharField(help_text=_("ok, degraded or unavailable."))
     model_loaded = serializers.BooleanField(
         help_text=_("Whether this process holds a model in memory.")
@@ -258,4 +277,6 @@ class HealthSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="PriorityServiceError")
 class ErrorSerializer(serializers.Serializer[Any]):
+    """Why a request failed."""
+
     detail = serializers.CharField()

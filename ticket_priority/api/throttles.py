@@ -6,9 +6,9 @@ from ticket_priority.conf import get_settings
 
 
 class ApiThrottle(UserRateThrottle):
-    """API_THROTTLE_RATE requests a user, or an address where anonymous users are let in.
+    """Limit each user, or the address of an anonymous one, to THROTTLE_RATE of the group API.
 
-    The host's DEFAULT_THROTTLE_RATES need not know the scope.
+    The host's DEFAULT_THROTTLE_RATES need no entry.
     """
 
     scope = "ticket_priority"

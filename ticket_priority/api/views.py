@@ -1,5 +1,3 @@
-"""The endpoints."""
-
 from __future__ import annotations
 
 from typing import Any, ClassVar, Final
@@ -35,9 +33,9 @@ from ticket_priority.api.permissions import SeesTickets, may_see_some
 from ticket_priority.exceptions import OverrideRateError, SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
-from ticket_priority.predictions import on_save as classification
-from ticket_priority.predictions import reclassify as reclassification
+from ticket_priority.predictions.on_save import classify_with_version
 from ticket_priority.predictions.overrides import override, priorities_of
+from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_source
 
@@ -49,25 +47,21 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
 
     serializer_class = serializers.PredictRequestSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_predict",
-        tags=[schema.TAG],
+    @schema.operation(
+        "predict",
+        {
+            200: PolymorphicProxySerializer(
+                component_name="PriorityPredictResponse",
+                serializers=[
+                    serializers.PredictAnswerSerializer,
+                    serializers.PredictAnswersSerializer,
+                ],
+                resource_type_field_name=None,
+            )
+        },
+        *(400, 413, 415, 503),
         request=serializers.PredictRequestSerializer,
-        parameters=[schema.retry_after(429, 503)],
         examples=schema.PREDICT_EXAMPLES,
-        responses=schema.answers(
-            {
-                200: PolymorphicProxySerializer(
-                    component_name="PriorityPredictResponse",
-                    serializers=[
-                        serializers.PredictAnswerSerializer,
-                        serializers.PredictAnswersSerializer,
-                    ],
-                    resource_type_field_name=None,
-                )
-            },
-            *(400, 413, 415, 503),
-        ),
     )
     def post(self, request: Request) -> Response:
         body = self.get_serializer(data=request.data)
@@ -75,7 +69,7 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
         texts = body.validated_data.get("texts") or [body.validated_data["text"]]
         found: Any
         with model_at_work():
-            version, found = classification.classify_with_version(texts)
+            version, found = classify_with_version(texts)
         results = serializers.ClassificationSerializer(found, many=True).data
         if "text" in body.validated_data:
             return Response({**results[0], "model_version": version.name})
@@ -83,7 +77,7 @@ class PredictView(PluginView, generics.GenericAPIView[Any]):
 
 
 class RowsMixin(PluginView):
-    """Rows about tickets that the user may see."""
+    """Find rows about tickets that the user may see."""
 
     rows: ClassVar[models.QuerySet[Any]]
 
@@ -97,20 +91,18 @@ class RowsMixin(PluginView):
 
 
 class ListMixin(RowsMixin):
+    """List such rows, with pages, filters and an order."""
+
     pagination_class: Any = Pages
     filter_backends: Any = [FilterBackend, StableOrdering]
 
 
 _PREDICTIONS: Final = audit.shown(Prediction.objects.select_related("model_version"))
-_LIST_ERRORS: Final = schema.answers({}, 400, 404)
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_predictions",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses={200: serializers.PredictionSerializer(many=True), **_LIST_ERRORS},
+    get=schema.operation(
+        "predictions", {200: serializers.PredictionSerializer(many=True)}, 400, 404
     )
 )
 class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
@@ -123,11 +115,11 @@ class PredictionListView(ListMixin, generics.ListAPIView[Prediction]):
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_prediction",
-        tags=[schema.TAG],
-        parameters=[schema.PREDICTION_ID, schema.retry_after(429)],
-        responses=schema.answers({200: serializers.PredictionSerializer}, 404),
+    get=schema.operation(
+        "prediction",
+        {200: serializers.PredictionSerializer},
+        404,
+        parameters=[schema.PREDICTION_ID],
     )
 )
 class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
@@ -138,15 +130,10 @@ class PredictionView(RowsMixin, generics.RetrieveAPIView[Prediction]):
 
 
 @extend_schema_view(
-    get=extend_schema(
-        operation_id="ticket_priority_overrides",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses={200: serializers.OverrideSerializer(many=True), **_LIST_ERRORS},
-    )
+    get=schema.operation("overrides", {200: serializers.OverrideSerializer(many=True)}, 400, 404)
 )
 class OverrideListView(ListMixin, generics.ListAPIView[Override]):
-    """List what people decided, the newest first."""
+    """List the decisions of people, the newest first."""
 
     rows = Override.objects.select_related("user")
     serializer_class = serializers.OverrideSerializer
@@ -155,7 +142,7 @@ class OverrideListView(ListMixin, generics.ListAPIView[Override]):
 
 
 class TicketMixin(PluginView):
-    """Finds the ticket that the address names, among those that the user may see."""
+    """Find the ticket that the URL names, among those that the user may see."""
 
     def get_permissions(self) -> list[Any]:
         return [permissions.IsAuthenticated()]
@@ -163,8 +150,8 @@ class TicketMixin(PluginView):
     def get_ticket(self, *, to_change: bool) -> tuple[TicketSource, models.Model]:
         """Return the source and the ticket.
 
-        404 where there is none to be seen; 403 where the user may see no ticket of the source,
-        or may not change this one.
+        Raises NotFound where the user sees no such ticket, and PermissionDenied where the user may
+        see no ticket of the source, or may not change this one.
         """
         try:
             source = find_source(self.kwargs["source"])
@@ -184,7 +171,7 @@ class TicketMixin(PluginView):
 
 
 def _key(source: TicketSource, text: str) -> Any:
-    """Read a primary key in the one form in which `object_id` writes it; 404 for any other."""
+    """Read a primary key in the form of `object_id`; raises NotFound for any other text."""
     try:
         key = source.model._meta.pk.to_python(text)
     except (ValidationError, ValueError, OverflowError):
@@ -195,15 +182,12 @@ def _key(source: TicketSource, text: str) -> Any:
 
 
 class TicketView(TicketMixin, generics.GenericAPIView[Any]):
-    """Show a ticket's priority, its latest prediction and what people decided."""
+    """Show a ticket's priority, its latest prediction and its latest overrides."""
 
     serializer_class = serializers.TicketSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_ticket",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
-        responses=schema.answers({200: serializers.TicketSerializer}, 404),
+    @schema.operation(
+        "ticket", {200: serializers.TicketSerializer}, 404, parameters=schema.TICKET_PARAMETERS
     )
     def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
@@ -226,20 +210,17 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
 
 
 class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
-    """Set a ticket's priority on a person's word."""
+    """Set a ticket's priority, as the decision of the user."""
 
     serializer_class = serializers.OverrideRequestSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_override",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429)],
+    @schema.operation(
+        "override",
+        {201: serializers.OverrideSerializer, 429: schema.TOO_MANY_DECISIONS},
+        *(400, 404, 413, 415),
+        parameters=schema.TICKET_PARAMETERS,
         request=serializers.OverrideRequestSerializer,
         examples=schema.OVERRIDE_EXAMPLES,
-        responses={
-            **schema.answers({201: serializers.OverrideSerializer}, 400, 404, 413, 415),
-            **schema.too_many_decisions(),
-        },
     )
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
@@ -255,41 +236,36 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
 
 
 class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
-    """Classify a ticket, again or for the first time. A priority that a person set stays."""
+    """Classify a ticket, again or for the first time. A priority that a person set is kept."""
 
     serializer_class = serializers.PredictionSerializer
 
-    @extend_schema(
-        operation_id="ticket_priority_classify",
-        tags=[schema.TAG],
-        parameters=[*schema.TICKET_PARAMETERS, schema.retry_after(429, 503)],
+    @schema.operation(
+        "classify",
+        {201: serializers.PredictionSerializer},
+        *(404, 503),
+        parameters=schema.TICKET_PARAMETERS,
         request=None,
-        responses=schema.answers({201: serializers.PredictionSerializer}, 404, 503),
     )
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
-            (prediction,) = reclassification.classify_instances([ticket])
+            (prediction,) = classify_instances([ticket])
         if prediction.reason == Prediction.Reason.AUDIT:
             prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)
 
 
 class InfoView(PluginView):
-    """Say what runs here."""
+    """Show the release, the active model and the ticket sources."""
 
-    @extend_schema(
-        operation_id="ticket_priority_info",
-        tags=[schema.TAG],
-        parameters=[schema.retry_after(429)],
-        responses=schema.answers({200: serializers.ServiceInfoSerializer}),
-    )
+    @schema.operation("info", {200: serializers.ServiceInfoSerializer})
     def get(self, request: Request) -> Response:
         return Response(serializers.ServiceInfoSerializer(describe_service()).data)
 
 
 class HealthView(PluginView):
-    """Say whether a model can answer. Open to everybody, for load balancers; loads nothing."""
+    """Say whether a model can answer. Needs no credentials, for load balancers; loads nothing."""
 
     throttle_classes = []
 
@@ -326,7 +302,7 @@ class HealthView(PluginView):
 
 
 class SchemaView(PluginView, SpectacularAPIView):
-    """The OpenAPI schema of this API, with the paths at which the host mounts it."""
+    """Show the OpenAPI schema of this API, with the paths at which the host mounts it."""
 
     generator_class = schema.PluginSchemaGenerator
     serve_public = True

@@ -19,14 +19,6 @@ from ticket_priority.queues import get_queue, has_workers
 from ticket_priority.sources.registry import all_sources
 
 
-def register_checks() -> None:
-    """Register the checks of this module; two of them are only for `check --deploy`."""
-    for check in (check_chosen_queue, check_served_folders, check_metrics, check_transactions):
-        checks.register(check, "ticket_priority")
-    for check in (check_deployed_queue, check_writable_folders):
-        checks.register(check, "ticket_priority", deploy=True)
-
-
 def check_chosen_queue(**kwargs: Any) -> Iterable[checks.CheckMessage]:
     """Check that the queue can be used, and what it checks itself."""
     try:

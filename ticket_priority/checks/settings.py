@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
@@ -13,12 +14,12 @@ from django.core import checks
 from django.db import DatabaseError, connections, router
 
 from ticket_priority import conf
-from ticket_priority.checks import sources as source_checks
+from ticket_priority.checks.sources import is_importable
 from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts.kinds import SERVING, kind_to_train
 from ticket_priority.ml.hyperparameters import presets
 from ticket_priority.ml.numbers import is_positive, is_whole
-from ticket_priority.ml.policy import rule as policy
+from ticket_priority.ml.policy.rule import DecisionRule, read_costs, read_targets
 from ticket_priority.ml.types import PROVENANCES, TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import audit
@@ -26,16 +27,104 @@ from ticket_priority.queues import has_workers, recommended_queue
 from ticket_priority.rates import Rate
 from ticket_priority.sources.registry import all_sources
 
-_WHOLE_NUMBERS: Final = {
-    ("SERVING", "BATCH_SIZE"): 1,
-    ("SERVING", "BATCH_TOKENS"): 1,
-    ("QUEUE", "CLAIM_SECONDS"): 1,
-    ("QUEUE", "MAX_ATTEMPTS"): 1,
-    ("QUEUE", "SWEEP_MINUTES"): 1,
-    ("TRAINING", "MIN_ROWS"): 1,
-    ("DECISIONS", "STALE_FORM_MINUTES"): 0,
+Problem = Callable[[Any], str]
+"""Says what is wrong with a value, as the end of a sentence; empty where nothing is."""
+
+
+def _unless(is_valid: Callable[[Any], bool]) -> Problem:
+    return lambda value: "" if is_valid(value) else f"is {value!r}"
+
+
+def _raised_by(read: Callable[[Any], object]) -> Problem:
+    def problem(value: Any) -> str:
+        try:
+            read(value)
+        except (TypeError, ValueError) as error:
+            return f"is wrong: {error}"
+        return ""
+
+    return problem
+
+
+def _or_none(problem: Problem) -> Problem:
+    return lambda value: "" if value is None else problem(value)
+
+
+def _is_whole(value: Any, least: int = 1) -> bool:
+    return is_whole(value) and value >= least
+
+
+def _are_weights(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(
+        provenance in PROVENANCES and is_positive(weight) for provenance, weight in given.items()
+    )
+
+
+def _is_rate(value: Any) -> bool:
+    with suppress(ValueError):
+        return bool(Rate.parse(value))
+    return False
+
+
+def _unless_importable(paths: Any) -> str:
+    wrong = isinstance(paths, str) or not all(map(is_importable, paths))
+    return "names something that cannot be imported" if wrong else ""
+
+
+def _unless_mapping(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else "must be a dictionary"
+
+
+_RULES: Final[tuple[tuple[str, str, str, Problem], ...]] = (
+    ("E003", "", "MODE", _unless(conf.MODES.__contains__)),
+    ("E009", "", "SOURCES", _unless_mapping),
+    ("E008", "TRAINING", "GATE_METRIC", _unless(conf.GATE_METRICS.__contains__)),
+    ("E031", "TRAINING", "GATE_TOLERANCE", _unless(conf.is_gate_tolerance)),
+    ("E025", "TRAINING", "LABEL_WEIGHTS", _unless(_are_weights)),
+    ("E032", "TRAINING", "MIN_ROWS", _unless(_is_whole)),
+    ("E050", "TRAINING", "RETRAIN", _or_none(_raised_by(lambda given: conf.Retraining(**given)))),
+    ("E032", "SERVING", "BATCH_SIZE", _unless(_is_whole)),
+    ("E032", "SERVING", "BATCH_TOKENS", _unless(_is_whole)),
+    ("E060", "SERVING", "DEADLINE_MS", _or_none(_unless(is_positive))),
+    ("E061", "SERVING", "BREAKER_FAILURES", _unless(_is_whole)),
+    ("E062", "SERVING", "BREAKER_SECONDS", _unless(is_positive)),
+    ("E032", "QUEUE", "CLAIM_SECONDS", _unless(_is_whole)),
+    ("E032", "QUEUE", "MAX_ATTEMPTS", _unless(_is_whole)),
+    ("E032", "QUEUE", "SWEEP_MINUTES", _unless(_is_whole)),
+    ("E040", "DECISIONS", "COSTS", _raised_by(read_costs)),
+    ("E041", "DECISIONS", "AUTO_APPLY", _raised_by(read_targets)),
+    ("E042", "DECISIONS", "AUDIT_SHARE", _unless(audit.is_share)),
+    ("E032", "DECISIONS", "STALE_FORM_MINUTES", _unless(partial(_is_whole, least=0))),
+    ("E063", "DECISIONS", "OVERRIDE_RATE", _or_none(_unless(_is_rate))),
+    ("E005", "API", "MAX_TEXTS", _unless(_is_whole)),
+    ("E006", "API", "THROTTLE_RATE", _or_none(_unless(_is_rate))),
+    ("E007", "API", "AUTHENTICATION_CLASSES", _unless_importable),
+    ("E007", "API", "PERMISSION_CLASSES", _unless_importable),
+)
+"""The id of the check of each setting, its group (empty at the top level), its key, the problem."""
+
+_HINTS: Final = {
+    "E003": f"Choose one of {', '.join(conf.MODES)}.",
+    "E005": "Give the number of texts a request may hold, 1 or more.",
+    "E006": 'Write "120/min" (or /s, /hour, /day), or None for no limit.',
+    "E007": "Give a list of dotted paths of Django REST framework classes.",
+    "E008": f"Choose one of {', '.join(conf.GATE_METRICS)}.",
+    "E009": 'Write {"app_label.Model": {"text_fields": (...)}}.',
+    "E025": f"Map {', '.join(PROVENANCES)} to numbers above 0.",
+    "E031": "Give a number of at least 0 and below 1, such as 0.01.",
+    "E032": "Give a whole number of at least 1, or leave it out; STALE_FORM_MINUTES may be 0.",
+    "E040": "For each true class, say what each wrong choice costs, at least 0: "
+    '{"high": {"low": 5, "medium": 2}, "medium": {...}, "low": {...}}.',
+    "E041": 'Map classes to the precision you ask for, such as {"high": 0.9}; a class that is left '
+    "out is only suggested. None applies every answer.",
+    "E042": f"Give a part of the new tickets, 0 to {audit.MOST}.",
+    "E050": "Give None, or a dictionary with some of "
+    f"{', '.join(item.name for item in fields(conf.Retraining))}.",
+    "E060": "Give the milliseconds that a save may wait for the model, or None.",
+    "E061": "Give the number of failures in a row after which the model is not asked.",
+    "E062": "Give the seconds for which a model that fails is not asked.",
+    "E063": 'Write "1000/day" (or /s, /min, /hour), or None for no limit.',
 }
-"""The least that a setting may be, by group and key."""
 
 _FORMER: Final = {
     "TRAINING": ("TRAINING", "HYPERPARAMETERS"),
@@ -47,32 +136,35 @@ _FORMER: Final = {
 """Former keys that are now found under another name, by group and key."""
 
 
-def register_checks() -> None:
-    checks.register(check_settings, "ticket_priority")
-    checks.register(check_training, "ticket_priority")
-    checks.register(check_numbers, "ticket_priority")
-    checks.register(check_decisions, "ticket_priority")
-    checks.register(check_write_path, "ticket_priority")
-    checks.register(check_certificates, "ticket_priority", checks.Tags.database)
-    checks.register(check_api, "ticket_priority")
-    checks.register(source_checks.check_sources, "ticket_priority")
-    checks.register(check_serving, "ticket_priority")
-    checks.register(check_queue, "ticket_priority")
-    checks.register(check_sqlite, "ticket_priority")
-
-
 def check_settings(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find keys that do not exist, and values that a setting cannot have."""
     given = getattr(settings, conf.SETTING, {})
     if not isinstance(given, dict):
         yield checks.Error(f"{conf.SETTING} must be a dictionary.", id="ticket_priority.E001")
         return
     yield from _check_keys(given)
-    mode = given.get("MODE", "sync")
-    if mode not in conf.MODES:
+    for number, group, key, problem_of in _RULES:
+        found = conf.user_group(group) if group else given
+        if key in found and (problem := problem_of(found[key])):
+            name = _path(group, key) if group else _path(key)
+            identifier = f"ticket_priority.{number}"
+            yield checks.Error(f"{name} {problem}.", hint=_HINTS[number], id=identifier)
+    yield from _check_hyperparameters(conf.user_group("TRAINING"))
+
+
+def _check_hyperparameters(given: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
+    try:
+        presets.configure(
+            str(given.get("MODEL_NAME") or presets.EMBEDDED),
+            given.get("PRESET", presets.DEFAULT_PRESET),
+            given.get("HYPERPARAMETERS", {}),
+        )
+    except (TypeError, ValueError) as error:
         yield checks.Error(
-            f"{conf.SETTING}['MODE'] is {mode!r}.",
-            hint=f"Choose one of {', '.join(conf.MODES)}.",
-            id="ticket_priority.E003",
+            f"{_path('TRAINING', 'PRESET')} or ['HYPERPARAMETERS'] is wrong: {error}.",
+            hint="The keys of HYPERPARAMETERS are the fields of "
+            "ticket_priority.ml.types.TrainingConfig.",
+            id="ticket_priority.E004",
         )
 
 
@@ -83,12 +175,6 @@ def _check_keys(given: Mapping[Any, Any]) -> Iterator[checks.CheckMessage]:
             f"{conf.SETTING} has an unknown key {key!r}.",
             hint=_new_name_of(key) or f"Known keys: {', '.join(known)}.",
             id="ticket_priority.E002",
-        )
-    if not isinstance(given.get("SOURCES", {}), Mapping):
-        yield checks.Error(
-            f"{conf.SETTING}['SOURCES'] must be a dictionary.",
-            hint='Write {"app_label.Model": {"text_fields": (...)}}.',
-            id="ticket_priority.E009",
         )
     for group, settings_class in conf.GROUPS.items():
         names = conf.setting_names(settings_class)
@@ -134,156 +220,24 @@ def _new_name_in(group: str, key: Any) -> str | None:
 
 
 def _advice(*keys: str) -> str:
-    return f"Write {conf.SETTING}{''.join(f'[{key!r}]' for key in keys)}."
+    return f"Write {_path(*keys)}."
 
 
-def check_training(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    given = conf.user_group("TRAINING")
-    name = f"{conf.SETTING}['TRAINING']"
-    metric = given.get("GATE_METRIC", conf.GATE_METRICS[0])
-    if metric not in conf.GATE_METRICS:
-        yield checks.Error(
-            f"{name}['GATE_METRIC'] is {metric!r}.",
-            hint=f"Choose one of {', '.join(conf.GATE_METRICS)}.",
-            id="ticket_priority.E008",
-        )
-    tolerance = given.get("GATE_TOLERANCE", 0)
-    if not conf.is_gate_tolerance(tolerance):
-        yield checks.Error(
-            f"{name}['GATE_TOLERANCE'] is {tolerance!r}.",
-            hint="Give a number of at least 0 and below 1, such as 0.01.",
-            id="ticket_priority.E031",
-        )
-    weights = given.get("LABEL_WEIGHTS", {})
-    if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
-        yield checks.Error(
-            f"{name}['LABEL_WEIGHTS'] is {weights!r}.",
-            hint=f"Map {', '.join(PROVENANCES)} to numbers above 0.",
-            id="ticket_priority.E025",
-        )
-    try:
-        presets.configure(
-            str(given.get("MODEL_NAME") or presets.EMBEDDED),
-            given.get("PRESET", presets.DEFAULT_PRESET),
-            given.get("HYPERPARAMETERS", {}),
-        )
-    except (TypeError, ValueError) as error:
-        yield checks.Error(
-            f"{name}['PRESET'] or ['HYPERPARAMETERS'] is wrong: {error}.",
-            hint="The keys of HYPERPARAMETERS are the fields of "
-            "ticket_priority.ml.types.TrainingConfig.",
-            id="ticket_priority.E004",
-        )
-    try:
-        if given.get("RETRAIN") is not None:
-            conf.Retraining(**given["RETRAIN"])
-    except (TypeError, ValueError) as error:
-        yield checks.Error(
-            f"{name}['RETRAIN'] is wrong: {error}.",
-            hint="Give None, or a dictionary with some of "
-            f"{', '.join(item.name for item in fields(conf.Retraining))}.",
-            id="ticket_priority.E050",
-        )
-
-
-def check_numbers(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    for (group, name), least in _WHOLE_NUMBERS.items():
-        value = conf.user_group(group).get(name, least)
-        if not is_whole(value) or value < least:
-            yield checks.Error(
-                f"{conf.SETTING}[{group!r}][{name!r}] is {value!r}.",
-                hint=f"Give a whole number of at least {least}, or leave it out.",
-                id="ticket_priority.E032",
-            )
-
-
-def _is_weight(item: tuple[Any, Any]) -> bool:
-    provenance, weight = item
-    return provenance in PROVENANCES and is_positive(weight)
-
-
-def _is_rate(value: Any) -> bool:
-    try:
-        Rate.parse(value)
-    except ValueError:
-        return False
-    return True
-
-
-def check_write_path(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    serving = conf.user_group("SERVING")
-    deadline = serving.get("DEADLINE_MS", 1)
-    if deadline is not None and not is_positive(deadline):
-        yield checks.Error(
-            f"{conf.SETTING}['SERVING']['DEADLINE_MS'] is {deadline!r}.",
-            hint="Give the milliseconds that a save may wait for the model, or None.",
-            id="ticket_priority.E060",
-        )
-    failures = serving.get("BREAKER_FAILURES", 1)
-    if not isinstance(failures, int) or not is_positive(failures):
-        yield checks.Error(
-            f"{conf.SETTING}['SERVING']['BREAKER_FAILURES'] is {failures!r}.",
-            hint="Give the number of failures in a row after which the model is left alone.",
-            id="ticket_priority.E061",
-        )
-    seconds = serving.get("BREAKER_SECONDS", 1)
-    if not is_positive(seconds):
-        yield checks.Error(
-            f"{conf.SETTING}['SERVING']['BREAKER_SECONDS'] is {seconds!r}.",
-            hint="Give the seconds for which a model that fails is left alone.",
-            id="ticket_priority.E062",
-        )
-    rate = conf.user_group("DECISIONS").get("OVERRIDE_RATE")
-    if rate is not None and not _is_rate(rate):
-        yield checks.Error(
-            f"{conf.SETTING}['DECISIONS']['OVERRIDE_RATE'] is {rate!r}.",
-            hint='Write "1000/day" (or /s, /min, /hour), or None to let each decide without limit.',
-            id="ticket_priority.E063",
-        )
-
-
-def check_decisions(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    given = conf.user_group("DECISIONS")
-    try:
-        policy.read_costs(given.get("COSTS"))
-    except ValueError as error:
-        yield checks.Error(
-            f"{conf.SETTING}['DECISIONS']['COSTS'] is wrong: {error}.",
-            hint="For each true class, say what each wrong choice costs, at least 0: "
-            '{"high": {"low": 5, "medium": 2}, "medium": {...}, "low": {...}}.',
-            id="ticket_priority.E040",
-        )
-    try:
-        policy.read_targets(given.get("AUTO_APPLY"))
-    except ValueError as error:
-        yield checks.Error(
-            f"{conf.SETTING}['DECISIONS']['AUTO_APPLY'] is wrong: {error}.",
-            hint='Map classes to the precision you ask for, such as {"high": 0.9}; a class that is '
-            "left out is only suggested. None applies every answer.",
-            id="ticket_priority.E041",
-        )
-    share = given.get("AUDIT_SHARE", 0.0)
-    if not audit.is_share(share):
-        yield checks.Error(
-            f"{conf.SETTING}['DECISIONS']['AUDIT_SHARE'] is {share!r}.",
-            hint=f"Give a part of the new tickets, 0 to {audit.MOST}.",
-            id="ticket_priority.E042",
-        )
+def _path(*keys: str) -> str:
+    return conf.SETTING + "".join(f"[{key!r}]" for key in keys)
 
 
 def check_certificates(databases: Any = None, **kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Run with `check --database`, and by `migrate`, before which there may be no table."""
+    """Find an active version without certificates, with `check --database` and in `migrate`."""
     options = conf.get_settings().decisions
     if options.auto_apply is None or router.db_for_read(ModelVersion) not in (databases or ()):
         return
-    # Settings that are wrong are E040's and E041's to tell.
+    # E040 and E041 report wrong settings.
     with suppress(DatabaseError, ValueError):
         version = ModelVersion.objects.active()
         if version is None:
             return
-        rule = policy.DecisionRule.of(
-            version.metrics, costs=options.costs, targets=options.auto_apply
-        )
+        rule = DecisionRule.of(version.metrics, costs=options.costs, targets=options.auto_apply)
         if rule.lacks_certificates:
             yield checks.Warning(
                 f"No answer of model version {version.name} is certified for today's AUTO_APPLY "
@@ -293,33 +247,8 @@ def check_certificates(databases: Any = None, **kwargs: Any) -> Iterator[checks.
             )
 
 
-def check_api(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    given = conf.user_group("API")
-    most = given.get("MAX_TEXTS", 1)
-    if not is_whole(most) or most < 1:
-        yield checks.Error(
-            f"{conf.SETTING}['API']['MAX_TEXTS'] is {most!r}.",
-            hint="Give the number of texts a request may hold, 1 or more.",
-            id="ticket_priority.E005",
-        )
-    rate = given.get("THROTTLE_RATE")
-    if rate is not None and not _is_rate(rate):
-        yield checks.Error(
-            f"{conf.SETTING}['API']['THROTTLE_RATE'] is {rate!r}.",
-            hint='Write "120/min" (or /s, /hour, /day), or None for no limit.',
-            id="ticket_priority.E006",
-        )
-    for key in ("AUTHENTICATION_CLASSES", "PERMISSION_CLASSES"):
-        paths = given.get(key, ())
-        if isinstance(paths, str) or not all(map(source_checks.is_importable, paths)):
-            yield checks.Error(
-                f"{conf.SETTING}['API'][{key!r}] names something that cannot be imported.",
-                hint="Give a list of dotted paths of Django REST framework classes.",
-                id="ticket_priority.E007",
-            )
-
-
 def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find packages that serving needs and that are not installed."""
     if "CLASSIFIERS" in conf.user_group("SERVING"):
         return
     if missing := SERVING.missing:
@@ -340,6 +269,7 @@ def check_serving(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find settings that need workers where there are none."""
     queue = recommended_queue()
     deferred = [source.label for source in all_sources() if source.effective_mode != "sync"]
     if deferred and not has_workers():
@@ -360,6 +290,7 @@ def check_queue(**kwargs: Any) -> Iterator[checks.CheckMessage]:
 
 
 def check_sqlite(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find SQLite databases that do not take the write lock when a transaction begins."""
     for alias in connections:
         database = connections[alias].settings_dict
         options = database.get("OPTIONS", {})

@@ -1,4 +1,4 @@
-"""System checks of the ticket sources, and the sources that the settings name."""
+"""System checks of the ticket sources, and registration of those in the settings."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def register_configured_sources() -> None:
 
 
 def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find what is wrong with each ticket source."""
     for label, message in _broken_sources.items():
         yield checks.Error(
             f"{conf.SETTING}['SOURCES'][{label!r}] cannot be used: {message}",
@@ -61,7 +62,7 @@ def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
     if wrong := list(_check_mapping(source)):
         yield from wrong
     else:
-        # A default may be asked of a table that is not there yet.
+        # A default may query a table that does not exist yet.
         with suppress(DatabaseError):
             yield from _check_choices(source)
             yield from _check_default(source)

@@ -1,4 +1,4 @@
-"""What Prometheus may scrape. Counted with `METRICS`; mount `ticket_priority.prometheus.urls`."""
+"""Metrics for Prometheus, with the setting METRICS. Mount `ticket_priority.prometheus.urls`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def connect() -> None:
-    """Count from now on, in prometheus_client's own registry. Never raises over a lost folder."""
+    """Start to count in the registry of prometheus_client; a folder that is missing is logged."""
     try:
         from ticket_priority.prometheus import counters
     except OSError:
-        logger.exception("Nothing is counted: PROMETHEUS_MULTIPROC_DIR is no folder to write in")
+        logger.exception("Nothing is counted: PROMETHEUS_MULTIPROC_DIR is not a writable folder")
         return
     counters.connect()

@@ -1,4 +1,4 @@
-"""What the database knows, asked at each scrape, so that every process tells the same."""
+"""Gauges read from the database at each scrape, so they are the same in every process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ticket_priority.models import ModelVersion
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions.kill_switch import is_on
 from ticket_priority.reports import backlog
 
 logger = logging.getLogger(__name__)
 
 
 class DatabaseCollector(Collector):
-    """Three queries a scrape; where the database does not answer, its gauges are left out."""
+    """Run three queries a scrape; leave the gauges out when the database does not answer."""
 
     def describe(self) -> list[Metric]:
-        """Name nothing, so that to register it asks no database."""
+        """Return nothing, so that registering the collector queries no database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the gauges of the backlog, the model versions and the kill switch."""
         try:
             found = [*_backlog(), *_versions(), _switch()]
         except Error:
@@ -37,7 +38,7 @@ class DatabaseCollector(Collector):
 def _backlog() -> Iterator[Metric]:
     found = backlog.read()
     pending = GaugeMetricFamily(
-        "ticket_priority_pending", "Tickets that wait for an answer.", labels=("reason",)
+        "ticket_priority_pending", "Tickets that wait for a prediction.", labels=("reason",)
     )
     for reason, group in found.waiting.items():
         pending.add_metric((reason,), group.count)
@@ -45,11 +46,11 @@ def _backlog() -> Iterator[Metric]:
     oldest = found.oldest_at
     yield GaugeMetricFamily(
         "ticket_priority_pending_oldest_seconds",
-        "For how long the oldest of them has waited; 0: none does.",
+        "Seconds that the oldest of them has waited; 0 when none waits.",
         value=0 if oldest is None else (timezone.now() - oldest).total_seconds(),
     )
     yield GaugeMetricFamily(
-        "ticket_priority_failed", "Tickets that were given up.", value=found.failed
+        "ticket_priority_failed", "Tickets whose classification failed.", value=found.failed
     )
 
 
@@ -62,7 +63,7 @@ def _versions() -> Iterator[Metric]:
     )
     errors = GaugeMetricFamily(
         "ticket_priority_load_error",
-        "1 where the version of that role could not be loaded, or fails.",
+        "1 when the version of that role could not be loaded, or fails.",
         labels=("role",),
     )
     for name, is_active, error in chosen.values_list("name", "is_active", "load_error"):
@@ -76,6 +77,6 @@ def _versions() -> Iterator[Metric]:
 def _switch() -> Metric:
     return GaugeMetricFamily(
         "ticket_priority_switched_on",
-        "1 while tickets are classified, 0 while that is switched off.",
-        value=switch.is_on(),
+        "1 while tickets are classified, 0 while classification is switched off.",
+        value=is_on(),
     )

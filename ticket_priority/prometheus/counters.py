@@ -1,4 +1,4 @@
-"""What each process counts of what it does itself, told by signals."""
+"""Counters of what each process does itself, driven by signals."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from ticket_priority.signals import (
 
 PREDICTIONS: Final = Counter(
     "ticket_priority_predictions",
-    "Predictions that came to a state; pending: a ticket was saved without an answer.",
+    "Predictions by the state they reached; pending: a ticket was saved without a prediction.",
     ("state", "reason", "mode", "priority"),
 )
 LATENCY: Final = Histogram(
     "ticket_priority_latency_seconds",
-    "How long the model took for a ticket; in a batch, its share.",
+    "Time the model took for a ticket; in a batch, the ticket's share.",
     ("mode",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10),
 )
 OVERRIDES: Final = Counter(
     "ticket_priority_overrides",
-    "Decisions of people; the same on both sides confirms.",
+    "Decisions of people; a confirmation has the same priority twice.",
     ("from_priority", "to_priority"),
 )
 BREAKER_OPEN: Final = Gauge(
     "ticket_priority_breaker_open",
-    "Processes that leave the model alone, as it failed again and again.",
+    "Processes whose circuit breaker is open, since the model failed repeatedly.",
     multiprocess_mode="livesum",
 )
 DATABASE: Final = DatabaseCollector()
 
 
 def connect() -> None:
-    """Begin to count; a second call changes nothing."""
+    """Start to count; a second call changes nothing."""
     uid = "ticket_priority.prometheus"
     priority_predicted.connect(count_prediction, dispatch_uid=uid)
     priority_missing.connect(count_prediction, dispatch_uid=uid)
@@ -53,19 +53,22 @@ def connect() -> None:
 
 
 def count_prediction(*, prediction: Prediction, **kwargs: Any) -> None:
+    """Count a prediction, and observe its latency."""
     priority = _name(prediction.priority)
     PREDICTIONS.labels(prediction.state, prediction.reason, prediction.mode, priority).inc()
     if prediction.latency_ms is not None:
         LATENCY.labels(prediction.mode).observe(prediction.latency_ms / 1000)
-        # Another version may serve since the breaker last changed, with a breaker of its own.
+        # Each version has a breaker of its own, and another version may serve now.
         note_breaker()
 
 
 def count_override(*, override: Override, **kwargs: Any) -> None:
+    """Count a person's decision."""
     OVERRIDES.labels(_name(override.from_priority), _name(override.to_priority)).inc()
 
 
 def note_breaker(**kwargs: Any) -> None:
+    """Record whether the circuit breaker of this process is open."""
     BREAKER_OPEN.set(breaker_state() != BreakerState.CLOSED)
 
 

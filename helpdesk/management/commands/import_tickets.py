@@ -8,20 +8,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from helpdesk.importing import (
-    FIELDS,
-    UNSET,
-    ImportFileError,
-    ImportOptions,
-    ImportReport,
-    Rejection,
-    import_tickets,
-)
+from helpdesk.cells import FIELDS, UNSET, ImportOptions
+from helpdesk.importing import ImportFileError, ImportReport, Rejection, import_tickets
 from helpdesk.models import Ticket
 from ticket_priority.priorities import Priority
 
 
 class Command(BaseCommand):
+    """Import tickets from a CSV file."""
+
     help = (
         "Import tickets from a CSV file, all of them or none. Rows with a priority count as "
         "labelled by a person; rows without are left for classify_tickets."
@@ -29,30 +24,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path)
-        parser.add_argument(
-            "--map",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="FIELD=COLUMN",
-            help=f"which column holds which field ({', '.join(FIELDS)}); default: the same name",
-        )
-        parser.add_argument(
-            "--priority-map",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="WORD=PRIORITY",
-            help=f"the file's words for low, medium, high or {UNSET}",
-        )
-        parser.add_argument(
-            "--status-map",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="WORD=STATUS",
-            help=f"the file's words for {', '.join(Ticket.Status.values)}",
-        )
+        for option, pair, text in (
+            ("--map", "FIELD=COLUMN", f"its column of a field ({', '.join(FIELDS)})"),
+            ("--priority-map", "WORD=PRIORITY", f"how it writes low, medium, high or {UNSET}"),
+            ("--status-map", "WORD=STATUS", f"how it writes {', '.join(Ticket.Status.values)}"),
+        ):
+            text = f"{text}; default: the same"
+            parser.add_argument(
+                option, nargs="+", action="extend", default=[], metavar=pair, help=text
+            )
         parser.add_argument("--delimiter", help="one character, or tab; default: found out")
         parser.add_argument("--encoding", default="utf-8-sig", help="default: %(default)s")
         parser.add_argument(

@@ -12,6 +12,8 @@ DEMO_PASSWORD: Final = "demo-helpdesk"  # noqa: S105
 
 
 class Command(BaseCommand):
+    """Load the demo team, queues and tickets."""
+
     help = (
         "Load the demo team, queues and tickets. Most tickets are labelled history; the rest are "
         "open and unlabelled. Running it again adds only what is missing."

@@ -1,5 +1,3 @@
-"""Everything `make demo` does once the packages are installed."""
-
 from __future__ import annotations
 
 import os
@@ -24,6 +22,8 @@ START_SECONDS: Final = 60
 
 
 class Command(BaseCommand):
+    """Run what `make demo` runs once the packages are installed."""
+
     help = (
         "Prepare the demo (migrate, load tickets, train a model if none is active, classify what "
         "is undecided), then run the web server and the worker until Ctrl-C."

@@ -1,37 +1,33 @@
-"""Choose the model version that serves."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers.active import find_version, load, rule_of
 from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.management.base import PluginCommand
 from ticket_priority.ml.evaluation.figures import Metrics
-from ticket_priority.ml.types import silent
 from ticket_priority.models import ModelVersion
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install, install_linear
 
 _STARTER_REMARK: Final = (
     "It is a starter, trained on tickets that are not yours. When people have set enough "
     "priorities, replace it: manage.py train_priority_model"
 )
-
 _UNCERTIFIED_REMARK: Final = (
-    "None of its answers is certified for today's AUTO_APPLY and COSTS, so each is only "
+    "None of its answers is certified for the present AUTO_APPLY and COSTS, so each is only "
     "suggested: manage.py certify_priority_model"
 )
-
-
 _BEST: Final = "best"
 _LINEAR: Final = "linear"
 
 
-class Command(BaseCommand):
-    help = "Activate a model version; every process follows at its next classification."
+class Command(PluginCommand):
+    """Choose the model version that serves, or the shadow."""
+
+    help = "Activate a model version; every process uses it from its next classification on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", nargs="?", help="a model version's name")
@@ -43,55 +39,46 @@ class Command(BaseCommand):
             nargs="?",
             const=_BEST,
             choices=(_BEST, _LINEAR),
-            help="activate the starter model that came with this release, for the time before "
-            "there are labels to train on: the best that can be made here, or with "
-            "--starter=linear the small one",
+            help="activate the starter model of this release, for the time before there are labels "
+            "to train on: the best that this machine can build, or the small one with "
+            "--starter=linear",
         )
         parser.add_argument(
             "--shadow",
             action="store_true",
-            help="let the version answer beside the active one, to no effect, to compare them",
+            help="let the version answer beside the active one, without effect, to compare them",
         )
-        parser.add_argument(
-            "--no-shadow", action="store_true", help="let no version be the shadow any more"
-        )
+        parser.add_argument("--no-shadow", action="store_true", help="end the shadow")
         parser.add_argument("--list", action="store_true", help="list the versions and stop")
-        parser.add_argument("--json", action="store_true", help="print as JSON")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def run(self, options: dict[str, Any]) -> None:
         if options["list"]:
-            self._list(as_json=options["json"])
-            return
-        if options["no_shadow"]:
+            versions = [_described(version) for version in ModelVersion.objects.all()]
+            self.report(versions, map(_line, versions))
+        elif options["no_shadow"]:
             self._stop_shadow(options)
-            return
-        version = self._choose(options)
+        else:
+            self._start(self._choose(options), as_shadow=options["shadow"])
+
+    def _start(self, version: ModelVersion, *, as_shadow: bool) -> None:
         try:
             # A version that cannot be loaded must not be made to serve.
-            classifiers.load(version)
-            rule = classifiers.rule_of(version)
-        except TicketPriorityError as error:
-            what = "made the shadow" if options["shadow"] else "activated"
+            load(version)
+            rule = rule_of(version)
+            if as_shadow:
+                version.start_shadow()
+        except (TicketPriorityError, ValueError) as error:
+            what = "made the shadow" if as_shadow else "activated"
             raise CommandError(f"{version.name} was not {what}: {error}") from error
-        if options["shadow"]:
-            self._start_shadow(version, options)
+        if as_shadow:
+            self.report({"shadow": version.name}, [f"{version.name} is the shadow."])
             return
         version.activate()
-        if options["json"]:
-            self.stdout.write(json.dumps({"active": version.name, "starter": version.is_starter}))
-        elif options["verbosity"] >= 1:
-            self.stdout.write(f"{version.name} is active.")
-            if version.is_starter:
-                self.stdout.write(_STARTER_REMARK)
-            if rule.lacks_certificates:
-                self.stdout.write(_UNCERTIFIED_REMARK)
-
-    def _start_shadow(self, version: ModelVersion, options: dict[str, Any]) -> None:
-        try:
-            version.start_shadow()
-        except ValueError as error:
-            raise CommandError(f"It cannot be its own shadow: {error}") from error
-        self._tell_shadow(f"{version.name} is the shadow.", version.name, options)
+        lines = [f"{version.name} is active."]
+        lines += [_STARTER_REMARK] if version.is_starter else []
+        lines += [_UNCERTIFIED_REMARK] if rule.lacks_certificates else []
+        self.report({"active": version.name, "starter": version.is_starter}, lines)
 
     def _stop_shadow(self, options: dict[str, Any]) -> None:
         if options["shadow"] or options["previous"] or options["starter"]:
@@ -100,69 +87,49 @@ class Command(BaseCommand):
         if version is None or options["name"] not in (None, version.name):
             raise CommandError(f"{options['name'] or 'No version'} is not the shadow.")
         version.stop_shadow()
-        self._tell_shadow(f"{version.name} is no longer the shadow.", None, options)
-
-    def _tell_shadow(self, text: str, name: str | None, options: dict[str, Any]) -> None:
-        if options["json"]:
-            self.stdout.write(json.dumps({"shadow": name}))
-        elif options["verbosity"] >= 1:
-            self.stdout.write(text)
+        self.report({"shadow": None}, [f"{version.name} is no longer the shadow."])
 
     def _choose(self, options: dict[str, Any]) -> ModelVersion:
         given = [options["name"], options["previous"], options["starter"]]
-        if sum(map(bool, given)) > 1:
-            raise CommandError("Name a model version, or pass --previous, or --starter: one of it.")
+        if sum(map(bool, given)) != 1:
+            raise CommandError(
+                "Give one of these: a model version's name (--list shows them), --previous, "
+                "--starter."
+            )
         if options["starter"]:
-            return self._starter(options)
-        return self._previous() if options["previous"] else self._named(options["name"])
+            return self._starter(options["starter"])
+        return _previous() if options["previous"] else find_version(options["name"])
 
-    def _starter(self, options: dict[str, Any]) -> ModelVersion:
-        speaks = options["verbosity"] >= 1 and not options["json"]
+    def _starter(self, kind: str) -> ModelVersion:
         try:
-            if options["starter"] == _LINEAR:
-                return starter.install_linear()
-            return starter.install(progress=self.stdout.write if speaks else silent)
+            return install_linear() if kind == _LINEAR else install(progress=self.say)
         except TicketPriorityError as error:
             raise CommandError(f"The starter was not activated: {error}") from error
 
-    def _named(self, name: str | None) -> ModelVersion:
-        if not name:
-            raise CommandError(
-                "Name a model version (--list shows them), or pass --previous or --starter."
-            )
-        try:
-            return classifiers.find_version(name)
-        except TicketPriorityError as error:
-            raise CommandError(str(error)) from error
 
-    def _previous(self) -> ModelVersion:
-        earlier = ModelVersion.objects.filter(is_active=None).exclude(activated_at=None)
-        version = earlier.order_by("-activated_at").first()
-        if version is None:
-            raise CommandError("No other version was ever active.")
-        return version
+def _previous() -> ModelVersion:
+    earlier = ModelVersion.objects.filter(is_active=None).exclude(activated_at=None)
+    version = earlier.order_by("-activated_at").first()
+    if version is None:
+        raise CommandError("No other version was ever active.")
+    return version
 
-    def _list(self, *, as_json: bool) -> None:
-        versions = [
-            {
-                "name": version.name,
-                "active": bool(version.is_active),
-                "shadow": bool(version.is_shadow),
-                "starter": version.is_starter,
-                "base_model": version.base_model,
-                "macro_f1": Metrics.read(version.metrics).own.figure("macro_f1"),
-                "created_at": version.created_at.isoformat(timespec="seconds"),
-            }
-            for version in ModelVersion.objects.all()
-        ]
-        if as_json:
-            self.stdout.write(json.dumps(versions, indent=2))
-            return
-        for row in versions:
-            mark = "*" if row["active"] else " "
-            score = "-" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
-            remark = "  (a starter)" if row["starter"] else ""
-            remark += "  (the shadow)" if row["shadow"] else ""
-            self.stdout.write(
-                f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}{remark}"
-            )
+
+def _described(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "name": version.name,
+        "active": bool(version.is_active),
+        "shadow": bool(version.is_shadow),
+        "starter": version.is_starter,
+        "base_model": version.base_model,
+        "macro_f1": Metrics.read(version.metrics).own.figure("macro_f1"),
+        "created_at": version.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    mark = "*" if row["active"] else " "
+    score = "-" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
+    remarks = "  (a starter)" if row["starter"] else ""
+    remarks += "  (the shadow)" if row["shadow"] else ""
+    return f"{mark} {row['name']}  macro F1 {score}  {row['base_model']}{remarks}"

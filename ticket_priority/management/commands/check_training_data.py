@@ -1,75 +1,59 @@
-"""Say what the labelled tickets are worth before anything is trained on them."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.core.management.base import CommandError
 
-from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.ml.evaluation import report as training_report
-from ticket_priority.ml.types import silent
+from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.ml.evaluation.report import data_lines
 from ticket_priority.sources.registry import find_sources
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import collect
 from ticket_priority.training.diagnosis import FITTED_ROWS, Diagnosis, Suspect, diagnose
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Show what the labelled tickets are worth before a model is trained on them."""
+
     help = (
         "Look at the tickets whose priority people set: what training would learn from, which "
         "labels look wrong, how good a model could get, whether more labels would help. Exits "
-        "with 1 when training would be refused. Nothing is written."
+        "with 1 when training would be refused. Writes nothing."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
-        parser.add_argument(
-            "--database", choices=tuple(connections), help="database alias of the tickets"
-        )
+        add_source_options(parser)
         parser.add_argument(
             "--suspects", type=_whole, default=20, help="how many likely mislabels to list"
         )
         parser.add_argument("--show-texts", action="store_true", help="with their texts")
-        parser.add_argument("--json", action="store_true", help="print everything as JSON")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        say = silent if options["json"] or options["verbosity"] < 1 else self.stdout.write
-        try:
-            sources = find_sources(options["source"] or ())
-            dataset = datasets.collect(sources, using=options["database"], progress=say)
-            diagnosis = diagnose(dataset)
-        except TicketPriorityError as error:
-            raise CommandError(str(error)) from error
-        except KeyboardInterrupt:
-            raise CommandError("Stopped.", returncode=130) from None
+    def run(self, options: dict[str, Any]) -> None:
+        sources, with_texts = find_sources(options["source"]), options["show_texts"]
+        diagnosis = diagnose(collect(sources, using=options["database"], progress=self.say))
         suspects = diagnosis.suspects[: options["suspects"]]
-        if options["json"]:
-            report = {
-                **diagnosis.figures,
-                "findings": list(diagnosis.findings()),
-                "suspects": [one.as_dict(with_text=options["show_texts"]) for one in suspects],
-                "refusal": diagnosis.refusal,
-            }
-            self.stdout.write(json.dumps(report, indent=2, ensure_ascii=False))
-        for line in _report(diagnosis, suspects, show_texts=options["show_texts"]):
-            say(line)
+        report = {
+            **diagnosis.figures,
+            "findings": list(diagnosis.findings()),
+            "suspects": [one.as_dict(with_text=with_texts) for one in suspects],
+            "refusal": diagnosis.refusal,
+        }
+        self.report(report, _report(diagnosis, suspects, show_texts=with_texts))
         if diagnosis.refusal:
             raise CommandError(f"Training would be refused. {diagnosis.refusal}")
 
 
 def _whole(value: str) -> int:
     if not value.isdecimal():
-        raise ArgumentTypeError(f"{value!r} is no number of at least 0")
+        raise ArgumentTypeError(f"{value!r} is not a whole number of at least 0")
     return int(value)
 
 
 def _report(diagnosis: Diagnosis, suspects: list[Suspect], *, show_texts: bool) -> Iterator[str]:
     figures = diagnosis.figures
-    yield from training_report.data_lines(figures)
+    yield from data_lines(figures)
     for name, counts in figures["classes"].items():
         yield f"{name:<12}" + ", ".join(f"{count} {label}" for label, count in counts.items())
     languages = figures["languages"]

@@ -1,34 +1,31 @@
-"""Classify the tickets that nobody and nothing has given a priority."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.core.management.base import CommandError
 
-from ticket_priority.exceptions import TicketPriorityError
+from ticket_priority.management.base import PluginCommand, add_source_options
 from ticket_priority.models import ModelVersion
-from ticket_priority.predictions import shadow
 from ticket_priority.predictions.reclassify import backfill
+from ticket_priority.predictions.shadow import batches, waiting
+from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_sources
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Classify the tickets that have no priority yet, or let the shadow answer."""
+
+    stopped = "Stopped. Run it again to resume."
     help = (
         "Classify every ticket whose priority is unset, in batches. Run it again to resume; "
-        "tickets that the active model version has answered are passed over."
+        "tickets that the active model version has answered are skipped."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
+        add_source_options(parser)
         parser.add_argument("--limit", type=int, help="stop after so many tickets a source")
-        parser.add_argument(
-            "--database", choices=tuple(connections), help="database alias of the tickets"
-        )
         parser.add_argument("--dry-run", action="store_true", help="classify, but write nothing")
         parser.add_argument(
             "--shadow",
@@ -36,74 +33,52 @@ class Command(BaseCommand):
             help="instead, let the shadow answer the tickets that the active version has answered "
             "since it became the shadow; no ticket is changed",
         )
-        parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def run(self, options: dict[str, Any]) -> None:
         if options["shadow"]:
-            self._ask_shadow(options)
+            self._ask_shadow()
             return
-        totals: dict[str, Counter[str]] = {}
-        try:
-            for source in find_sources(options["source"] or ()):
-                totals[source.label] = self._classify(source, options)
-        except TicketPriorityError as error:
-            raise CommandError(str(error)) from error
-        except KeyboardInterrupt:
-            raise CommandError("Stopped. Run it again to resume.", returncode=130) from None
-        if options["json"]:
-            self.stdout.write(json.dumps(totals, indent=2))
-        failed = sum(counts["failed"] for counts in totals.values())
-        if failed:
+        totals = {
+            source.label: self._classify(source, options)
+            for source in find_sources(options["source"])
+        }
+        self.report(totals)
+        if failed := sum(counts["failed"] for counts in totals.values()):
             raise CommandError(f"{failed} tickets could not be classified; the log says why.")
 
-    def _classify(self, source: Any, options: dict[str, Any]) -> Counter[str]:
-        speaks = options["verbosity"] >= 1 and not options["json"]
-        undecided = source.unset_rows(options["database"]).count()
-        if speaks:
-            self.stdout.write(f"{source.label}: {undecided} tickets without priority")
+    def _classify(self, source: TicketSource, options: dict[str, Any]) -> Counter[str]:
+        dry_run, using = options["dry_run"], options["database"]
+        undecided = source.unset_rows(using).count()
+        self.say(f"{source.label}: {undecided} tickets without priority")
         total: Counter[str] = Counter()
         seen = 0
-        batches = backfill(
-            source,
-            dry_run=options["dry_run"],
-            limit=options["limit"],
-            using=options["database"],
-        )
-        for counts, size in batches:
+        for counts, size in backfill(source, dry_run=dry_run, limit=options["limit"], using=using):
             total += counts
             seen += size
-            if speaks:
-                self.stdout.write(f"  {seen} of {undecided}", ending="\n")
-        if speaks:
-            done = ", ".join(f"{count} {name}" for name, count in total.items()) or "nothing to do"
-            prefix = "would be: " if options["dry_run"] else ""
-            self.stdout.write(f"  {prefix}{done}")
+            self.say(f"  {seen} of {undecided}")
+        done = ", ".join(f"{count} {name}" for name, count in total.items()) or "nothing to do"
+        self.say(f"  {'would be: ' if dry_run else ''}{done}")
         return total
 
-    def _ask_shadow(self, options: dict[str, Any]) -> None:
+    def _ask_shadow(self) -> None:
         version = ModelVersion.objects.shadow()
         if version is None:
             raise CommandError(
                 "No version is the shadow: manage.py activate_priority_model NAME --shadow"
             )
-        speaks = options["verbosity"] >= 1 and not options["json"]
-        answered, left = 0, shadow.waiting(version)
-        if speaks:
-            self.stdout.write(f"{version.name}: {left} tickets to answer")
+        answered, left = 0, waiting(version)
+        self.say(f"{version.name}: {left} tickets to answer")
         try:
-            for size in shadow.batches():
+            for size in batches():
                 answered += size
-                if speaks:
-                    self.stdout.write(f"  {answered} of {left}")
-        except KeyboardInterrupt:
-            raise CommandError("Stopped. Run it again to resume.", returncode=130) from None
+                self.say(f"  {answered} of {left}")
         except Exception as error:
-            # Whatever a broken artifact raises, here is who should know.
+            # A broken artifact may raise anything.
             raise CommandError(f"The shadow {version.name} fails: {error}") from error
-        if options["json"]:
-            self.stdout.write(json.dumps({"shadow": version.name, "answered": answered}))
+        self.report({"shadow": version.name, "answered": answered})
         if answered == 0 < left:
             raise CommandError(
-                f"{version.name} was not asked: another process is at it, or workers have died of "
-                "it; the model version's admin page says so then."
+                f"{version.name} was not asked: another process is at work on it, or workers died "
+                "of it, which the admin page of the model version then says."
             )

@@ -1,75 +1,67 @@
-"""Erase what is kept about tickets that are gone, about given tickets, or about a person."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connections
 
-from ticket_priority.exceptions import SourceError
+from ticket_priority.management.base import PluginCommand
 from ticket_priority.predictions import erasure
 from ticket_priority.sources.registry import find_source, find_sources
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Erase what is stored about deleted tickets, about given tickets, or about a person."""
+
     help = (
-        "Erase predictions and decisions about tickets that are gone, about given tickets, or a "
-        "person's name and words from their decisions. What a model has learnt stays in it: train "
+        "Erase predictions and decisions about deleted tickets or about given tickets, or a "
+        "person's name and reasons from their decisions. A model keeps what it has learnt: train "
         "again."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--gone", action="store_true", help="about tickets that were deleted past Django"
+            "--gone", action="store_true", help="about tickets that no longer exist"
         )
         parser.add_argument(
             "--ticket",
             action="append",
             default=[],
             metavar="app_label.Model:PK",
-            help="about this ticket, which itself stays; may be repeated",
+            help="about this ticket, which stays itself; may be repeated",
         )
-        parser.add_argument(
-            "--user", metavar="NAME", help="the user whose name and reasons are to go"
-        )
+        parser.add_argument("--user", metavar="NAME", help="the name and reasons of this user")
         parser.add_argument(
             "--database",
             action="append",
             choices=tuple(connections),
-            help="with --gone: where tickets may be, all of it; default: where they are written",
+            help="with --gone: every database with tickets; default: the one they are written to",
         )
         parser.add_argument("--dry-run", action="store_true", help="count, but erase nothing")
-        parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def run(self, options: dict[str, Any]) -> None:
         if not (options["gone"] or options["ticket"] or options["user"]):
             raise CommandError("Say what to erase: --gone, --ticket or --user.")
         dry_run = options["dry_run"]
         erased: Counter[str] = Counter()
-        try:
-            tickets = [_ticket(given) for given in options["ticket"]]
-            user = _user(options["user"]) if options["user"] else None
-            for model, key in tickets:
-                erased += erasure.about_tickets(model, [key], dry_run=dry_run)
-            if options["gone"]:
-                erased += erasure.about_gone_tickets(
-                    find_sources(), databases=options["database"] or (), dry_run=dry_run
-                )
-        except SourceError as error:
-            raise CommandError(str(error)) from error
+        tickets = [_ticket(given) for given in options["ticket"]]
+        user = _user(options["user"]) if options["user"] else None
+        for model, key in tickets:
+            erased += erasure.about_tickets(model, [key], dry_run=dry_run)
+        if options["gone"]:
+            databases = options["database"] or ()
+            erased += erasure.about_gone_tickets(
+                find_sources(), databases=databases, dry_run=dry_run
+            )
         if user is not None:
             erased += erasure.about_person(user, dry_run=dry_run)
-        if options["json"]:
-            self.stdout.write(json.dumps(erased, indent=2))
-        elif options["verbosity"] >= 1:
-            counts = ", ".join(f"{number} {name}" for name, number in erased.items()) or "nothing"
-            self.stdout.write(f"{'Would be erased' if dry_run else 'Erased'}: {counts}")
+        counts = ", ".join(f"{number} {name}" for name, number in erased.items()) or "nothing"
+        self.report(erased, [f"{'Would be erased' if dry_run else 'Erased'}: {counts}"])
 
 
 def _ticket(given: str) -> tuple[Any, Any]:

@@ -1,32 +1,30 @@
-"""Say how a model version does, on the test split or on the tickets of a period."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.core.management.base import CommandError
 
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.ml.evaluation import report as training_report
+from ticket_priority.classifiers.active import find_version
+from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.ml.evaluation import report
 from ticket_priority.ml.evaluation.figures import Report
-from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
+from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion
 from ticket_priority.reports.replay import Period, Tally, replay
 from ticket_priority.reports.test_split import Evaluation, evaluate
 from ticket_priority.sources.registry import find_sources
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Score a model version on the test split, or on the tickets of a period."""
+
     help = (
         "Score a model version, as it is served, on the test split that a training of today would "
         "have. With --since, replay it instead: classify every ticket of a period and count how "
         "its answers differ from what was applied then, from what the tickets hold now, and from "
-        "the labels people gave. Nothing is written."
+        "the labels people gave. Writes nothing."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -38,45 +36,24 @@ class Command(BaseCommand):
         parser.add_argument(
             "--limit", type=int, help="with --since: stop after so many tickets a source"
         )
-        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
-        parser.add_argument(
-            "--database", choices=tuple(connections), help="database alias of the tickets"
-        )
-        parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+        add_source_options(parser)
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        speaks = options["verbosity"] >= 1 and not options["json"]
-        say = self.stdout.write if speaks else silent
-        try:
-            version = classifiers.find_version(options["name"])
-            if options["since"] is None:
-                self._evaluate(version, options, say)
-            else:
-                self._replay(version, options, say)
-        except TicketPriorityError as error:
-            raise CommandError(str(error)) from error
-        except KeyboardInterrupt:
-            raise CommandError("Stopped.", returncode=130) from None
+    def run(self, options: dict[str, Any]) -> None:
+        version = find_version(options["name"])
+        if options["since"] is None:
+            self._evaluate(version, options)
+        else:
+            self._replay(version, options)
 
-    def _evaluate(
-        self, version: ModelVersion, options: dict[str, Any], say: ProgressCallback
-    ) -> None:
+    def _evaluate(self, version: ModelVersion, options: dict[str, Any]) -> None:
         if options["until"] is not None or options["limit"] is not None:
             raise CommandError("--until and --limit are for a replay: give --since too.")
-        evaluation = evaluate(
-            version,
-            find_sources(options["source"] or ()),
-            using=options["database"],
-            progress=say,
-        )
-        if options["json"]:
-            self.stdout.write(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
-        for line in _evaluation_lines(evaluation):
-            say(line)
+        sources = find_sources(options["source"])
+        evaluation = evaluate(version, sources, using=options["database"], progress=self.say)
+        self.report(evaluation.as_dict(), _evaluation_lines(evaluation))
 
-    def _replay(
-        self, version: ModelVersion, options: dict[str, Any], say: ProgressCallback
-    ) -> None:
+    def _replay(self, version: ModelVersion, options: dict[str, Any]) -> None:
         if options["limit"] is not None and options["limit"] < 1:
             raise CommandError("--limit must be at least 1.")
         try:
@@ -87,37 +64,34 @@ class Command(BaseCommand):
         beside = [active] if active is not None and active != version else []
         tallies = replay(
             [version, *beside],
-            find_sources(options["source"] or ()),
+            find_sources(options["source"]),
             period,
             limit=options["limit"],
             using=options["database"],
-            progress=say,
+            progress=self.say,
         )
         counted = [tally.as_dict() for tally in tallies]
-        if options["json"]:
-            report = {
-                "since": period.since.isoformat(),
-                "until": None if period.until is None else period.until.isoformat(),
-                "replays": counted,
-            }
-            self.stdout.write(json.dumps(report, indent=2))
-        for line in _replay_lines(tallies, counted):
-            say(line)
+        document = {
+            "since": period.since.isoformat(),
+            "until": None if period.until is None else period.until.isoformat(),
+            "replays": counted,
+        }
+        self.report(document, _replay_lines(tallies, counted))
         if failed := sum(tally.failed for tally in tallies):
             raise CommandError(f"{failed} tickets could not be classified; the log says why.")
 
 
 def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     version = evaluation.version
-    yield from training_report.data_lines(evaluation.dataset)
-    yield from training_report.lines(evaluation.metrics)
+    yield from report.data_lines(evaluation.dataset)
+    yield from report.lines(evaluation.metrics)
     yield f"Model version  {version.name}{' (active)' if version.is_active else ''}"
     if evaluation.caution:
         yield f"Note: {evaluation.caution}."
 
 
 def _replay_lines(tallies: Sequence[Tally], counted: Sequence[dict[str, Any]]) -> Iterator[str]:
-    row = training_report.row
+    row = report.row
     yield ""
     yield row(
         f"{tallies[0].tickets} tickets",
@@ -143,13 +117,13 @@ def _label_lines(labels: Sequence[dict[str, Any] | None]) -> Iterator[str]:
     if len(known) < len(labels):
         yield "People gave no labels to these tickets."
         return
-    row = training_report.row
+    row = report.row
     yield row("labels people gave", *(str(one.rows) for one in known))
-    yield row("accuracy", *(training_report.with_interval(one, "accuracy") for one in known))
+    yield row("accuracy", *(report.with_interval(one, "accuracy") for one in known))
     for name in CLASS_NAMES:
         yield row(
             f"{name}: precision / recall",
-            *(training_report.precision_recall(one, name) for one in known),
+            *(report.precision_recall(one, name) for one in known),
         )
 
 

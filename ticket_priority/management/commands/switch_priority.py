@@ -1,24 +1,23 @@
-"""Switch classification off and on."""
-
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from ticket_priority.conf import get_settings
-from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.predictions.kill_switch import SwitchState
+from ticket_priority.management.base import PluginCommand
+from ticket_priority.predictions.kill_switch import SwitchState, read, turn
 from ticket_priority.predictions.workers import wake_workers
 from ticket_priority.queues import has_workers
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Switch classification off or on, or print which it is."""
+
     help = (
         "Switch classification off or on, in every process at once. Switched off, tickets are "
         "saved without a priority and wait."
@@ -26,29 +25,25 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("turn", choices=("off", "on", "status"))
-        parser.add_argument("--reason", default="", help="kept beside the time, for others to read")
-        parser.add_argument("--json", action="store_true", help="print as JSON")
+        parser.add_argument("--reason", default="", help="stored with the change")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        turn = options["turn"]
-        if turn == "on" and not get_settings().enabled:
+    def run(self, options: dict[str, Any]) -> None:
+        wanted = options["turn"]
+        if wanted == "on" and not get_settings().enabled:
             raise CommandError(
                 'The settings switch it off: set TICKET_PRIORITY["ENABLED"] to True first.'
             )
-        if turn != "status":
-            changed = switch.turn(on=turn == "on", reason=options["reason"]) is not None
-            if changed and turn == "on":
+        if wanted != "status":
+            changed = turn(on=wanted == "on", reason=options["reason"]) is not None
+            if changed and wanted == "on":
                 wake_workers()
-        state = switch.read()
-        if options["json"]:
-            self.stdout.write(json.dumps(asdict(state), default=_time))
-        elif options["verbosity"] >= 1:
-            for line in _lines(state):
-                self.stdout.write(line)
+        state = read()
+        self.report({**asdict(state), "since": _time(state.since)}, _lines(state))
 
 
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")
 
 
 def _lines(state: SwitchState) -> Iterator[str]:

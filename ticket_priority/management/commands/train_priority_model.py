@@ -1,20 +1,17 @@
-"""Train on the tickets whose priority people set."""
-
 from __future__ import annotations
 
-import json
 import math
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.core.management.base import CommandError
 
 from ticket_priority.conf import ACTIVATE_CHOICES
-from ticket_priority.exceptions import DatasetError, TicketPriorityError
-from ticket_priority.ml.hyperparameters import arguments as training_arguments
-from ticket_priority.ml.types import TrainingConfig, silent
+from ticket_priority.exceptions import DatasetError
+from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.ml.hyperparameters.arguments import add_to
+from ticket_priority.ml.types import TrainingConfig
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.history import recorded
@@ -25,30 +22,29 @@ from ticket_priority.training.time_limit import deadline, interruptible
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 
 
-class Command(BaseCommand):
+class Command(PluginCommand):
+    """Train on the tickets whose priority people set."""
+
+    stopped = "Stopped. The active model is as it was."
     help = (
         "Train a priority model on the tickets whose priority people set, publish it, and "
         "activate it when it is at least as good as the active one."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--source", action="append", help="app_label.Model; default: all")
-        parser.add_argument(
-            "--database", choices=tuple(connections), help="database alias of the tickets"
-        )
+        add_source_options(parser)
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
-        parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
         parser.add_argument(
             "--timeout-minutes",
             type=_minutes,
             help="end the run, and what it has started, after so many minutes",
         )
-        # The row that the schedule wrote for this run.
+        super().add_arguments(parser)
+        # The key of the TrainingRun that the schedule created for this run.
         parser.add_argument("--run", type=int, help=SUPPRESS)
-        run = parser.add_argument_group("training (defaults from TICKET_PRIORITY)")
-        training_arguments.add_to(run)
+        add_to(parser.add_argument_group('training (defaults from TICKET_PRIORITY["TRAINING"])'))
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def run(self, options: dict[str, Any]) -> None:
         try:
             with recorded(options["run"]) as succeed:
                 outcome = self._train(options)
@@ -59,32 +55,23 @@ class Command(BaseCommand):
         except DatasetError as error:
             hint = "" if ModelVersion.objects.active() else _STARTER_HINT
             raise CommandError(f"{error}{hint}") from error
-        except TicketPriorityError as error:
-            raise CommandError(str(error)) from error
-        except KeyboardInterrupt:
-            raise CommandError("Stopped. The active model is as it was.", returncode=130) from None
-        if options["json"]:
-            self.stdout.write(json.dumps(outcome.as_dict(), indent=2))
-        elif options["verbosity"] >= 1:
-            for line in outcome.lines():
-                self.stdout.write(line)
+        self.report(outcome.as_dict(), outcome.lines())
 
     def _train(self, options: dict[str, Any]) -> TrainingOutcome:
         names = TrainingConfig.__dataclass_fields__
-        speaks = options["verbosity"] >= 1 and not options["json"]
         with interruptible(), deadline(options["timeout_minutes"]):
             return train_model(
                 configure(options["preset"], **{name: options.get(name) for name in names}),
-                sources=find_sources(options["source"] or ()),
+                sources=find_sources(options["source"]),
                 activate=options["activate"],
                 using=options["database"],
-                progress=self.stdout.write if speaks else silent,
-                show_progress_bar=speaks and sys.stdout.isatty(),
+                progress=self.say,
+                show_progress_bar=self.speaks and sys.stdout.isatty(),
             )
 
 
 def _minutes(value: str) -> float:
     minutes = float(value)
     if not 0 < minutes < math.inf:
-        raise ArgumentTypeError(f"{value} is no number of minutes above 0")
+        raise ArgumentTypeError(f"{value} is not a number of minutes above 0")
     return minutes
