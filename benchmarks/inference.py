@@ -29,7 +29,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.ml.serving.onnx import OnnxClassifier
-from ticket_priority.ml.trainers.encoders.build import Encoder, build_model_from_config
+from ticket_priority.ml.trainers.encoders.build import build_model_from_config
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
 from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.types import ArtifactFile
 
@@ -148,7 +149,7 @@ def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
     figures = write_artifact(
         model,
         tokenizer,
-        Encoder("random", "native", "", True),
+        Encoder("random", "native", ""),
         directory,
         max_length=512,
         base_model="random weights of DistilBERT-multilingual's shape",

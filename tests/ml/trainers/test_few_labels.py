@@ -13,7 +13,7 @@ from tests.ml.conftest import FILLERS, toy_rows
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.serving.onnx import OnnxClassifier
 from ticket_priority.ml.trainers import pipeline as trainer
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import LabelledText, TrainingConfig, TrainingResult
 
@@ -99,7 +99,7 @@ def test_with_enough_labels_the_encoder_is_fine_tuned(
 
 def test_a_head_of_two_classes_never_says_the_third(tiny_encoder: Path) -> None:
     rows = toy_rows(40, seed=4, classes=(0, 2))
-    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(str(tiny_encoder)), 64)
+    encoder = linear_probe.FeatureExtractor.load(resolve(str(tiny_encoder)), 64)
     features = encoder.features(rows)
     head = linear_probe.fit_head(features, [row.label for row in rows], C=0.1)
     answers = linear_probe.probabilities(head, features)

@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.evaluation.calibration import fit_temperature, log_probabilities
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.trainers.runs import hardware
@@ -105,7 +105,7 @@ class _Fit:
     def _add_linear_probe(self, selection: ModelSelection) -> None:
         config = self.config
         self.progress(f"Loading the base model {config.model_name}")
-        resolved = encoders.resolve(config.model_name, local_files_only=config.local_files_only)
+        resolved = resolve(config.model_name, local_files_only=config.local_files_only)
         encoder = linear_probe.FeatureExtractor.load(resolved, config.max_length)
         self.progress(
             f"Fitting to {len(self.rows)} texts, the encoder as it is: too few to fine-tune it"

@@ -18,7 +18,7 @@ from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.trainers import few_labels
 from ticket_priority.ml.trainers.distillation import soft_labels
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.linear import baselines as baseline
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.trainers.runs.checkpoints import (
@@ -88,7 +88,7 @@ def fit(
             return _publish(few, train, test, config, run_dir, None, progress)
         selection = ModelSelection(members, validation, test)
         # What cannot be had is known now, not when the linear models are done.
-        encoders.resolve(config.model_name, local_files_only=config.local_files_only)
+        resolve(config.model_name, local_files_only=config.local_files_only)
         words = softened = None
         if config.ensemble or config.soft_labels:
             progress("Fitting a linear model on the same split")

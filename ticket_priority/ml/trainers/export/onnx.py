@@ -26,7 +26,7 @@ from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
 from ticket_priority.ml.batching import length_sorted_batches
 from ticket_priority.ml.evaluation import metrics
-from ticket_priority.ml.trainers.encoders.build import Encoder
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
 from ticket_priority.ml.trainers.export import int8 as quantization
 from ticket_priority.ml.types import ArtifactFile, ProgressCallback
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.layers import frozen_layers
 
 MOST_BYTES: Final = 2 << 30
 """What the memory may take; with more text than that, nothing is kept."""
@@ -42,7 +42,7 @@ class ActivationCache:
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """Let a classifier's frozen layers be passed over for a batch that is known."""
-        frozen = encoders.frozen_layers(model)
+        frozen = frozen_layers(model)
         with ExitStack() as stack:
             for layer in frozen:
                 is_last = layer is frozen[-1]

@@ -23,7 +23,9 @@ from transformers import PreTrainedTokenizerFast
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.evaluation.calibration import cross_entropy, log_probabilities
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import load_tokenizer
+from ticket_priority.ml.trainers.encoders.layers import attention, hidden_size
+from ticket_priority.ml.trainers.encoders.resolve import Encoder, resolve
 from ticket_priority.ml.trainers.export.onnx import write_artifact
 from ticket_priority.ml.trainers.runs import hardware
 from ticket_priority.ml.trainers.runs import loggers as reporting
@@ -50,7 +52,7 @@ class FittedTransformer:
     """
 
     model: nn.Module
-    encoder: encoders.Encoder
+    encoder: Encoder
     tokenizer: PreTrainedTokenizerFast
     max_length: int
     best_checkpoint: Path
@@ -135,8 +137,8 @@ class TransformerRun:
     ) -> FittedTransformer | None:
         config = self.config
         self.progress(f"Loading the base model {config.model_name}")
-        encoder = encoders.resolve(config.model_name, local_files_only=config.local_files_only)
-        tokenizer = encoders.load_tokenizer(encoder)
+        encoder = resolve(config.model_name, local_files_only=config.local_files_only)
+        tokenizer = load_tokenizer(encoder)
         max_length = min(config.max_length, int(tokenizer.model_max_length))
         data = TicketDataModule(
             train,
@@ -313,7 +315,7 @@ class TransformerRun:
         """Choose the attention that learns fastest; what it computes is the same."""
         if hardware.on_cpu(self.config) and self.precision == "bf16-mixed":
             # Measured: torch's fused attention goes back through bf16 at a third of the speed.
-            return encoders.attention(module.model, "eager")
+            return attention(module.model, "eager")
         return nullcontext()
 
     @contextmanager
@@ -326,7 +328,7 @@ class TransformerRun:
             yield
             return
         lengths = [data.dataset(split).lengths for split in ("train", "validation")]
-        if not self.memory.fits(lengths, encoders.width(module.model)):
+        if not self.memory.fits(lengths, hidden_size(module.model)):
             yield
             return
         module.memory = self.memory

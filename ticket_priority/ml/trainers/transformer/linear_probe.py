@@ -18,8 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.encoders.build import Encoder, MeanPoolingClassifier
+from ticket_priority.ml.trainers.encoders.build import (
+    MeanPoolingClassifier,
+    build_model,
+    load_tokenizer,
+)
+from ticket_priority.ml.trainers.encoders.resolve import MEAN, Encoder
 from ticket_priority.ml.trainers.transformer.datamodule import LengthBucketSampler, TokenisedTexts
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
@@ -47,9 +51,9 @@ class FeatureExtractor:
     @classmethod
     def load(cls, encoder: Encoder, max_length: int) -> FeatureExtractor:
         """Load a base model, whatever its own head is, with the mean over its tokens."""
-        pooled = replace(encoder, pooling=encoders.MEAN)
-        tokenizer = encoders.load_tokenizer(encoder)
-        model = encoders.build_model(pooled, len(CLASS_NAMES))
+        pooled = replace(encoder, pooling=MEAN)
+        tokenizer = load_tokenizer(encoder)
+        model = build_model(pooled, len(CLASS_NAMES))
         if not isinstance(model, MeanPoolingClassifier):
             raise TrainingError(f"{encoder.location} cannot be pooled.")
         length = min(max_length, int(tokenizer.model_max_length))

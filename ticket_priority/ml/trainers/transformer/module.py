@@ -15,7 +15,14 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import build_model, build_model_from_config
+from ticket_priority.ml.trainers.encoders.layers import (
+    freeze,
+    head_parameters,
+    layer_depths,
+    set_frozen_to_eval,
+)
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import losses
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 
@@ -72,9 +79,9 @@ class TicketClassificationModule(LightningModule):
         if (encoder_config is None) != (pooling is None):
             raise ValueError("encoder_config and pooling describe one model: give both or neither")
         if encoder_config is None or pooling is None:
-            encoder = encoders.resolve(model_name, local_files_only=local_files_only)
+            encoder = resolve(model_name, local_files_only=local_files_only)
             pooling = encoder.pooling
-            self.model = encoders.build_model(
+            self.model = build_model(
                 encoder,
                 num_classes,
                 attention_dropout=attention_dropout,
@@ -82,10 +89,8 @@ class TicketClassificationModule(LightningModule):
             )
             encoder_config = _plain(self.model.config)
         else:
-            self.model = encoders.build_model_from_config(
-                dict(encoder_config), pooling, num_classes
-            )
-        encoders.freeze(self.model, trainable_layers)
+            self.model = build_model_from_config(dict(encoder_config), pooling, num_classes)
+        freeze(self.model, trainable_layers)
         # Plain values only, so that torch can load the checkpoint with weights_only=True.
         self.save_hyperparameters(
             {
@@ -159,7 +164,7 @@ class TicketClassificationModule(LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        encoders.silence_frozen(self.model)
+        set_frozen_to_eval(self.model)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_accuracy, self.val_macro_f1)
@@ -226,8 +231,8 @@ class TicketClassificationModule(LightningModule):
         rate = self.hparams["learning_rate"]
         head_rate = self.hparams["head_learning_rate"] or rate
         layer_decay = self.hparams["layer_decay"]
-        head = {id(parameter) for parameter in encoders.head_parameters(self.model)}
-        depths = encoders.depths(self.model) if layer_decay != 1.0 else {}
+        head = {id(parameter) for parameter in head_parameters(self.model)}
+        depths = layer_depths(self.model) if layer_decay != 1.0 else {}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
