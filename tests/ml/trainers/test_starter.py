@@ -58,7 +58,7 @@ def test_a_head_is_read_as_it_was_written(fit: starter.Fit, tmp_path: Path) -> N
     assert (head.encoder, head.max_length) == ("tiny", 64)
 
 
-def test_the_strength_with_the_least_loss_is_chosen(
+def test_the_C_with_the_least_loss_is_chosen(
     words: linear.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = starter.fit(ROWS, words)
