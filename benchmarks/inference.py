@@ -31,7 +31,8 @@ from transformers import PreTrainedTokenizerFast
 from ticket_priority.ml.serving.onnx import OnnxClassifier
 from ticket_priority.ml.trainers.encoders.build import build_model_from_config
 from ticket_priority.ml.trainers.encoders.resolve import Encoder
-from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.export.comparison import ExportSource, HeldOutTexts
+from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
 from ticket_priority.ml.types import ArtifactFile
 
 THREADS = 2
@@ -146,16 +147,13 @@ def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
     draw = random.Random(0)  # noqa: S311
     tokenizer = synthetic_tokenizer()
     model = build_model_from_config(SHAPE, "native", 3)
+    encoder = Encoder("random", "native", "")
+    texts = [text_of(draw.randint(10, 120), draw) for _ in range(12)]
     figures = write_artifact(
-        model,
-        tokenizer,
-        Encoder("random", "native", ""),
+        ExportSource(model, tokenizer, encoder, 512, "DistilBERT-multilingual, random weights"),
         directory,
-        max_length=512,
-        base_model="random weights of DistilBERT-multilingual's shape",
-        test_texts=[text_of(draw.randint(10, 120), draw) for _ in range(12)],
-        test_labels=[index % 3 for index in range(12)],
-        quantize="always",
+        HeldOutTexts(texts, [index % 3 for index in range(12)]),
+        Quantization.ALWAYS,
         progress=say,
     )
     return model, tokenizer, figures

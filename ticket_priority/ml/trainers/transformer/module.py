@@ -92,25 +92,10 @@ class TicketClassificationModule(LightningModule):
             self.model = build_model_from_config(dict(encoder_config), pooling, num_classes)
         freeze(self.model, trainable_layers)
         # Plain values only, so that torch can load the checkpoint with weights_only=True.
-        self.save_hyperparameters(
-            {
-                "model_name": model_name,
-                "num_classes": num_classes,
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "lr_scheduler_config": dict(lr_scheduler_config) if lr_scheduler_config else None,
-                "head_learning_rate": head_learning_rate,
-                "trainable_layers": trainable_layers,
-                "layer_decay": layer_decay,
-                "attention_dropout": attention_dropout,
-                "hidden_dropout": hidden_dropout,
-                "ordinal_smoothing": ordinal_smoothing,
-                "ordinal_loss": ordinal_loss,
-                "local_files_only": local_files_only,
-                "encoder_config": dict(encoder_config),
-                "pooling": pooling,
-            }
-        )
+        # Lightning saves the arguments by what these names hold now.
+        encoder_config = dict(encoder_config)
+        lr_scheduler_config = dict(lr_scheduler_config) if lr_scheduler_config else None
+        self.save_hyperparameters()
         self.activation_cache: ActivationCache | None = None
         # torchmetrics averages accuracy over classes by default; plain accuracy is "micro".
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
