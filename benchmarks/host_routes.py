@@ -1,12 +1,11 @@
-"""What automatic priority adds to opening a ticket in a real helpdesk, by each of its routes.
+"""Measure what automatic priority adds to opening a ticket in real helpdesks, on each route.
 
 Run: .venv/bin/python benchmarks/host_routes.py [HOST ...] [--rounds 60] [--json]
 
 The hosts are those of tests/hosts, unmodified, each in its own environment with a SQLite file.
 Every round opens a ticket by each route with the plugin muted, in async and in sync mode, in turn;
 the figures are medians in milliseconds of the whole request, message or call. The model is a tiny
-one; its forward pass is measured by itself, so what sync adds is compared with that pass. Nothing
-drains the queue.
+one; its forward pass is measured too, and what sync adds is compared with it. No worker runs.
 """
 
 from __future__ import annotations
