@@ -141,10 +141,11 @@ def build_model_from_config(config: dict[str, Any], pooling: str, num_classes: i
         built.num_labels = num_classes
         _drop_implementations(built)
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-        if pooling == MEAN:
-            base = AutoModel.from_config(built, **options, **_without_pooler(model_type))
-            return MeanPoolingClassifier(base, num_classes)
-        return cast(nn.Module, AutoModelForSequenceClassification.from_config(built, **options))
+        factory: Any = AutoModel if pooling == MEAN else AutoModelForSequenceClassification
+        if pooling == NATIVE:
+            return cast(nn.Module, factory.from_config(built, **options))
+        base = factory.from_config(built, **options, **_without_pooler(model_type))
+        return MeanPoolingClassifier(base, num_classes)
     except Exception as error:
         raise TrainingError(
             f"No classifier can be built from this configuration ({model_type or 'no model_type'}):"
