@@ -92,7 +92,9 @@ def _measure(rounds: int, folder: Path) -> dict[str, Any]:
     import ticket_priority
 
     routes = open_ticket_by(folder)
-    times: dict[str, dict[str, list[float]]] = {route: {way: [] for way in WAYS} for route in routes}
+    times: dict[str, dict[str, list[float]]] = {
+        route: {way: [] for way in WAYS} for route in routes
+    }
 
     def manner(way: str) -> AbstractContextManager[Any]:
         if way == "muted":
