@@ -1,14 +1,14 @@
-"""What each hyperparameter of the preset `production` is worth on a file of labelled tickets.
+"""Measure each hyperparameter of the preset `production` on a file of labelled tickets.
 
     python benchmarks/ablation.py FILE.csv [--rows NAME ...] [--seeds 1 2 3] [--jobs N]
         [--json FILE]
 
 FILE is as for presets.py. The preset is trained as it is and with one thing changed at a time, each
-from several seeds; what `train` says is learnt, and `val` chooses the epoch and is measured on.
-Printed are the means over the seeds, before int8: of the transformers alone, and of their mean with
-the linear model; beside the latter its standard deviation from seed to seed. `--jobs` run side by
-side. A run takes a quarter of an hour on two cores, so this is for a machine with a GPU. `--json`
-writes every run, and takes those that FILE holds as done.
+from several seeds, on the rows `train`; `val` chooses the epoch and is measured on. It prints the
+means over the seeds, before int8, of the transformers alone and of their mean with the linear
+model, the latter with its standard deviation over the seeds. `--jobs` is the number of runs at the
+same time. A run takes a quarter of an hour on two cores, so use a machine with a GPU. `--json`
+writes every run, and skips those that FILE has already.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How often a certified precision does not hold, where the true probabilities are known.
+"""Measure how often a certified precision does not hold, where true probabilities are known.
 
 Run: .venv/bin/python benchmarks/certification.py [--resamples 5000] [--rows 100 300 1000] [--json]
 
-Answers of one class with evenly drawn confidences from 0.4 to 1. A "world" says how often an
-answer of a given confidence is right; so the true precision above a threshold is known, and with
-it which certificates should not have been given. At most 5% of the resamples may give one.
+Answers of one class have confidences drawn evenly from 0.4 to 1. A "world" is a function from an
+answer's confidence to the probability that it is right, so the true precision above a threshold is
+known. In at most 5% of the resamples a certificate may be wrong.
 """
 
 from __future__ import annotations

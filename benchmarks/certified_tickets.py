@@ -1,13 +1,13 @@
-"""How often a certified precision does not hold on fresh tickets of a labelled file.
+"""Measure how often a certified precision does not hold on fresh tickets of a labelled file.
 
     python benchmarks/certified_tickets.py FILE.csv [--artifact DIR] [--target 0.7] [--json]
 
-FILE is as for presets.py. The artifact, or where none is named a linear model that is trained on
-what `split` calls train, answers what it calls val. A hundred times these tickets are cut in three
-at random, groups kept whole: two parts certify, as validation and test split do, and the third is
-fresh. Counted is how often its answers that apply themselves are right less often than certified,
-and how often even the upper end of their 95% interval is below, which chance alone explains
-in one resample of twenty. Exits 1 where the former happens in more than 5% of the resamples.
+FILE is as for presets.py. The artifact, or else a linear model trained on the rows `train`, answers
+the rows `val`. A hundred times these are split in three at random, near-copies in one part: two
+parts are the validation and the test split that certify, and the third is fresh. The table counts
+how often the precision of the answers that would be applied there is below the certified one, and
+how often the upper end of its 95% interval is below, which happens by chance in one resample of
+twenty. Exits 1 where the former happens in more than 5% of the resamples.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""What automatic priority adds to opening a ticket in a real helpdesk, by each of its routes.
+"""Measure what automatic priority adds to opening a ticket in real helpdesks, on each route.
 
 Run: .venv/bin/python benchmarks/host_routes.py [HOST ...] [--rounds 60] [--json]
 
 The hosts are those of tests/hosts, unmodified, each in its own environment with a SQLite file.
 Every round opens a ticket by each route with the plugin muted, in async and in sync mode, in turn;
 the figures are medians in milliseconds of the whole request, message or call. The model is a tiny
-one; its forward pass is measured by itself, so what sync adds is compared with that pass. Nothing
-drains the queue.
+one; its forward pass is measured too, and what sync adds is compared with it. No worker runs.
 """
 
 from __future__ import annotations
@@ -92,33 +91,35 @@ def _measure(rounds: int, folder: Path) -> dict[str, Any]:
 
     import ticket_priority
 
-    roads = open_ticket_by(folder)
-    times: dict[str, dict[str, list[float]]] = {road: {way: [] for way in WAYS} for road in roads}
+    routes = open_ticket_by(folder)
+    times: dict[str, dict[str, list[float]]] = {
+        route: {way: [] for way in WAYS} for route in routes
+    }
 
     def manner(way: str) -> AbstractContextManager[Any]:
         if way == "muted":
             return ticket_priority.muted()
         return override_settings(TICKET_PRIORITY={**settings.TICKET_PRIORITY, "MODE": way})
 
-    def timed(road: str) -> float:
+    def timed(route: str) -> float:
         mail.outbox.clear()
         started = time.perf_counter()
-        roads[road](TEXT)
+        routes[route](TEXT)
         return 1000 * (time.perf_counter() - started)
 
     for turn in range(rounds + WARM_UP):
-        for road in roads:
-            # Some pages grow with the table, so each way goes first in its turn.
-            for place in range(len(WAYS)):
-                way = WAYS[(turn + place) % len(WAYS)]
+        for route in routes:
+            # Some pages grow with the table, so each way is first in turn.
+            for offset in range(len(WAYS)):
+                way = WAYS[(turn + offset) % len(WAYS)]
                 with manner(way):
-                    milliseconds = timed(road)
+                    milliseconds = timed(route)
                 # The first turns warm caches up.
                 if turn >= WARM_UP:
-                    times[road][way].append(milliseconds)
+                    times[route][way].append(milliseconds)
     medians = {
-        road: {way: statistics.median(values) for way, values in ways.items()}
-        for road, ways in times.items()
+        route: {way: statistics.median(values) for way, values in ways.items()}
+        for route, ways in times.items()
     }
     return {"forward_pass_ms": _forward_pass(rounds), "median_ms": medians}
 
@@ -138,8 +139,8 @@ def _report(host: str, figures: dict[str, Any], *, as_json: bool) -> bool:
     forward = figures["forward_pass_ms"]
     limits = {"async": TARGET_MS, "sync": TARGET_MS + forward}
     added = {
-        road: {mode: ways[mode] - ways["muted"] for mode in MODES}
-        for road, ways in figures["median_ms"].items()
+        route: {mode: ways[mode] - ways["muted"] for mode in MODES}
+        for route, ways in figures["median_ms"].items()
     }
     passed = all(ways[mode] <= limits[mode] for ways in added.values() for mode in MODES)
     if as_json:
@@ -147,9 +148,9 @@ def _report(host: str, figures: dict[str, Any], *, as_json: bool) -> bool:
         return passed
     print(f"{host}: median ms of opening a ticket; a forward pass alone takes {forward:.1f}")
     print(f"  {'route':<16}{'muted':>9}{'async':>9}{'sync':>9}{'async +':>10}{'sync +':>9}")
-    for road, ways in figures["median_ms"].items():
+    for route, ways in figures["median_ms"].items():
         cells = "".join(f"{ways[way]:9.1f}" for way in WAYS)
-        print(f"  {road:<16}{cells}{added[road]['async']:+10.1f}{added[road]['sync']:+9.1f}")
+        print(f"  {route:<16}{cells}{added[route]['async']:+10.1f}{added[route]['sync']:+9.1f}")
     verdict = "PASS" if passed else "FAIL"
     print(f"{verdict}: at most {limits['async']:.1f} ms more (async), {limits['sync']:.1f} (sync)")
     return passed

@@ -1,11 +1,10 @@
-"""Times what hostile texts cost the save of a ticket, beside an ordinary one.
+"""Time what hostile texts add to the save of a ticket, compared with an ordinary one.
 
     python benchmarks/hostile_input.py [--json FILE] [--rounds N]
 
-Each text is both the subject and the description of a ticket. Timed are `normalise` of the text,
-`TicketSource.text_of` of the ticket, and the answer of the linear starter to what is left. All
-texts run in one process, one after the other in every round; figures are medians, in the time that
-one core was busy, so that other processes count for less. Exits 1 when a target is missed.
+Each text is both the subject and the description of a ticket. `normalise`, `TicketSource.text_of`
+and the linear starter are timed. All texts run in one process, in turn in every round; figures are
+medians of CPU time, so that other processes matter less. Exits 1 when a target is missed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Times one ticket and a batch of tickets on the shape of distilbert-base-multilingual-cased.
+"""Time one ticket and a batch of tickets with the shape of distilbert-base-multilingual-cased.
 
     python benchmarks/inference.py [--json FILE] [--rounds N] [--cache DIR]
 
-The weights are random: they cost what trained ones cost. All candidates run in one process, one
-after the other in every round, so that a busy machine slows all of them alike; figures are
-medians. Memory is measured in a process of its own, without torch. Exits 1 when a target is missed.
+The weights are random, which costs the same as trained ones. All candidates run in one process, in
+turn in every round, so that a busy machine slows all of them alike; figures are medians. Memory is
+measured in a process of its own, without torch. Exits 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.ml.serving.onnx import OnnxClassifier
-from ticket_priority.ml.trainers.encoders.build import Encoder, build_model_from_config
-from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.encoders.build import build_model_from_config
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
+from ticket_priority.ml.trainers.export.comparison import ExportSource, HeldOutTexts
+from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
 from ticket_priority.ml.types import ArtifactFile
 
 THREADS = 2
@@ -124,7 +126,7 @@ def feed(rows: list[list[int]]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def memory(directory: Path, texts: list[str]) -> dict[str, float]:
+def resident_memory(directory: Path, texts: list[str]) -> dict[str, float]:
     """Return the resident megabytes of a process that only serves."""
     root = str(Path(__file__).resolve().parent.parent)
     answer = subprocess.run(
@@ -145,16 +147,13 @@ def build_artifact(directory: Path) -> tuple[Any, Any, dict[str, Any]]:
     draw = random.Random(0)  # noqa: S311
     tokenizer = synthetic_tokenizer()
     model = build_model_from_config(SHAPE, "native", 3)
+    encoder = Encoder("random", "native", "")
+    texts = [text_of(draw.randint(10, 120), draw) for _ in range(12)]
     figures = write_artifact(
-        model,
-        tokenizer,
-        Encoder("random", "native", "", True),
+        ExportSource(model, tokenizer, encoder, 512, "DistilBERT-multilingual, random weights"),
         directory,
-        max_length=512,
-        base_model="random weights of DistilBERT-multilingual's shape",
-        test_texts=[text_of(draw.randint(10, 120), draw) for _ in range(12)],
-        test_labels=[index % 3 for index in range(12)],
-        quantize="always",
+        HeldOutTexts(texts, [index % 3 for index in range(12)]),
+        Quantization.ALWAYS,
         progress=say,
     )
     return model, tokenizer, figures
@@ -167,15 +166,15 @@ def run(directory: Path, rounds: int) -> dict[str, Any]:
     model, tokenizer, figures = build_artifact(directory)
     texts = [text_of(int(min(400, draw.lognormvariate(4.2, 0.7))) + 8, draw) for _ in range(64)]
     say("Weighing a process that only serves")
-    resident = memory(directory, texts)
+    resident = resident_memory(directory, texts)
 
-    # Not above: the plugin must be the first to import it, to keep it from sending telemetry.
+    # Imported here: the plugin must import it first, so that it sends no telemetry.
     import onnxruntime
 
     classifier = OnnxClassifier(directory, threads=THREADS)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    # As the classifier has it: spinning threads would lose to a busy machine, and flatter us.
+    # As in the classifier: spinning threads would be slower on a busy machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         directory / ArtifactFile.ONNX, options, providers=["CPUExecutionProvider"]

@@ -1,12 +1,11 @@
-"""Times a linear model, and weighs it, beside the scikit-learn pipeline it was made from.
+"""Measure the time and memory of a linear model, and of its scikit-learn pipeline.
 
     python benchmarks/linear.py [--json FILE] [--rounds N]
 
 Two models: one fitted to the demo tickets, and one with 150,000 n-grams, as many as training ever
-keeps, fitted to texts of 100 invented words. All candidates run in one process, one after the
-other in every round; figures are medians, in the time that one core was busy, so that other
-processes count for less. Loading and memory are measured in processes of their own. Exits 1 when
-a target is missed.
+keeps, fitted to texts of 100 invented words. All candidates run in one process, in turn in every
+round; figures are medians of CPU time, so that other processes matter less. Loading and memory are
+measured in processes of their own. Exits 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from ticket_priority.ml.serving.linear import LinearClassifier
-from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.linear.model import train
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +95,7 @@ def measure(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def weigh(directory: Path, texts: list[str], times: int) -> dict[str, float]:
+def measure_process(directory: Path, texts: list[str], times: int) -> dict[str, float]:
     """Return the median load time, and the resident megabytes, of processes that only serve."""
     answers = []
     for _ in range(times):
@@ -122,7 +121,7 @@ def one_by_one(call: Callable[[list[str]], object], texts: list[str]) -> Callabl
 
 def compare(rows: list[LabelledText], directory: Path, rounds: int) -> dict[str, Any]:
     """Fit a model to `rows`, write it, and time and weigh it on some of them."""
-    model = linear.train(rows)
+    model = train(rows)
     size = model.write(directory)
     pipeline: Pipeline = make_pipeline(model.features, model.regression)
     classifier = LinearClassifier(directory)
@@ -144,7 +143,7 @@ def compare(rows: list[LabelledText], directory: Path, rounds: int) -> dict[str,
         "tickets_per_second": {
             name: TICKETS * 1000 / value for name, value in milliseconds.items()
         },
-        **weigh(directory, texts, times=5),
+        **measure_process(directory, texts, times=5),
     }
 
 

@@ -1,4 +1,4 @@
-"""How long it takes to group near-copies, as tickets are added, and what is found.
+"""Time the grouping of near-copies for several numbers of tickets, and count what it finds.
 
 Run: .venv/bin/python benchmarks/near_duplicates.py [--rows 3000 10000 30000] [--json]
 

@@ -1,13 +1,13 @@
-"""Tickets opened by many at once while the model raises, hangs, and has its workers killed.
+"""Open many tickets at once while the model raises, hangs, and its workers are killed.
 
     python benchmarks/outages.py [--tickets 10000] [--clients 8] [--database postgresql]
                                  [--mode async] [--json FILE]
 
 Two gunicorns serve the demo helpdesk from one database: one with the plugin, one without. Each
-client opens tickets on the two in turn, through the form, as a browser does. Meanwhile, every few
-seconds, the model of the plugin's host raises, hangs, or has the worker killed that it runs in
-(SIGKILL, as a kernel does that is out of memory; not in the mode sync, where that would be the web
-process). Then it answers again, and the pending tickets are waited for. Exits 1 when a ticket is
+client opens tickets on both in turn, through the form, as a browser does. Every few seconds, the
+model of the plugin's host raises, hangs, or kills its worker (SIGKILL, as a kernel does without
+memory; not in the mode sync, where the worker is the web process). In the end it answers again, and
+the script waits for the pending tickets. Exits 1 when a ticket is
 lost, an answer is an error, a ticket stays pending or is decided twice, or the 99th percentile is
 more than twice that of the host without the plugin (in the mode sync: above it by more than the
 deadline and half of that again).
@@ -53,7 +53,7 @@ RECOVERY_SECONDS: Final = 600.0
 
 
 class UnreliableClassifier:
-    """Draws an answer from the text, or does what the file that OUTAGES_FAULT names says."""
+    """Answers from a hash of the text, or has the fault that the file OUTAGES_FAULT names."""
 
     def __init__(self, directory: Path, **options: object) -> None:
         pass
@@ -130,10 +130,10 @@ class Host:
             "HELPDESK_ARTIFACT_ROOT": str(folder / "models"),
             "OUTAGES_FAULT": str(self.fault),
         }
-        self.say("")
+        self.set_fault("")
 
-    def say(self, fault: str) -> None:
-        """Let the model do this from now on; replaced in one go, as others read it."""
+    def set_fault(self, fault: str) -> None:
+        """Set the model's fault. The file is replaced at once, because others read it."""
         new = self.fault.with_suffix(".new")
         new.write_text(fault)
         new.replace(self.fault)
@@ -277,14 +277,14 @@ def _run(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     done = threading.Event()
     faults: Counter[str] = Counter()
     kinds = FAULTS if options.mode == "async" else FAULTS[:-1]
-    trouble = threading.Thread(target=_make_trouble, args=(host, done, faults, kinds))
-    trouble.start()
+    faulty = threading.Thread(target=_make_faults, args=(host, done, faults, kinds))
+    faulty.start()
     started = time.monotonic()
     clients.open_tickets()
     seconds = time.monotonic() - started
     done.set()
-    trouble.join()
-    host.say("")
+    faulty.join()
+    host.set_fault("")
     recovered = _wait_until_decided(host)
     quantiles = {
         name: statistics.quantiles(values, n=100) for name, values in clients.milliseconds.items()
@@ -307,7 +307,7 @@ def _run(host: Host, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _make_trouble(
+def _make_faults(
     host: Host, done: threading.Event, faults: Counter[str], kinds: Sequence[str]
 ) -> None:
     turn = 0
@@ -315,9 +315,9 @@ def _make_trouble(
         fault = kinds[turn % len(kinds)]
         turn += 1
         faults[fault] += 1
-        host.say(fault)
+        host.set_fault(fault)
         done.wait(random.uniform(*FAULT_SECONDS))  # noqa: S311
-        host.say("")
+        host.set_fault("")
 
 
 def _counts(host: Host) -> dict[str, Any]:

@@ -1,16 +1,15 @@
-"""Trains a preset on a file of labelled tickets and says what it reaches, and in what time.
+"""Train a preset on a file of labelled tickets, and measure its quality and its time.
 
     python benchmarks/presets.py FILE.csv [--preset NAME] [--set FIELD=VALUE ...] [--json FILE]
         [--keep DIR]
 
-FILE has the columns subject, body, priority (low, medium or high) and split (train or val), and
-may have language and group (near-copies share one). What `train` says is learnt; `val` chooses
-the epoch and the candidate, and is measured on. So that the calibration error is not measured on
-the rows that the temperature was fitted to, the temperature is fitted again on each half of `val`
-and the error taken on the other; halves keep groups whole. `--set` changes a field of
-TrainingConfig, and may be given several times. Everything is measured as it is served, int8
-included. `--keep` leaves the artifact in DIR, for certified_tickets.py. Exits 1 when a target is
-missed.
+FILE has the columns subject, body, priority (low, medium or high) and split (train or val), and may
+have language and group (near-copies share one). The model is trained on `train`; `val` chooses the
+epoch and the candidate, and is measured on. For the calibration error the temperature is fitted
+again on each half of `val` and the error measured on the other; groups are in one half. `--set`
+changes a field of TrainingConfig, and may be given several times. Everything is measured as it is
+served, int8 included. `--keep` leaves the artifact in DIR, for certified_tickets.py. Exits 1 when a
+target is missed.
 """
 
 from __future__ import annotations

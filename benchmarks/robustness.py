@@ -1,4 +1,4 @@
-"""Measures how far the manner of writing moves an answer, on demo tickets that no model has seen.
+"""Measure how far the manner of writing changes an answer, on demo tickets unknown to the models.
 
     python benchmarks/robustness.py [--artifact DIR ...] [--tickets N]
 
@@ -30,7 +30,7 @@ django.setup()
 
 from helpdesk.demo import labelled_and_open_texts  # noqa: E402
 from ticket_priority.classifiers import active as classifiers  # noqa: E402
-from ticket_priority.ml.artifacts import store as artifacts  # noqa: E402
+from ticket_priority.ml.artifacts.store import read  # noqa: E402
 from ticket_priority.ml.evaluation import metrics, robustness  # noqa: E402
 from ticket_priority.ml.evaluation.scoring import score  # noqa: E402
 from ticket_priority.ml.trainers.linear import model as linear  # noqa: E402
@@ -106,7 +106,7 @@ def main() -> int:
     show("baseline", baseline(dataset, str), unseen)
     show("baseline, marks collapsed", Collapsing(baseline(dataset, collapsed)), unseen)
     for folder in options.artifact:
-        classifier = classifiers.build(artifacts.read(folder).kind, folder)
+        classifier = classifiers.build(read(folder).kind, folder)
         show(folder.name, classifier, unseen)
         show(f"{folder.name}, marks collapsed", Collapsing(classifier), unseen)
     raised = max(line["raised"] for line in found["by_perturbation"].values())

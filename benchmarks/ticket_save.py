@@ -60,7 +60,7 @@ def _run(folder: Path, arguments: argparse.Namespace) -> int:
 
     settings.DEBUG = False
     if arguments.database == "sqlite":
-        # A file, as in production: the test runner's own choice is memory.
+        # A file, as in production; the test runner would keep the database in memory.
         settings.DATABASES["default"]["TEST"]["NAME"] = f"{folder}/bench.sqlite3"
     runner = DiscoverRunner(verbosity=0, interactive=False)
     databases = runner.setup_databases()
@@ -78,7 +78,7 @@ def _run(folder: Path, arguments: argparse.Namespace) -> int:
 
 def _activate_tiny_model(folder: Path) -> None:
     from tests.ml.conftest import toy_rows, write_tiny_encoder
-    from ticket_priority.ml.artifacts import store as artifacts
+    from ticket_priority.ml.artifacts.store import publish
     from ticket_priority.ml.trainers.pipeline import fit
     from ticket_priority.ml.types import TrainingConfig
     from ticket_priority.models import ModelVersion
@@ -94,7 +94,7 @@ def _activate_tiny_model(folder: Path) -> None:
     )
     rows = toy_rows(60, 1)
     result = fit(rows, rows, rows, config, show_progress_bar=False)
-    published = artifacts.publish(result.artifact_dir, folder / "models", "tiny")
+    published = publish(result.artifact_dir, folder / "models", "tiny")
     ModelVersion.objects.create(
         name="tiny", kind=published.kind, directory="tiny", digest=published.digest
     ).activate()

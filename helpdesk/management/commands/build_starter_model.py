@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,8 @@ from django.core.management.base import BaseCommand
 from helpdesk.demo import LANGUAGES, labelled_and_open_texts
 from helpdesk.starter_cards import better_card, linear_card
 from ticket_priority import __version__
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts.store import Artifact, publish, remove
 from ticket_priority.ml.types import (
-    ArtifactFile,
     Classifier,
     LabelledText,
     ProgressCallback,
@@ -25,10 +23,10 @@ from ticket_priority.ml.types import (
     silent,
 )
 from ticket_priority.starter.install import CARD, HEAD_DIRECTORY, STARTER_DIRECTORY
-from ticket_priority.training import dataset as datasets
+from ticket_priority.training.dataset import Dataset, assemble
 
 if TYPE_CHECKING:
-    # scikit-learn and torch are for those who build, not for those who list the commands.
+    # scikit-learn and torch take long to import, so only a build imports them.
     from ticket_priority.ml.trainers.linear import model as linear
 
 LINEAR: Final = STARTER_DIRECTORY.name
@@ -36,6 +34,8 @@ BETTER: Final = HEAD_DIRECTORY.name
 
 
 class Command(BaseCommand):
+    """Train the starters that the package ships."""
+
     help = (
         "Train the linear starter and the better starter's head on the demo tickets and write "
         "them, each with its card, into the plugin. The same tickets give the same files on the "
@@ -69,21 +69,21 @@ class Command(BaseCommand):
 
 @dataclass(frozen=True, slots=True)
 class _Tickets:
-    """The demo tickets: those that a starter may see, and those that it never sees."""
+    """The demo tickets: those that a starter is fitted to, and those that it is measured on."""
 
-    dataset: datasets.Dataset
+    dataset: Dataset
     seen: list[LabelledText]
     still_open: list[LabelledText]
 
     @classmethod
     def of_the_demo(cls) -> _Tickets:
         labelled, still_open = labelled_and_open_texts()
-        dataset = datasets.assemble(labelled)
+        dataset = assemble(labelled)
         return cls(dataset, [*dataset.train, *dataset.validation], still_open)
 
     @property
     def unseen(self) -> dict[str, list[LabelledText]]:
-        """The tickets never seen, by the names that the cards have for them."""
+        """The tickets to measure on, by their names on the cards."""
         together = [*self.dataset.test, *self.still_open]
         return {
             "test": list(self.dataset.test),
@@ -96,11 +96,11 @@ class _Tickets:
         }
 
     def describe(self, unseen: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what marks metrics as a starter's, with its figures on the tickets never seen."""
+        """Return the `starter` metrics, with the figures on the unseen tickets."""
         return {
             "release": __version__,
             "dataset": self.dataset.summary(),
-            "fitted_to": datasets.assemble(self.seen).fingerprint,
+            "fitted_to": assemble(self.seen).fingerprint,
             "unseen": unseen,
         }
 
@@ -109,11 +109,11 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
     """Write the linear starter's files, all but the manifest, into `directory`.
 
     Its settings are chosen on the validation split; then it is fitted to the training and the
-    validation split together. Every figure is that of the model as it is shipped and served.
+    validation split together. It is measured as it is served.
     """
     from ticket_priority.ml.serving.linear import LinearClassifier
-    from ticket_priority.ml.trainers.linear import baselines as baseline
     from ticket_priority.ml.trainers.linear import model as linear
+    from ticket_priority.ml.trainers.linear.baselines import majority
 
     directory.mkdir()
     dataset, seen = tickets.dataset, tickets.seen
@@ -125,7 +125,7 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
     classifier = LinearClassifier(directory)
     figures: dict[str, Any] = {
         "model": _report(classifier, dataset.test),
-        "majority": baseline.majority(seen, dataset.test),
+        "majority": majority(seen, dataset.test),
         "serving": linear.serving_figures(size),
         "training": {
             "best_val_accuracy": chosen.figures["val_accuracy"],
@@ -138,7 +138,7 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
         },
         "starter": tickets.describe(
             {
-                name: _report(classifier, rows) | {"majority": baseline.majority(seen, rows)}
+                name: _report(classifier, rows) | {"majority": majority(seen, rows)}
                 for name, rows in tickets.unseen.items()
             }
         ),
@@ -150,14 +150,14 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
 def write_head(
     tickets: _Tickets,
     words: linear.Trial,
-    linear_starter: artifacts.Artifact,
+    linear_starter: Artifact,
     directory: Path,
     progress: ProgressCallback,
 ) -> None:
     """Write the head's files, all but the manifest, into `directory`.
 
-    It is fitted to what the linear starter was fitted to; `words` says how that one was. Every
-    figure is that of the whole better starter, made of these files as a host makes it.
+    It is fitted to the tickets of the linear starter, which was fitted as `words`. The better
+    starter is measured as a host makes it from these files.
     """
     from ticket_priority.ml.serving.ensemble import EnsembleClassifier
     from ticket_priority.ml.trainers import starter
@@ -199,7 +199,7 @@ def write_head(
 
 
 def _beside(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the linear starter's report, and the majority's that stands in it, as rivals."""
+    """Return the reports of the linear starter and of the majority, to compare with."""
     own = {name: value for name, value in report.items() if name != "majority"}
     return {"linear": own, "majority": report["majority"]}
 
@@ -212,11 +212,12 @@ def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, A
 
 
 def _write_descriptions(directory: Path, figures: dict[str, Any], card: str) -> None:
-    text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
-    (directory / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
+    from ticket_priority.ml.trainers.runs.folders import write_metrics
+
+    write_metrics(directory, figures)
     (directory / CARD).write_text(card, encoding="utf-8")
 
 
-def _publish(staged: Path, out: Path) -> artifacts.Artifact:
-    artifacts.remove(out / staged.name)
-    return artifacts.publish(staged, out, staged.name)
+def _publish(staged: Path, out: Path) -> Artifact:
+    remove(out / staged.name)
+    return publish(staged, out, staged.name)

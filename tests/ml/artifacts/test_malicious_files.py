@@ -20,7 +20,12 @@ from tests.support.tampering import Evil, evil_pickle
 from ticket_priority.exceptions import ArtifactError, EncoderUnavailableError, TrainingError
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
 from ticket_priority.ml.trainers.classifier import TorchClassifier
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import (
+    build_model,
+    build_model_from_config,
+    load_tokenizer,
+)
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.fit import fit
 from ticket_priority.ml.trainers.runs import checkpoints as runs
 from ticket_priority.ml.types import TrainingConfig
@@ -105,9 +110,9 @@ def configure(folder: Path, **values: Any) -> None:
 
 
 def built(folder: Path) -> torch.nn.Module:
-    encoder = encoders.resolve(str(folder), local_files_only=True)
-    encoders.load_tokenizer(encoder)
-    return encoders.build_model(encoder, 3)
+    encoder = resolve(str(folder), local_files_only=True)
+    load_tokenizer(encoder)
+    return build_model(encoder, 3)
 
 
 def test_code_beside_a_known_model_is_not_run(base: Path, mark: Path) -> None:
@@ -155,8 +160,8 @@ def test_a_configuration_names_no_kernel_of_the_hub(base: Path, name: str) -> No
     assert built(base).config._attn_implementation == "sdpa"
     values = json.loads((base / "config.json").read_text())
     for model in (
-        encoders.build_model_from_config(values, "native", 3),
-        encoders.build_model_from_config(values, "mean", 3),
+        build_model_from_config(values, "native", 3),
+        build_model_from_config(values, "mean", 3),
     ):
         assert model.config._attn_implementation == "sdpa"
 
@@ -170,7 +175,7 @@ def test_an_impossible_configuration_is_named(base: Path, values: dict[str, Any]
         built(base)
     config = json.loads((base / "config.json").read_text())
     with pytest.raises(TrainingError, match="No classifier can be built"):
-        encoders.build_model_from_config(config, "native", 3)
+        build_model_from_config(config, "native", 3)
 
 
 def test_an_artifact_on_torch_runs_nothing_of_its_own(base: Path, mark: Path) -> None:

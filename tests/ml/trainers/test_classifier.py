@@ -14,7 +14,8 @@ from ticket_priority.exceptions import ArtifactError
 from ticket_priority.ml.batching import length_sorted_batches
 from ticket_priority.ml.serving.onnx import OnnxClassifier
 from ticket_priority.ml.trainers.classifier import TorchClassifier
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import build_model, load_tokenizer
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
 from ticket_priority.ml.trainers.export import onnx as export
 
 TEXTS = [*(row.text for row in toy_rows(30, seed=5)), "", "outage " * 200]
@@ -23,15 +24,15 @@ TEXTS = [*(row.text for row in toy_rows(30, seed=5)), "", "outage " * 200]
 @pytest.fixture(scope="module")
 def artifact(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mean-pooled classifier with a prefix and a temperature, exported to float32 ONNX."""
-    encoder = encoders.Encoder(str(tiny_encoder), "mean", "please ", True)
+    encoder = Encoder(str(tiny_encoder), "mean", "please ")
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        model = encoders.build_model(encoder, 3)
+        model = build_model(encoder, 3)
         torch.nn.init.normal_(model.head.weight, std=0.5)
     folder = tmp_path_factory.mktemp("artifact")
     export.write_artifact(
         model,
-        encoders.load_tokenizer(encoder),
+        load_tokenizer(encoder),
         encoder,
         folder,
         max_length=32,

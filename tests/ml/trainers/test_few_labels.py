@@ -12,8 +12,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from tests.ml.conftest import FILLERS, toy_rows
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.serving.onnx import OnnxClassifier
-from ticket_priority.ml.trainers import pipeline as trainer
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.resolve import resolve
+from ticket_priority.ml.trainers.pipeline import fit
 from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import LabelledText, TrainingConfig, TrainingResult
 
@@ -40,7 +40,7 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def result(config: TrainingConfig, lines: list[str]) -> TrainingResult:
-    return trainer.fit(TRAIN, VALIDATION, TEST, config, progress=lines.append)
+    return fit(TRAIN, VALIDATION, TEST, config, progress=lines.append)
 
 
 def test_nothing_is_fine_tuned_and_words_win_where_words_tell(
@@ -57,7 +57,7 @@ def test_nothing_is_fine_tuned_and_words_win_where_words_tell(
     assert [answer.priority for answer in answers] == [row.label for row in TEST]
 
 
-def test_every_strength_is_written_down(result: TrainingResult) -> None:
+def test_every_C_is_written_down(result: TrainingResult) -> None:
     with (result.run_dir / "metrics.csv").open(newline="") as file:
         logged = list(csv.DictReader(file))
     tried = [row["transformer_C"] for row in logged if row["transformer_C"]]
@@ -70,7 +70,7 @@ def test_the_published_encoder_answers_as_the_regression(
     config: TrainingConfig, tmp_path: Path
 ) -> None:
     alone = replace(config, output_dir=str(tmp_path), ensemble=False)
-    result = trainer.fit(TRAIN, VALIDATION, TEST, alone)
+    result = fit(TRAIN, VALIDATION, TEST, alone)
     assert result.metrics["training"]["chosen"] == "transformer"
     answers = OnnxClassifier(result.artifact_dir, threads=1).classify([r.text for r in TEST])
     right = [answer.priority == row.label for answer, row in zip(answers, TEST, strict=True)]
@@ -84,7 +84,7 @@ def test_labels_that_say_nothing_are_seen_through(config: TrainingConfig, tmp_pa
         LabelledText(" ".join(draw.choices(FILLERS, k=8)) + f" {number}", number % 3)
         for number in range(90)
     ]
-    result = trainer.fit(noise, VALIDATION[:9], TEST, replace(config, output_dir=str(tmp_path)))
+    result = fit(noise, VALIDATION[:9], TEST, replace(config, output_dir=str(tmp_path)))
     for figures in result.metrics["training"]["candidates"].values():
         assert figures["val_accuracy"] < 0.6
 
@@ -93,13 +93,13 @@ def test_with_enough_labels_the_encoder_is_fine_tuned(
     config: TrainingConfig, tmp_path: Path
 ) -> None:
     enough = replace(config, output_dir=str(tmp_path), few_labels=120, max_epochs=1)
-    result = trainer.fit(TRAIN, VALIDATION, TEST, enough, show_progress_bar=False)
+    result = fit(TRAIN, VALIDATION, TEST, enough, show_progress_bar=False)
     assert result.best_checkpoint is not None
 
 
 def test_a_head_of_two_classes_never_says_the_third(tiny_encoder: Path) -> None:
     rows = toy_rows(40, seed=4, classes=(0, 2))
-    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(str(tiny_encoder)), 64)
+    encoder = linear_probe.FeatureExtractor.load(resolve(str(tiny_encoder)), 64)
     features = encoder.features(rows)
     head = linear_probe.fit_head(features, [row.label for row in rows], C=0.1)
     answers = linear_probe.probabilities(head, features)
@@ -113,7 +113,7 @@ def test_of_several_processes_the_first_alone_fits(
 ) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
     monkeypatch.setenv("TICKET_PRIORITY_RUN_DIR", str(tmp_path))
-    result = trainer.fit(TRAIN, VALIDATION, TEST, config)
+    result = fit(TRAIN, VALIDATION, TEST, config)
     assert result.metrics == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_texts_without_words_are_left_to_the_encoder(
         for number in range(60)
     ]
     lines: list[str] = []
-    result = trainer.fit(
+    result = fit(
         wordless,
         wordless[:9],
         TEST,

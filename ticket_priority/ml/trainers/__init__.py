@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# What a linear model needs; `fit` asks for torch and its company where a transformer is trained.
+# What a linear model needs; `fit` checks for torch where a transformer is trained.
 _REQUIRED = ("numpy", "sklearn", "safetensors")
 
 if _missing := [name for name in _REQUIRED if find_spec(name) is None]:

@@ -1,4 +1,4 @@
-"""Runs a transformer artifact on torch: for a GPU, and as the reference for the ONNX file."""
+"""Serve a transformer artifact with torch: on a GPU, or as the reference for the ONNX file."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TorchClassifier:
 
 
 def _load_model(directory: Path, config: TransformerConfig) -> nn.Module:
-    """Build the model from config.json and fill it: no weight may be missing or left over."""
+    """Build the model from config.json and load its weights, which must match exactly."""
     path = require_file(directory, ArtifactFile.WEIGHTS)
     try:
         weights = load_file(path)

@@ -1,9 +1,8 @@
-"""Labels that allow for doubt.
+"""Soft labels, by distillation.
 
-People do not agree on priorities, so a label may be another person's Medium. A model that is made
-to reproduce each one learns its chance by heart. Part of each label is given to what a simpler
-model, which was fitted to other tickets, makes of the text (Hinton et al., 2015, "Distilling the
-knowledge in a neural network", with a teacher that never saw the label).
+People do not agree on priorities, so labels are noisy, and a model that reproduces each one learns
+the noise. A share of each label is therefore replaced by the probabilities of a teacher: a linear
+model fitted to other tickets (Hinton et al., 2015, "Distilling the knowledge in a neural network").
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.linear.model import Trial, answers_out_of_fold
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
 FOLDS: Final = 5
 
 
 def soft_labels(
-    rows: Sequence[LabelledText], teacher: linear.Trial, share: float
+    rows: Sequence[LabelledText], teacher: Trial, share: float
 ) -> npt.NDArray[np.float32]:
-    """Return a probability for each class [rows, classes]: `1 - share` of it the row's label.
+    """Return probabilities [rows, classes]: `1 - share` of the row's label, the rest a teacher's.
 
-    The rest is the answer of a linear model that is fitted as `teacher` was, to rows of other
-    folds; near-copies are in one. Rows keep their labels where the other folds teach nothing.
+    The teacher of a fold is fitted as `teacher` was, but to the other folds; near-copies are in one
+    fold. Rows keep their labels where the other folds have a single class.
     """
     folds = np.zeros(len(rows), np.int64)
     labels = np.zeros((len(rows), len(CLASS_NAMES)), np.float32)
     for place, row in enumerate(rows):
         folds[place] = zlib.crc32((row.group or f"row {place}").encode()) % FOLDS
         labels[place, row.label] = 1
-    answers = linear.answers_out_of_fold(rows, teacher, folds)
+    answers = answers_out_of_fold(rows, teacher, folds)
     has_answer = answers.any(axis=1)
     labels[has_answer] = (1 - share) * labels[has_answer] + share * answers[has_answer]
     return labels

@@ -1,5 +1,7 @@
-"""What to fit to a few hundred labels: a regression on words, one on the encoder's features, or
-both. Cross-validation chooses, as a validation split of some dozens tells little."""
+"""Train on a few hundred labels: a linear probe, a linear model on words, or their mean.
+
+Cross-validation chooses, because a validation split of some dozens of rows says little.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.evaluation.calibration import fit_temperature, log_probabilities
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.encoders.resolve import resolve
+from ticket_priority.ml.trainers.export.comparison import HeldOutTexts
+from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
 from ticket_priority.ml.trainers.runs import hardware
-from ticket_priority.ml.trainers.runs import loggers as reporting
+from ticket_priority.ml.trainers.runs.loggers import finish, loggers
 from ticket_priority.ml.trainers.selection import (
     LINEAR,
     TRANSFORMER,
@@ -49,12 +52,12 @@ def fit(
     *,
     progress: ProgressCallback,
 ) -> ModelSelection:
-    """Fit a regression to the frozen encoder's features, and with `config.ensemble` a linear model.
+    """Fit a linear probe and, with `config.ensemble`, a linear model.
 
-    The strength of each is chosen, and the candidates are judged, on answers for rows of folds that
-    they were not fitted to; near-copies are in one fold. What is published is fitted to all `rows`,
-    and its files lie below `members`. metrics.csv in `run_dir` has a line for each strength.
-    Raises TrainingError as `trainer.fit` does.
+    Cross-validation on `rows` chooses the C of each, and calibrates and compares the candidates;
+    near-copies are in one fold. The models are fitted to all `rows`, and their files are below
+    `members`. metrics.csv in `run_dir` has a line for each C tried. Raises TrainingError as
+    `pipeline.fit` does.
     """
     threads = torch.get_num_threads()
     try:
@@ -62,7 +65,7 @@ def fit(
         return _Fit(rows, test, config, run_dir, members, progress).selection()
     finally:
         torch.set_num_threads(threads)
-        reporting.finish(config)
+        finish(config)
 
 
 class _Fit:
@@ -82,12 +85,13 @@ class _Fit:
         self.config = config
         self.members = members
         self.progress = progress
-        self.loggers = reporting.loggers(config, run_dir)
+        self.loggers = loggers(config, run_dir)
         self.texts, self.labels, self.weights = linear.columns_of(rows)
         self.folds = folds_of(rows)
         self.trials = 0
 
     def selection(self) -> ModelSelection:
+        """Return the fitted models."""
         started = time.monotonic()
         selection = ModelSelection(self.members, self.rows, self.test)
         self._add_linear_probe(selection)
@@ -105,7 +109,7 @@ class _Fit:
     def _add_linear_probe(self, selection: ModelSelection) -> None:
         config = self.config
         self.progress(f"Loading the base model {config.model_name}")
-        resolved = encoders.resolve(config.model_name, local_files_only=config.local_files_only)
+        resolved = resolve(config.model_name, local_files_only=config.local_files_only)
         encoder = linear_probe.FeatureExtractor.load(resolved, config.max_length)
         self.progress(
             f"Fitting to {len(self.rows)} texts, the encoder as it is: too few to fine-tune it"
@@ -121,15 +125,10 @@ class _Fit:
         C, answers = self._best(TRANSFORMER, linear_probe.C_VALUES, held_out)
         head = linear_probe.fit_head(features, self.labels, self.weights, C=C)
         serving = write_artifact(
-            encoder.with_head(head),
-            encoder.tokenizer,
-            encoder.encoder,
+            encoder.to_export(*linear_probe.head_of(head), config.model_name),
             self.members / TRANSFORMER,
-            max_length=encoder.max_length,
-            base_model=config.model_name,
-            test_texts=[row.text for row in self.test],
-            test_labels=[row.label for row in self.test],
-            quantize=config.quantize,
+            HeldOutTexts.of(self.test),
+            Quantization.of(config),
             progress=self.progress,
         )
         fitted = linear_probe.probabilities(head, tested)
@@ -145,7 +144,7 @@ class _Fit:
             C, answers = self._best(LINEAR, linear.C_VALUES, held_out)
             model = linear.train(self.rows, C=C, weighted=True)
         except TrainingError as error:
-            # What reads letters may still learn from texts without words.
+            # Texts without words may still teach a transformer.
             self.progress(f"There is no linear model: {error}")
             return
         selection.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
@@ -156,7 +155,7 @@ class _Fit:
         values: Sequence[float],
         held_out: Callable[..., Probabilities],
     ) -> tuple[float, Probabilities]:
-        """Return the strength that does best on rows held out, and the answers for these."""
+        """Return the best C in cross-validation, and the held-out probabilities."""
         sign = -1 if self.config.monitor == "val_loss" else 1
         found: list[tuple[float, float, Probabilities]] = []
         for C in values:
@@ -176,7 +175,7 @@ class _Fit:
 
 
 def folds_of(rows: Sequence[LabelledText]) -> list[Fold]:
-    """Return the places to fit to and those to judge, for each fold; near-copies are in one."""
+    """Return the rows to fit to and those held out, for each fold; near-copies are in one."""
     labels, groups = [row.label for row in rows], [row.group for row in rows]
     smallest = min(Counter(labels).values())
     splitter = StratifiedGroupKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=0)
@@ -187,7 +186,7 @@ def folds_of(rows: Sequence[LabelledText]) -> list[Fold]:
 def answers_held_out(
     folds: Sequence[Fold], held_out: Callable[[Rows, Rows], Probabilities]
 ) -> Probabilities:
-    """Return [rows, classes]: what `held_out(fitted, judged)` gives for each fold's judged rows."""
+    """Return [rows, classes]: of each fold what `held_out(fitted, judged)` says of its rows."""
     answers = np.zeros((sum(len(judged) for _, judged in folds), len(CLASS_NAMES)))
     for fitted, judged in folds:
         answers[judged] = held_out(fitted, judged)

@@ -1,4 +1,4 @@
-"""The trainer the settings name by default: it trains what the configuration's model name says."""
+"""The default trainer: trains a linear model or a transformer, by the model name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What labels are worth, judged by a quick model on tickets it has not seen: TF-IDF and logistic
-regression in five folds, near-copies kept in one fold.
+"""Measure how good labels are: TF-IDF and logistic regression in five-fold cross-validation.
+
+Near-copies are in one fold.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ FOLDS: Final = 5
 SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 
 GUESS: Final = 0.6
-"""A class that is given less than this is only a guess, as most are of a weak model."""
+"""A class with a lower probability is never believed: it is a guess of a weak model."""
 
 CERTAIN: Final = 0.8
-"""A class that is given more than this is meant, even where a strong model gives most more."""
+"""A class with a higher probability is always believed, even of a strong model."""
 
 _PERMUTATIONS: Final = 1000
 _READ_CHARACTERS: Final = 2000
@@ -36,12 +37,12 @@ Probabilities = npt.NDArray[np.float64]
 
 
 def examine(rows: Sequence[LabelledText], *, learning_curve: bool = True) -> dict[str, Any] | None:
-    """Return how well the labels can be told from the texts, and which look wrong; or None.
+    """Return how well texts predict the labels, and which labels look wrong.
 
-    None: there is too little to fit a model to. Keys: `rows`,
-    `accuracy`, `macro_f1` and `majority_macro_f1` out of fold, `p_value` of the hypothesis that
-    texts say nothing about labels, `suspicions` (likely mislabels, the likeliest first, by the
-    row's place), `learning_curve` (rows and macro-F1, where asked for).
+    None where there is too little to fit a model to. Keys: `rows`; `accuracy`, `macro_f1` and
+    `majority_macro_f1` out of fold; `p_value` of the hypothesis that texts say nothing about
+    labels; `suspicions` (likely mislabels, the likeliest first, by the row's place);
+    `learning_curve` (rows and macro-F1, where asked for).
     """
     data = _Examined.of(rows)
     if data is None:
@@ -49,7 +50,7 @@ def examine(rows: Sequence[LabelledText], *, learning_curve: bool = True) -> dic
     try:
         probabilities = _out_of_fold(data)
     except ValueError:
-        # No text has a word that a vectoriser would keep, or a fold is left with one class.
+        # No text has a word that the vectoriser keeps, or a fold has one class.
         return None
     predicted = probabilities.argmax(axis=1)
     majority = np.full_like(data.labels, np.bincount(data.labels).argmax())
@@ -108,7 +109,7 @@ def _out_of_fold(data: _Examined) -> Probabilities:
 
 
 def _p_value(labels: Labels, predicted: Labels) -> float:
-    """Return how often shuffled labels agree as well with the predictions as the real ones."""
+    """Return the share of shuffled labels that agree as well with the predictions."""
     draw = np.random.default_rng(_SEED)
     score = _quick_macro_f1(labels, predicted)
     as_good = sum(
@@ -118,21 +119,20 @@ def _p_value(labels: Labels, predicted: Labels) -> float:
 
 
 def _suspicions(labels: Labels, probabilities: Probabilities) -> list[LabelSuspicion]:
-    """Return the rows that confident learning takes for mislabelled, the likeliest first.
+    """Return likely mislabels by confident learning (Northcutt et al., 2021), likeliest first.
 
-    A class is believed of a row where its probability reaches the mean that the class has on the
-    rows that bear its label (Northcutt et al., 2021). The mean is kept between `GUESS`, or a weak
-    model would doubt a third of the labels, and `CERTAIN`, or a strong one would miss every
-    second mislabel.
+    A class is believed of a row where its probability reaches a threshold: its mean probability on
+    the rows with its label. It is at least `GUESS`, or a weak model would doubt a third of the
+    labels, and at most `CERTAIN`, or a strong one would miss every second mislabel.
     """
     classes = len(CLASS_NAMES)
-    bars = np.array(
+    thresholds = np.array(
         [
             probabilities[labels == label, label].mean() if (labels == label).any() else np.inf
             for label in range(classes)
         ]
     )
-    believed = np.where(probabilities >= np.clip(bars, GUESS, CERTAIN), probabilities, -1.0)
+    believed = np.where(probabilities >= np.clip(thresholds, GUESS, CERTAIN), probabilities, -1.0)
     best = believed.argmax(axis=1)
     rows = np.flatnonzero((believed.max(axis=1) > 0) & (best != labels))
     margins = probabilities[rows, best[rows]] - probabilities[rows, labels[rows]]
@@ -145,7 +145,7 @@ def _suspicions(labels: Labels, probabilities: Probabilities) -> list[LabelSuspi
 
 
 def _learning_curve(data: _Examined) -> list[dict[str, float]]:
-    """Return macro-F1 out of fold for growing parts of the training folds."""
+    """Return macro-F1 out of fold for growing shares of the training folds."""
     curve = []
     draw = np.random.default_rng(_SEED)
     shuffled = [(draw.permutation(train), held_out) for train, held_out in data.split(_SEED + 1)]
@@ -171,7 +171,7 @@ def _macro_f1(labels: Labels, predicted: Labels) -> float:
 
 
 def _quick_macro_f1(labels: Labels, predicted: Labels) -> float:
-    """Macro-F1 over all classes from one table; scikit-learn's takes milliseconds a call."""
+    """Return macro-F1 over all classes, faster than scikit-learn does."""
     classes = len(CLASS_NAMES)
     table = np.bincount(labels * classes + predicted, minlength=classes**2)
     table = table.reshape(classes, classes)

@@ -1,32 +1,32 @@
-"""One training of transformers, from labelled texts to a finished artifact.
+"""Train transformers, from labelled texts to a finished artifact.
 
-Several may be trained from as many seeds, and a linear model beside them. What the validation
-split finds best is published: one of these candidates alone, or their mean.
+One transformer is trained from each seed and, where asked for, a linear model beside them. The
+validation split chooses what is published: one of these candidates alone, or their mean.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.trainers import few_labels
 from ticket_priority.ml.trainers.distillation import soft_labels
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.linear import baselines as baseline
-from ticket_priority.ml.trainers.linear import model as linear
+from ticket_priority.ml.trainers.encoders.resolve import resolve
+from ticket_priority.ml.trainers.linear.baselines import majority, tfidf_logreg
+from ticket_priority.ml.trainers.linear.model import Trial, choose
 from ticket_priority.ml.trainers.runs.checkpoints import (
     is_first_process,
     read_checkpoint,
     run_directory,
 )
-from ticket_priority.ml.trainers.runs.folders import all_or_nothing
+from ticket_priority.ml.trainers.runs.folders import ARTIFACT, all_or_nothing, write_metrics
+from ticket_priority.ml.trainers.runs.splits import Splits
 from ticket_priority.ml.trainers.selection import (
     ENSEMBLE,
     LINEAR,
@@ -38,15 +38,12 @@ from ticket_priority.ml.trainers.selection import (
 )
 from ticket_priority.ml.trainers.transformer.finetune import TransformerRun
 from ticket_priority.ml.types import (
-    ArtifactFile,
     LabelledText,
     ProgressCallback,
     TrainingConfig,
     TrainingResult,
     silent,
 )
-
-_ARTIFACT: Final = "artifact"
 
 
 def fit(
@@ -58,140 +55,162 @@ def fit(
     progress: ProgressCallback = silent,
     show_progress_bar: bool = True,
 ) -> TrainingResult:
-    """Train transformers, judge the best candidate on `test` and write the artifact.
+    """Train transformers, measure the best candidate on `test` and write the artifact.
 
-    Everything lands in `<output_dir>/YYYY-MM-DD/HH-MM-SS/`: metrics.csv, hparams.yaml,
-    checkpoints/ (of several seeds in a folder each), and artifact/, which appears only when it is
+    Writes `<output_dir>/YYYY-MM-DD/HH-MM-SS/`: metrics.csv, hparams.yaml, checkpoints/ (in a
+    folder for each seed where there are several), and artifact/, which appears only when it is
     complete. Epochs are counted from 1 in the metrics and from 0 in the names of checkpoints.
 
     `config.monitor` on the validation split chooses the best epoch of each transformer, and then
     the candidate: a transformer, the mean of several, a linear model, or the mean of these. On a
-    tie the simpler candidate wins. It is calibrated on the validation split. The test split is read
+    tie the simpler candidate wins. It is calibrated on the validation split. The test split is used
     once, after all that. With fewer labels than `config.few_labels` nothing is fine-tuned, and
     cross-validation chooses the candidate: see `few_labels.fit`.
 
     With several devices and the strategy "auto", processes are spawned. Under a strategy that
-    runs the whole program once a device, only the first writes; the others get empty metrics.
+    runs the whole program on each device, only the first process writes; the others get empty
+    metrics.
 
     Raises TrainingError (EncoderUnavailableError for the base model) with what to do about it,
     and KeyboardInterrupt on Ctrl-C; no artifact is left behind then.
     """
-    _require_rows(train=train, validation=validation, test=test)
+    splits = Splits(train, validation, test)
     resumed = read_checkpoint(config) if config.resume_from else None
+    is_small = resumed is None and len(train) + len(validation) < config.few_labels
     with run_directory(config) as run_dir, _members_directory(run_dir) as members:
-        if resumed is None and len(train) + len(validation) < config.few_labels:
-            if not is_first_process():
-                return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
-            few = few_labels.fit(
-                [*train, *validation], test, config, run_dir, members, progress=progress
+        run = _Run(splits, config, run_dir, members, progress, show_progress_bar)
+        selection = run.fit_to_few_labels() if is_small else run.fine_tune(resumed)
+        return run.publish(selection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The steps of one `fit`. Files of the fitted models are below `members`."""
+
+    splits: Splits
+    config: TrainingConfig
+    run_dir: Path
+    members: Path
+    progress: ProgressCallback
+    show_progress_bar: bool
+
+    def fit_to_few_labels(self) -> ModelSelection | None:
+        """Fit a linear probe and a linear model; None in any process but the first."""
+        if not is_first_process():
+            return None
+        rows = [*self.splits.train, *self.splits.validation]
+        return few_labels.fit(
+            rows, self.splits.test, self.config, self.run_dir, self.members, progress=self.progress
+        )
+
+    def fine_tune(self, resumed: dict[str, Any] | None) -> ModelSelection | None:
+        """Fit transformers and a linear model; None in any process but the first."""
+        # A base model that cannot be found is reported before linear models are fitted.
+        resolve(self.config.model_name, local_files_only=self.config.local_files_only)
+        linear = self._fit_linear_model()
+        selection = ModelSelection(self.members, self.splits.validation, self.splits.test)
+        self._train_transformers(selection, linear, resumed)
+        if not selection.fitted:
+            return None
+        if linear and self.config.ensemble:
+            selection.add_linear(
+                linear.model,
+                linear.model.probabilities([row.text for row in self.splits.validation]),
+                linear.model.probabilities([row.text for row in self.splits.test]),
             )
-            return _publish(few, train, test, config, run_dir, None, progress)
-        selection = ModelSelection(members, validation, test)
-        # What cannot be had is known now, not when the linear models are done.
-        encoders.resolve(config.model_name, local_files_only=config.local_files_only)
-        words = softened = None
-        if config.ensemble or config.soft_labels:
-            progress("Fitting a linear model on the same split")
-            words = _linear_model(train, validation, config.monitor, progress)
-        if words and config.soft_labels:
-            progress("Asking linear models about texts that they were not fitted to")
-            softened = soft_labels(train, words, config.soft_labels)
-        runs: list[dict[str, Any]] = []
-        best_checkpoint = memory = None
-        for name, one, folder in _transformers(config, run_dir):
+        return selection
+
+    def publish(self, selection: ModelSelection | None) -> TrainingResult:
+        """Choose a candidate, measure all of them on the test split, and write the artifact."""
+        artifact_dir = self.run_dir / ARTIFACT
+        if selection is None:
+            return TrainingResult(artifact_dir, self.run_dir, None)
+        candidates = selection.candidates()
+        best = best_of(candidates, self.config.monitor)
+        for candidate in candidates:
+            chosen = ", chosen" if candidate is best and len(candidates) > 1 else ""
+            self.progress(f"{candidate.name}: {_describe(candidate)}{chosen}")
+        self.progress("Fitting the baselines on the same split")
+        figures = self._figures(selection, candidates, best)
+        with all_or_nothing(artifact_dir) as partial:
+            selection.write(best, partial)
+            write_metrics(partial, figures)
+        return TrainingResult(artifact_dir, self.run_dir, selection.best_checkpoint, figures)
+
+    def _fit_linear_model(self) -> Trial | None:
+        if not (self.config.ensemble or self.config.soft_labels):
+            return None
+        self.progress("Fitting a linear model on the same split")
+        try:
+            return choose(self.splits.train, self.splits.validation, self.config.monitor)
+        except TrainingError as error:
+            # Texts without words may still teach a transformer.
+            self.progress(f"There is no linear model: {error}")
+            return None
+
+    def _train_transformers(
+        self, selection: ModelSelection, linear: Trial | None, resumed: dict[str, Any] | None
+    ) -> None:
+        """Add a transformer for each seed; nothing in any process but the first."""
+        softened = cache = None
+        if linear and self.config.soft_labels:
+            self.progress("Asking linear models about texts that they were not fitted to")
+            softened = soft_labels(self.splits.train, linear, self.config.soft_labels)
+        seconds = 0.0
+        for name, config, folder in self._transformers():
             run = TransformerRun(
-                one, folder, progress, show_progress_bar, resumed, memory, softened
+                config, folder, self.progress, self.show_progress_bar, resumed, cache, softened
             )
-            memory = run.memory
-            fitted = run.train(train, validation, test)
+            cache = run.activation_cache
+            fitted = run.train(self.splits)
             if fitted is None:
                 continue
-            serving = run.write(fitted, members / name, test)
+            serving = run.write(fitted, self.members / name, self.splits.test)
             selection.add(
                 name, Fitted(transformer_config.KIND, fitted.validation, fitted.test, serving)
             )
-            runs.append(fitted.figures)
-            best_checkpoint = best_checkpoint or fitted.best_checkpoint
-        if not runs:
-            return TrainingResult(run_dir / _ARTIFACT, run_dir, None)
-        if words and config.ensemble:
-            selection.add_linear(
-                words.model,
-                words.model.probabilities([row.text for row in validation]),
-                words.model.probabilities([row.text for row in test]),
-            )
-        selection.figures = runs[0] | {"seconds": round(sum(run["seconds"] for run in runs), 2)}
-        return _publish(selection, train, test, config, run_dir, best_checkpoint, progress)
+            seconds += fitted.figures["seconds"]
+            # The figures are the first seed's, but for the time.
+            selection.figures = (selection.figures or fitted.figures) | {
+                "seconds": round(seconds, 2)
+            }
+            selection.best_checkpoint = selection.best_checkpoint or fitted.best_checkpoint
 
+    def _transformers(self) -> Iterator[tuple[str, TrainingConfig, Path]]:
+        """Yield the name, the configuration and the folder of each transformer to train."""
+        if self.config.seeds == 1:
+            yield TRANSFORMER, self.config, self.run_dir
+            return
+        for number in range(self.config.seeds):
+            name = f"{TRANSFORMER}-{number + 1}"
+            yield name, replace(self.config, seed=self.config.seed + number), self.run_dir / name
 
-def _publish(
-    selection: ModelSelection,
-    train: Sequence[LabelledText],
-    test: Sequence[LabelledText],
-    config: TrainingConfig,
-    run_dir: Path,
-    best_checkpoint: Path | None,
-    progress: ProgressCallback,
-) -> TrainingResult:
-    """Choose the candidate, judge every one on `test`, and write the artifact."""
-    candidates = selection.candidates()
-    best = best_of(candidates, config.monitor)
-    for candidate in candidates:
-        chosen = ", chosen" if candidate is best and len(candidates) > 1 else ""
-        progress(f"{candidate.name}: {_describe(candidate)}{chosen}")
-    progress("Fitting the baselines on the same split")
-    alone = {
-        candidate.name: selection.report(candidate)
-        for candidate in candidates
-        if candidate.name != ENSEMBLE
-    }
-    figures: dict[str, Any] = {
-        "model": selection.report(best),
-        "majority": baseline.majority(train, test),
-        **(alone if len(candidates) > 1 else {}),
-        "serving": selection.serving(best),
-        "training": selection.figures
-        | {
-            "hyperparameters": config.as_dict(),
-            "chosen": best.name,
-            "temperature": best.config.temperature,
-            "candidates": {candidate.name: candidate.figures for candidate in candidates},
-        },
-    }
-    if LINEAR not in figures:
-        figures[LINEAR] = baseline.tfidf_logreg(train, test)
-    artifact_dir = run_dir / _ARTIFACT
-    with all_or_nothing(artifact_dir) as partial:
-        selection.write(best, partial)
-        text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
-        (partial / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
-    return TrainingResult(artifact_dir, run_dir, best_checkpoint, figures)
-
-
-def _transformers(
-    config: TrainingConfig, run_dir: Path
-) -> Iterator[tuple[str, TrainingConfig, Path]]:
-    """Yield the name, the configuration and the folder of each transformer to train."""
-    if config.seeds == 1:
-        yield TRANSFORMER, config, run_dir
-        return
-    for number in range(config.seeds):
-        name = f"{TRANSFORMER}-{number + 1}"
-        yield name, replace(config, seed=config.seed + number), run_dir / name
-
-
-def _linear_model(
-    train: Sequence[LabelledText],
-    validation: Sequence[LabelledText],
-    monitor: str,
-    progress: ProgressCallback,
-) -> linear.Trial | None:
-    try:
-        return linear.choose(train, validation, monitor)
-    except TrainingError as error:
-        # What reads letters may still learn from texts without words.
-        progress(f"There is no linear model: {error}")
-        return None
+    def _figures(
+        self, selection: ModelSelection, candidates: Sequence[Candidate], best: Candidate
+    ) -> dict[str, Any]:
+        """Return what metrics.json holds."""
+        train, test = self.splits.train, self.splits.test
+        alone = {
+            candidate.name: selection.report(candidate)
+            for candidate in candidates
+            if candidate.name != ENSEMBLE
+        }
+        figures: dict[str, Any] = {
+            "model": selection.report(best),
+            "majority": majority(train, test),
+            **(alone if len(candidates) > 1 else {}),
+            "serving": selection.serving(best),
+            "training": selection.figures
+            | {
+                "hyperparameters": self.config.as_dict(),
+                "chosen": best.name,
+                "temperature": best.config.temperature,
+                "candidates": {candidate.name: candidate.figures for candidate in candidates},
+            },
+        }
+        if LINEAR not in figures:
+            figures[LINEAR] = tfidf_logreg(train, test)
+        return figures
 
 
 def _describe(candidate: Candidate) -> str:
@@ -200,15 +219,9 @@ def _describe(candidate: Candidate) -> str:
 
 @contextmanager
 def _members_directory(run_dir: Path) -> Iterator[Path]:
-    """Give a folder, yet to be made, for what may go into the artifact; it goes afterwards."""
+    """Yield a folder, not made yet, for the fitted models; delete it afterwards."""
     directory = run_dir / ".members"
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _require_rows(**splits: Sequence[LabelledText]) -> None:
-    for name, rows in splits.items():
-        if not rows:
-            raise TrainingError(f"The {name} split is empty; training needs rows in every split.")

@@ -1,4 +1,4 @@
-"""Which of several fitted models to publish: one alone, or their mean."""
+"""Choose which of several fitted models to publish: one alone, or their mean."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TRANSFORMER: Final = "transformer"
 ENSEMBLE: Final = "ensemble"
 
 LINEAR_SHARES: Final = (0.5, 0.4, 0.3, 0.2, 0.1)
-"""How much a linear model may weigh beside transformers; the validation split chooses."""
+"""The weights of a linear model beside transformers to choose from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fitted model whose files lie in the folder of its name.
+    """A fitted model. Its files are in the folder of its name.
 
-    `validation` and `test` hold its probabilities [rows, classes]; `serving` says how it serves.
+    `validation` and `test` hold its probabilities [rows, classes]; `serving` its `serving` metrics.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A choice of members, calibrated on the validation split, where `figures` were measured."""
+    """Members and their weights, calibrated and measured on the validation split."""
 
     name: str
     config: EnsembleConfig
@@ -75,7 +75,7 @@ def best_of(candidates: Sequence[Candidate], monitor: str) -> Candidate:
 
 
 class ModelSelection:
-    """Fitted models, and the candidates they make."""
+    """Fitted models, and the candidates that can be made of them."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ModelSelection:
         test: Sequence[LabelledText],
         linear_shares: Sequence[float] = LINEAR_SHARES,
     ) -> None:
-        """Take the folder below which the models' files lie, and the splits to judge on."""
+        """Take the folder of the models' files, and the splits to measure on."""
         self.linear_shares = linear_shares
         self.directory = directory
         self.validation = [row.label for row in validation]
@@ -92,8 +92,11 @@ class ModelSelection:
         self.fitted: dict[str, Fitted] = {}
         self.figures: dict[str, Any] = {}
         """How the models were fitted, ready for JSON."""
+        self.best_checkpoint: Path | None = None
+        """The best epoch of the first transformer that was fine-tuned."""
 
     def add(self, name: str, fitted: Fitted) -> None:
+        """Add a model whose files are in the folder of its name."""
         self.fitted[name] = fitted
 
     def add_linear(
@@ -112,12 +115,12 @@ class ModelSelection:
             for kind in (linear_config.KIND, transformer_config.KIND)
         )
         found = [
-            self._rung(name, {member: 1 / len(members) for member in members})
+            self._candidate(name, {member: 1 / len(members) for member in members})
             for name, members in ((LINEAR, linear), (TRANSFORMER, transformers))
             if members
         ]
         if linear and transformers:
-            # The one that is calibrated best: which share wins by a few rows more is chance.
+            # Chosen by loss: between shares a few more right answers are chance.
             found.append(best_of(list(self._mixtures(linear, transformers)), "val_loss"))
         return found
 
@@ -127,7 +130,7 @@ class ModelSelection:
         return metrics.report_on(self.test, probabilities=candidate.config.combine(answers))
 
     def serving(self, candidate: Candidate) -> dict[str, Any]:
-        """Return how a candidate serves: its one model's figures, or each model's by its name."""
+        """Return the `serving` metrics of a candidate; of several members each one's too."""
         members = {
             member.folder: self.fitted[member.folder].serving for member in candidate.config.members
         }
@@ -142,7 +145,7 @@ class ModelSelection:
         }
 
     def write(self, candidate: Candidate, directory: Path) -> None:
-        """Write a candidate's files but metrics.json. One model alone keeps its own kind."""
+        """Write all files of a candidate but metrics.json. A single model keeps its kind."""
         members = candidate.config.members
         if len(members) > 1:
             for member in members:
@@ -151,7 +154,7 @@ class ModelSelection:
             return
         shutil.copytree(self.directory / members[0].folder, directory, dirs_exist_ok=True)
         config = KINDS[members[0].kind].load_config().read(directory)
-        # What divides the logarithms of its probabilities may as well divide its scores.
+        # Log probabilities and scores differ by a constant a row, so temperatures multiply.
         temperature = config.temperature * candidate.config.temperature
         replace(config, temperature=temperature).write(directory)
 
@@ -159,9 +162,9 @@ class ModelSelection:
         for share in self.linear_shares:
             weights = {member: share / len(linear) for member in linear}
             weights |= {member: (1 - share) / len(transformers) for member in transformers}
-            yield self._rung(ENSEMBLE, weights)
+            yield self._candidate(ENSEMBLE, weights)
 
-    def _rung(self, name: str, weights: Mapping[str, float]) -> Candidate:
+    def _candidate(self, name: str, weights: Mapping[str, float]) -> Candidate:
         members = tuple(
             Member(member, self.fitted[member].kind, weight) for member, weight in weights.items()
         )

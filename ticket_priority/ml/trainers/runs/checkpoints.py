@@ -19,18 +19,18 @@ _RUN_DIR_VARIABLE: Final = "TICKET_PRIORITY_RUN_DIR"
 
 
 def is_first_process() -> bool:
-    """Tell the process that writes from those that only train with it."""
+    """Tell whether this is the process that writes files; the others only train."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
 @contextmanager
 def run_directory(config: TrainingConfig) -> Iterator[Path]:
-    """Make the folder of this run, one no other run has; processes it starts again share it.
+    """Make a new folder for this run, which all its processes share.
 
     Raises TrainingError when the output folder cannot be written to.
     """
     if not is_first_process():
-        # The first process started this program again and made the folder for it.
+        # The first process made the folder and then started this one.
         yield Path(os.environ.get(_RUN_DIR_VARIABLE, config.output_dir))
         return
     with new_run(Path(config.output_dir)) as run_dir:
@@ -42,7 +42,10 @@ def run_directory(config: TrainingConfig) -> Iterator[Path]:
 
 
 def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
-    """Read the checkpoint to resume and make sure that it belongs to this configuration."""
+    """Read the checkpoint to resume.
+
+    Raises TrainingError where it cannot be read, or was not made by this configuration.
+    """
     path = Path(str(config.resume_from))
     if not path.is_file():
         raise TrainingError(f"There is no checkpoint to resume at {path}.")
@@ -65,7 +68,7 @@ def read_checkpoint(config: TrainingConfig) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, and run nothing that it holds. Raises TrainingError."""
+    """Read a checkpoint without running code from it. Raises TrainingError."""
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:

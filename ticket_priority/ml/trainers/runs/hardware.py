@@ -1,4 +1,4 @@
-"""What the training machine offers: its devices, its cores, a precision, and if that holds."""
+"""What the training machine has: devices, cores, memory, and the best precision for it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _LARGEST_BLOCK: Final = 1 << 30
 
 
 def precision(config: TrainingConfig) -> str:
-    """Return Lightning's precision for "auto": bf16 where the hardware gains by it.
+    """Return Lightning's precision; for "auto" bf16 where that is faster, else float32.
 
-    A CPU without AVX-512 or AMX bf16 would only emulate it, and of those that have it some are
-    twice as fast as in float32 and some half as fast, so one that has it is measured. float16 is
-    never chosen: on an H100 a base model learnt nothing in it.
+    A CPU without AVX-512 or AMX bf16 emulates it. With it, some are twice as fast as in float32
+    and some half as fast, so the speed is measured. float16 is never chosen: on an H100 a base
+    model learnt nothing in it.
     """
     if config.precision != "auto":
         return config.precision
@@ -45,7 +45,7 @@ def precision(config: TrainingConfig) -> str:
 
 
 def on_cpu(config: TrainingConfig) -> bool:
-    """Say whether the run computes on the CPU."""
+    """Tell whether the run trains on the CPU."""
     if config.accelerator != "auto":
         return config.accelerator == "cpu"
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
@@ -54,8 +54,8 @@ def on_cpu(config: TrainingConfig) -> bool:
 def bf16_gain(rounds: int = 15) -> float:
     """Return how many times faster a core multiplies matrices in bf16 than in float32.
 
-    The best of some rounds, in turn, so that other work on the machine disturbs neither. Takes
-    about a tenth of a second.
+    The best of some alternating rounds is taken, so that other work on the machine matters less.
+    Takes about a tenth of a second.
     """
     operands = {
         dtype: (torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype))
@@ -76,14 +76,14 @@ def bf16_gain(rounds: int = 15) -> float:
 
 
 class OverflowGuard(Callback):
-    """Ends a run whose gradients float16 cannot hold: it would go on and learn nothing.
+    """Ends a run whose gradients overflow in float16, which would learn nothing.
 
-    A step whose scaled gradients overflow is left out, and the scale halved. Below 1, they
-    overflow as they are.
+    A step whose scaled gradients overflow is skipped, and the scale is halved. Below 1, the
+    gradients overflow without scaling.
     """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise TrainingError where that has happened."""
+        """Raise TrainingError where the scale is below 1."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and scaler.get_scale() < 1:
             raise TrainingError(
@@ -94,10 +94,10 @@ class OverflowGuard(Callback):
 
 @contextmanager
 def freed_memory_kept(config: TrainingConfig) -> Iterator[None]:
-    """Keep freed blocks in the process while a CPU computes, where the C library is glibc.
+    """Keep freed memory in the process while it trains on a CPU, where the C library is glibc.
 
-    By default it gives large ones back at once, and the kernel clears them anew: that took a tenth
-    of the time of a training step.
+    By default large blocks are returned at once, and the kernel clears them when they are allocated
+    again. Measured, that took a tenth of the time of a training step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or not on_cpu(config):
@@ -118,6 +118,7 @@ def _on_cuda(config: TrainingConfig) -> bool:
 
 
 def device_count(config: TrainingConfig) -> int:
+    """Return how many devices of this machine the run uses."""
     devices = config.devices
     if _on_cuda(config):
         if devices == "auto":
@@ -127,6 +128,7 @@ def device_count(config: TrainingConfig) -> int:
 
 
 def usable_cores() -> int:
+    """Return how many cores this process may use."""
     # Affinity honours taskset and containers; macOS and Windows have none.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

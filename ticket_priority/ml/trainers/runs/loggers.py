@@ -1,4 +1,4 @@
-"""What a training run tells: its loggers, a line for each epoch, and no banners."""
+"""The loggers of a training run, a progress line for each epoch, and Lightning kept quiet."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.types import ProgressCallback, TrainingConfig
 
 _EXPECTED_WARNINGS: Final = (
-    # num_workers is 0 on purpose: texts are tokenised beforehand, and workers would only fork.
+    # num_workers is 0 on purpose: texts are tokenised beforehand.
     r".*does not have many workers.*",
-    # A resumed run has a folder of its own; `_best` compares the two runs' best checkpoints.
+    # A resumed run has its own folder; `TrainingLoop.best` compares the two runs' checkpoints.
     r"The dirpath has changed from.*",
-    # The folder is this run's own; only Weights & Biases may have written to it before.
+    # The folder belongs to this run; only Weights & Biases may have written to it.
     r"Experiment logs directory .* exists and is not empty.*",
-    # In float16 a step whose gradients overflow is left out, and the first ones often do.
+    # In float16 a step whose gradients overflow is skipped, and the first ones often do.
     r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
-    # A GPU left alone was left alone by accelerator="cpu".
+    # accelerator="cpu" is a choice.
     r"GPU available but not used.*",
     # Lightning's own use of a torch class that torch is about to rename.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated.*",
@@ -41,11 +41,11 @@ def loggers(config: TrainingConfig, run_dir: Path) -> list[Logger]:
     chosen: list[Logger] = [CSVLogger(run_dir, name="", version="")]
     if config.wandb_project is None:
         return chosen
-    # "online" is left to wandb, so that WANDB_MODE can still say otherwise.
+    # "online" is not passed on, so that WANDB_MODE can override it.
     options: dict[str, Any] = {}
     if config.wandb_mode != "online":
         options["mode"] = config.wandb_mode
-        # Offline it would still ask its server whether that takes telemetry.
+        # Even offline, wandb would contact its server about telemetry.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         chosen.append(WandbLogger(project=config.wandb_project, save_dir=run_dir, **options))
@@ -58,19 +58,19 @@ def loggers(config: TrainingConfig, run_dir: Path) -> list[Logger]:
 
 
 def finish(config: TrainingConfig) -> None:
-    """Write out what a logger still holds back."""
-    # Where it is not installed, `loggers` has said so.
+    """Flush and close Weights & Biases, where it is used."""
     if config.wandb_project is not None and (wandb := sys.modules.get("wandb")):
         wandb.finish()
 
 
 class EpochProgress(Callback):
-    """Tells the caller how each epoch went."""
+    """Reports the metrics of each epoch to the caller."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         self.progress = progress
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the epoch's metrics in a line."""
         shown = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
         figures = ", ".join(
             f"{name} {float(trainer.callback_metrics[name]):.3f}"
@@ -82,7 +82,7 @@ class EpochProgress(Callback):
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's banners and tips out of a command's output; its warnings stay."""
+    """Suppress Lightning's banners and tips, and the warnings that are expected."""
     chatty = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [one.level for one in chatty]
     try:

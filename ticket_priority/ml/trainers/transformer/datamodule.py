@@ -1,4 +1,4 @@
-"""Texts as batches of token ids: tokenised once, bucketed by length, padded as little as can be."""
+"""Texts as batches of token ids: tokenised once, and bucketed by length to pad little."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ticket_priority.ml.types import MAX_TOKENS, LabelledText
 
 _TOKENISE_AT_ONCE = 1000
 _LENGTH_NOISE = 0.4
-"""Less of it pads less. Measured: batches of more equal lengths teach less."""
+"""Less noise means less padding; but measured, batches of more equal lengths teach less."""
 
 
 class TicketDataModule(LightningDataModule):
@@ -26,13 +26,13 @@ class TicketDataModule(LightningDataModule):
 
     `prefix` is put before every text, which is cut at `max_length` tokens. A batch holds
     `input_ids` and `attention_mask` [batch, seq] and `labels` [batch], all int64, padded to its
-    longest text; a batch has at most `batch_size` rows on each device. Its `rows` [batch] number
-    the texts through all the splits. Where the rows of a split differ in weight, it holds their
-    `weights` [batch] too, float32 with a mean of 1 over the split; `balanced` multiplies those of
-    the training split so that each class counts alike. `soft_labels` [rows, classes] are those of
-    the training split, of which a batch then holds its rows, float32 [batch, classes].
-    Training batches hold texts of similar length and are drawn anew each epoch from `seed` and the
-    epoch; the other loaders go by length, shortest first.
+    longest text; it has at most `batch_size` rows on each device. `rows` [batch] are the numbers of
+    its texts, counted over all splits. Where the rows of a split differ in weight, it holds
+    `weights` [batch] too, float32 with a mean of 1 over the split; `balanced` gives each class of
+    the training split the same total weight. `soft_labels` [rows, classes] are for the training
+    split, whose batches then hold their rows of it, float32 [batch, classes].
+    Training batches hold texts of similar length, drawn from `seed` and the epoch; the other
+    loaders are ordered by length, shortest first.
     """
 
     def __init__(
@@ -63,19 +63,23 @@ class TicketDataModule(LightningDataModule):
         self._tokenised: dict[str, TokenisedTexts] = {}
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the training split, shuffled."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the validation split."""
         return self._loader("validation")
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the test split."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the test split."""
         return self._loader("test")
 
     def dataset(self, split: str) -> TokenisedTexts:
-        """Return "train", "validation" or "test" as token ids; tokenises at the first call."""
+        """Return "train", "validation" or "test" as token ids; tokenise at the first call."""
         if split not in self._tokenised:
             before = list(self._rows).index(split)
             self._tokenised[split] = TokenisedTexts(
@@ -101,7 +105,7 @@ class TicketDataModule(LightningDataModule):
         )
         loader: DataLoader[Any] = DataLoader(
             dataset,
-            # The sampler hands out whole batches, so the loader must not batch again.
+            # The sampler yields whole batches, so the loader must not batch again.
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -112,7 +116,7 @@ class TicketDataModule(LightningDataModule):
 
 
 class TokenisedTexts(Dataset[dict[str, Tensor]]):
-    """Token ids and class ids, indexed by a list of rows and answered with one padded batch."""
+    """Token ids and class ids. Indexed by a list of rows, it returns one padded batch."""
 
     def __init__(
         self,
@@ -146,7 +150,7 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
             self.ids += [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
         if balanced:
             weights /= np.bincount(self.labels, weights=weights)[self.labels]
-        # A mean of 1, so that weights move rows against each other and not the learning rate.
+        # With a mean of 1, weights do not change the learning rate.
         self.weights = None if (weights == weights[:1]).all() else weights / weights.mean()
         self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
         pad = tokenizer.pad_token_id
@@ -171,11 +175,11 @@ class TokenisedTexts(Dataset[dict[str, Tensor]]):
 
 
 class LengthBucketSampler(DistributedSampler[list[int]]):
-    """Hands each device its batches of rows of similar length.
+    """Gives each device its batches of rows of similar length.
 
-    Every device gets the same number of batches, all sizes of which differ by at most one row, so
-    no device waits for another and no row is seen twice in an epoch. It is a DistributedSampler,
-    so that Lightning leaves it in place and tells it the epoch.
+    Every device gets the same number of batches, whose sizes differ by at most one row, so no
+    device waits for another and no row is seen twice in an epoch. As a DistributedSampler it is
+    kept by Lightning, which sets its epoch.
     """
 
     def __init__(
@@ -188,13 +192,7 @@ class LengthBucketSampler(DistributedSampler[list[int]]):
         shuffle: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            dataset,
-            num_replicas=num_replicas,
-            rank=rank,
-            shuffle=shuffle,
-            seed=seed,
-        )
+        super().__init__(dataset, num_replicas, rank, shuffle, seed)
         self.lengths = dataset.lengths
         self.num_batches = -(-len(dataset) // (batch_size * num_replicas))
 
@@ -205,7 +203,7 @@ class LengthBucketSampler(DistributedSampler[list[int]]):
         lengths = self.lengths.astype(np.float64)
         draw = np.random.default_rng([self.seed, self.epoch])
         if self.shuffle:
-            # Noise on the length gives an epoch batches of its own; the padding stays small.
+            # Noise on the length gives each epoch other batches, with little more padding.
             lengths *= draw.uniform(1 - _LENGTH_NOISE, 1 + _LENGTH_NOISE, len(lengths))
         order = np.argsort(lengths, kind="stable")
         pieces = self.num_batches * self.num_replicas

@@ -1,6 +1,6 @@
-"""A linear probe: logistic regression on the mean of the token vectors of an encoder as it is.
+"""A linear probe: logistic regression on the mean token vectors of a frozen encoder.
 
-It is what a few hundred labels can carry.
+For a few hundred labels, which are too few to fine-tune on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.trainers.encoders import build as encoders
-from ticket_priority.ml.trainers.encoders.build import Encoder, MeanPoolingClassifier
+from ticket_priority.ml.trainers.encoders.build import (
+    MeanPoolingClassifier,
+    build_model,
+    load_tokenizer,
+)
+from ticket_priority.ml.trainers.encoders.resolve import MEAN, Encoder
+from ticket_priority.ml.trainers.export.comparison import ExportSource
 from ticket_priority.ml.trainers.transformer.datamodule import LengthBucketSampler, TokenisedTexts
 from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
@@ -27,17 +32,17 @@ Features = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float64] | None
 
 C_VALUES: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
-"""The inverse values of regularisation to try, for features that vary by 1."""
+"""The inverse regularisation strengths to try, for features with a standard deviation of 1."""
 
 _NEVER: Final = -30.0
-"""The score of a class that no label names: a probability of nothing to speak of."""
+"""The score of a class without a label: its probability is close to 0."""
 
 _AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A base model whose weights stay as they are, and what turns texts into its tokens."""
+    """A base model, its tokenizer, and the mean over the tokens of a text."""
 
     encoder: Encoder
     tokenizer: PreTrainedTokenizerFast
@@ -46,10 +51,10 @@ class FeatureExtractor:
 
     @classmethod
     def load(cls, encoder: Encoder, max_length: int) -> FeatureExtractor:
-        """Load a base model, whatever its own head is, with the mean over its tokens."""
-        pooled = replace(encoder, pooling=encoders.MEAN)
-        tokenizer = encoders.load_tokenizer(encoder)
-        model = encoders.build_model(pooled, len(CLASS_NAMES))
+        """Load a base model with mean pooling, whatever its own head is."""
+        pooled = replace(encoder, pooling=MEAN)
+        tokenizer = load_tokenizer(encoder)
+        model = build_model(pooled, len(CLASS_NAMES))
         if not isinstance(model, MeanPoolingClassifier):
             raise TrainingError(f"{encoder.location} cannot be pooled.")
         length = min(max_length, int(tokenizer.model_max_length))
@@ -66,16 +71,12 @@ class FeatureExtractor:
                 found[places] = pooled.float().numpy()
         return found
 
-    def with_head(self, regression: Pipeline) -> MeanPoolingClassifier:
-        """Return the classifier that answers as a regression of `fit_head` does."""
-        return self.with_weights(*head_of(regression))
-
-    def with_weights(self, weight: Features, bias: Features) -> MeanPoolingClassifier:
+    def to_export(self, weight: Features, bias: Features, base_model: str) -> ExportSource:
         """Return the classifier with a head's weights [classes, hidden] and biases [classes]."""
         with torch.no_grad():
             self.model.head.weight.copy_(torch.from_numpy(weight))
             self.model.head.bias.copy_(torch.from_numpy(bias))
-        return self.model
+        return ExportSource(self.model, self.tokenizer, self.encoder, self.max_length, base_model)
 
 
 def fit_head(
@@ -93,7 +94,7 @@ def fit_head(
 
 
 def probabilities(regression: Pipeline, features: Features) -> npt.NDArray[np.float64]:
-    """Return [rows, classes]."""
+    """Return probabilities [rows, classes] for features [rows, hidden]."""
     weight, bias = head_of(regression)
     scores = features @ weight.T + bias
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -102,11 +103,11 @@ def probabilities(regression: Pipeline, features: Features) -> npt.NDArray[np.fl
 
 
 def head_of(pipeline: Pipeline) -> tuple[Features, Features]:
-    """Return weights [classes, hidden] and biases [classes] of the features as they come."""
+    """Return weights [classes, hidden] and biases [classes] for features that are not scaled."""
     scaler, regression = (step for _, step in pipeline.steps)
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(intercepts) == 1:
-        # Of two classes scikit-learn scores the second alone.
+        # Of two classes scikit-learn scores only the second.
         coefficients = np.vstack((np.zeros_like(coefficients), coefficients))
         intercepts = np.append(0.0, intercepts)
     scaled = coefficients / scaler.scale_

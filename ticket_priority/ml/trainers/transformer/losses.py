@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy that knows the order of the classes."""
+"""The training loss: cross-entropy that can take the order of the classes into account."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ordinal_loss(
 
 
 def _smoothed(distances: Tensor, smoothing: float) -> Tensor:
-    """Return what becomes of each label: probabilities [classes, classes]."""
+    """Return each class's smoothed label: probabilities [classes, classes]."""
     is_neighbour = (distances.abs() == 1).float()
     shares = is_neighbour / is_neighbour.sum(dim=-1, keepdim=True)
     return (1.0 - smoothing) * torch.eye(len(distances), device=distances.device) + (

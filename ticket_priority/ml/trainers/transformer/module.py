@@ -1,4 +1,4 @@
-"""The model as Lightning trains it: steps, metrics, optimiser and schedule."""
+"""The Lightning module: steps, metrics, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.ml.numbers import is_number, is_whole
-from ticket_priority.ml.trainers.encoders import build as encoders
+from ticket_priority.ml.trainers.encoders.build import build_model, build_model_from_config
+from ticket_priority.ml.trainers.encoders.layers import (
+    freeze,
+    head_parameters,
+    layer_depths,
+    set_frozen_to_eval,
+)
+from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import losses
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
 
@@ -27,7 +34,7 @@ _SCHEDULE_KEYS: Final = {"name", "warmup_ratio", "warmup_steps"}
 
 
 class TicketClassificationModule(LightningModule):
-    """A ticket text classifier and how it is fitted.
+    """A classifier of ticket texts and how it is trained.
 
     `learning_rate` is the encoder's, `head_learning_rate` the classification head's (None: the
     same). `lr_scheduler_config` is None for a constant rate or
@@ -38,15 +45,15 @@ class TicketClassificationModule(LightningModule):
     for the base model's own. `ordinal_smoothing` and `ordinal_loss` are those of
     `losses.ordinal_loss`.
 
-    `encoder_config` and `pooling` describe the architecture. Left out, the base model is resolved
-    and its pretrained weights are read; they are then kept as hyperparameters, so that
-    `load_from_checkpoint(path, local_files_only=True)` builds the architecture from the
-    checkpoint alone, with no network, no base-model files and no pretrained weights to overwrite.
+    `encoder_config` and `pooling` describe the architecture. Without them the base model is
+    resolved and its pretrained weights are read. Both are kept as hyperparameters, so that
+    `load_from_checkpoint(path, local_files_only=True)` needs neither network nor base model.
 
-    `memory` may be set to keep what the frozen layers make of each row; batches then need `rows`.
+    `activation_cache` may be set to reuse the output of the frozen layers; batches then need
+    `rows`.
 
     Raises ValueError on a bad `lr_scheduler_config`, EncoderUnavailableError when the base model
-    cannot be had, TrainingError when its layers are asked for and cannot be found.
+    cannot be found, TrainingError when its layers are needed and cannot be found.
     """
 
     def __init__(
@@ -73,9 +80,9 @@ class TicketClassificationModule(LightningModule):
         if (encoder_config is None) != (pooling is None):
             raise ValueError("encoder_config and pooling describe one model: give both or neither")
         if encoder_config is None or pooling is None:
-            encoder = encoders.resolve(model_name, local_files_only=local_files_only)
+            encoder = resolve(model_name, local_files_only=local_files_only)
             pooling = encoder.pooling
-            self.model = encoders.build_model(
+            self.model = build_model(
                 encoder,
                 num_classes,
                 attention_dropout=attention_dropout,
@@ -83,31 +90,14 @@ class TicketClassificationModule(LightningModule):
             )
             encoder_config = _plain(self.model.config)
         else:
-            self.model = encoders.build_model_from_config(
-                dict(encoder_config), pooling, num_classes
-            )
-        encoders.freeze(self.model, trainable_layers)
+            self.model = build_model_from_config(dict(encoder_config), pooling, num_classes)
+        freeze(self.model, trainable_layers)
         # Plain values only, so that torch can load the checkpoint with weights_only=True.
-        self.save_hyperparameters(
-            {
-                "model_name": model_name,
-                "num_classes": num_classes,
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "lr_scheduler_config": dict(lr_scheduler_config) if lr_scheduler_config else None,
-                "head_learning_rate": head_learning_rate,
-                "trainable_layers": trainable_layers,
-                "layer_decay": layer_decay,
-                "attention_dropout": attention_dropout,
-                "hidden_dropout": hidden_dropout,
-                "ordinal_smoothing": ordinal_smoothing,
-                "ordinal_loss": ordinal_loss,
-                "local_files_only": local_files_only,
-                "encoder_config": dict(encoder_config),
-                "pooling": pooling,
-            }
-        )
-        self.memory: ActivationCache | None = None
+        # Lightning saves the arguments by what these names hold now.
+        encoder_config = dict(encoder_config)
+        lr_scheduler_config = dict(lr_scheduler_config) if lr_scheduler_config else None
+        self.save_hyperparameters()
+        self.activation_cache: ActivationCache | None = None
         # torchmetrics averages accuracy over classes by default; plain accuracy is "micro".
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -132,7 +122,7 @@ class TicketClassificationModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of the batch, each row's part multiplied by its weight if any.
 
-        Where the batch has `soft_labels` [batch, num_classes], these are learnt, not `labels`.
+        `soft_labels` [batch, num_classes] in the batch replace `labels` in the loss.
         """
         logits = self._logits(batch)
         parts = losses.ordinal_loss(
@@ -160,12 +150,15 @@ class TicketClassificationModule(LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        encoders.silence_frozen(self.model)
+        """Turn off dropout in the frozen modules, which Lightning has set to train mode."""
+        set_frozen_to_eval(self.model)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Update and log the validation metrics."""
         self._evaluate(batch, "val", self.val_accuracy, self.val_macro_f1)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Update and log the test metrics."""
         self._evaluate(batch, "test", self.test_accuracy, self.test_macro_f1)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -173,12 +166,12 @@ class TicketClassificationModule(LightningModule):
         return nn.functional.softmax(self._logits(batch), dim=-1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; head and layers have their own rates, and biases and norms do not decay."""
-        # On a CPU it takes a tenth of the time; on a GPU it would forbid clipping in fp16.
+        """Return AdamW with a rate for the head and each layer; biases and norms do not decay."""
+        # Fused takes a tenth of the time on a CPU; on a GPU it does not allow clipping in fp16.
         fused = self.device.type == "cpu"
         optimizer = AdamW(self._parameter_groups(), lr=self.hparams["learning_rate"], fused=fused)
         if fused:
-            # Lightning clips no gradients beside it, as it may unscale them: here nothing scales.
+            # Lightning clips no gradients of an optimiser that may unscale them. This one does not.
             optimizer._step_supports_amp_scaling = False
         schedule = self.hparams["lr_scheduler_config"]
         if schedule is None:
@@ -194,6 +187,7 @@ class TicketClassificationModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the validation metrics of the epoch."""
         checkpoint[VALIDATION_METRICS] = {
             name: float(value)
             for name, value in self.trainer.callback_metrics.items()
@@ -202,7 +196,8 @@ class TicketClassificationModule(LightningModule):
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Return [batch, num_classes] in float32."""
-        with nullcontext() if self.memory is None else self.memory.about(batch):
+        cache = self.activation_cache
+        with nullcontext() if cache is None else cache.rows_of(batch):
             output = self(batch["input_ids"], batch["attention_mask"])
         logits: Tensor = output.logits.float()
         return logits
@@ -227,8 +222,8 @@ class TicketClassificationModule(LightningModule):
         rate = self.hparams["learning_rate"]
         head_rate = self.hparams["head_learning_rate"] or rate
         layer_decay = self.hparams["layer_decay"]
-        head = {id(parameter) for parameter in encoders.head_parameters(self.model)}
-        depths = encoders.depths(self.model) if layer_decay != 1.0 else {}
+        head = {id(parameter) for parameter in head_parameters(self.model)}
+        depths = layer_depths(self.model) if layer_decay != 1.0 else {}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
