@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from ticket_priority.classifiers.active import get_classifier, preload
+    from ticket_priority.classifiers import get_classifier, preload
     from ticket_priority.predictions.on_save import classify
     from ticket_priority.predictions.overrides import override
     from ticket_priority.predictions.receivers import muted
@@ -33,10 +33,10 @@ __all__ = [
 _EXPORTS = {
     "Priority": "priorities",
     "classify": "predictions.on_save",
-    "get_classifier": "classifiers.active",
+    "get_classifier": "classifiers",
     "muted": "predictions.receivers",
     "override": "predictions.overrides",
-    "preload": "classifiers.active",
+    "preload": "classifiers",
     "register": "sources.registry",
 }
 

@@ -11,8 +11,8 @@ from django.test import Client
 from tests.admin.conftest import METRICS, MakePrediction, MakeTicket
 from tests.admin.pages import forms_of, messages_of
 from tests.conftest import publish_toy
+from ticket_priority import classifiers
 from ticket_priority.admin.figures import REWRITTEN, Figures
-from ticket_priority.classifiers import active as classifiers
 from ticket_priority.ml.evaluation.metrics import report
 from ticket_priority.ml.evaluation.robustness import PERTURBATIONS
 from ticket_priority.ml.types import ArtifactFile

@@ -12,8 +12,8 @@ from django.db import connection
 
 from tests.conftest import publish_toy
 from tests.support.settings import overlay
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.classifiers.active import get_classifier, loaded_model_version
+from ticket_priority import classifiers
+from ticket_priority.classifiers import get_classifier, loaded_model_version
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion
 from ticket_priority.starter import install as starter

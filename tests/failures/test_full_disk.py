@@ -16,7 +16,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.ml.conftest import toy_rows
 from tests.support.faults import full_database, full_disk
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError
 from ticket_priority.ml.__main__ import main
 from ticket_priority.ml.artifacts import store as artifacts

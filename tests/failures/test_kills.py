@@ -16,7 +16,7 @@ from helpdesk.models import Ticket
 from tests.support.classifiers import known_probabilities
 from tests.support.kills import finished, killed_at_each_step
 from ticket_priority import tasks
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion, Prediction

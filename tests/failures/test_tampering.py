@@ -19,7 +19,7 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.support import tampering
 from tests.support.tampering import Damage, edit, listed
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.models import ModelVersion

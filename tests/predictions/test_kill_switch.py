@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE, TYPO, only_prediction
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import SwitchedOffError
 from ticket_priority.models import ModelVersion, Prediction, SwitchChange
 from ticket_priority.predictions import kill_switch as switch

@@ -14,8 +14,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import InterruptedClassifier
 from tests.support.settings import overlay
-from ticket_priority import tasks
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers, tasks
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import reclassify as reclassification

@@ -20,8 +20,8 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO
 from tests.support.settings import overlay
-from ticket_priority import tasks
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers, tasks
+from ticket_priority.classifiers import slots
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Prediction, ShadowPrediction
 from ticket_priority.predictions import outbox, shadow
@@ -171,7 +171,7 @@ class TestTrouble:
         assert active_model.load_error == ""
         aside.rename(weights)
         assert shadow.catch_up() == 0, "it is left alone for a while"
-        monkeypatch.setattr(classifiers, "RETRY_SECONDS", 0)
+        monkeypatch.setattr(slots, "RETRY_SECONDS", 0)
         assert shadow.catch_up() == 2
         broken.refresh_from_db()
         assert broken.load_error == ""

@@ -10,8 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority import prometheus
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers, prometheus
 from ticket_priority.prometheus import counters
 from ticket_priority.signals import (
     breaker_changed,

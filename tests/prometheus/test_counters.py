@@ -12,7 +12,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import kill_switch as switch
 from ticket_priority.predictions import outbox

@@ -16,9 +16,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from ticket_priority import classifiers
 from ticket_priority.admin.figures import MEASURED, Figures
 from ticket_priority.admin.shadow import ShadowMixin, figures_of
-from ticket_priority.classifiers import active as classifiers
 from ticket_priority.conf import get_settings
 from ticket_priority.models import ModelVersion, ShadowPrediction
 from ticket_priority.priorities import Priority

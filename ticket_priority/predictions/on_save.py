@@ -13,7 +13,7 @@ from django.db import models, transaction
 from django.db.models.base import ModelState
 from django.db.models.expressions import DatabaseDefault
 
-from ticket_priority.classifiers.active import get_classifier, get_classifier_within
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, needs_rollback, retry_on_deadlock
 from ticket_priority.exceptions import (
@@ -249,7 +249,7 @@ def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction
     limit = get_settings().serving.deadline_ms
     seconds = None if limit is None else limit / 1000
     begun = time.monotonic()
-    classifier = get_classifier_within(seconds)
+    classifier = get_classifier(seconds)
     if seconds is not None:
         seconds -= time.monotonic() - begun
     text = source.text_of(instance)

@@ -16,7 +16,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import ActiveClassifier, get_classifier
+from ticket_priority.classifiers import ActiveClassifier, get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError

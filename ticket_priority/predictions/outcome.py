@@ -14,7 +14,7 @@ from django.db import models, transaction
 from django.dispatch import Signal
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import ActiveClassifier
+from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.db import after_commit, is_open, needs_rollback
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash

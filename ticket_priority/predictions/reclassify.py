@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database

@@ -16,11 +16,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models, router
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import (
+from ticket_priority.classifiers import (
     ActiveClassifier,
     get_shadow_classifier,
-    note_error,
     release_shadow,
+    store_load_error,
 )
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ModelUnavailableError
@@ -86,7 +86,8 @@ def batches(*, seconds: float | None = None) -> Iterator[int]:
     except ModelUnavailableError:
         raise
     except Exception as error:
-        note_error(version, f"It fails at every ticket with {type(error).__name__}; see the log.")
+        reason = f"It fails at every ticket with {type(error).__name__}; see the log."
+        store_load_error(version, reason)
         raise
     finally:
         _row(version).update(shadow_claimed_at=None, shadow_attempts=0)
@@ -122,7 +123,7 @@ def _claim(version: ModelVersion) -> bool:
     free = models.Q(shadow_claimed_at=None) | models.Q(shadow_claimed_at__lt=expired)
     claimable = _row(version).filter(free, is_shadow=True)
     if claimable.filter(shadow_attempts__gte=options.max_attempts).exists():
-        note_error(
+        store_load_error(
             version,
             f"{options.max_attempts} workers died while this version answered as the "
             "shadow, so it is asked no more; activate_priority_model NAME --shadow tries again.",
@@ -151,7 +152,7 @@ def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[in
         last = predictions[-1].pk
         rows = list(_rows_about(predictions, classifier))
         ShadowPrediction.objects.using(plugin_database()).bulk_create(rows, ignore_conflicts=True)
-        note_error(version, "")
+        store_load_error(version, "")
         yield len(rows)
 
 

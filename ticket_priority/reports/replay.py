@@ -13,8 +13,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.utils import timezone
 
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.classifiers.active import ActiveClassifier
+from ticket_priority import classifiers
+from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.exceptions import SourceError
 from ticket_priority.ml.evaluation.metrics import Counts, report_counts
 from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import router
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.ml.artifacts import store as artifacts

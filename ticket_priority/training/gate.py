@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.ml.types import silent
 from ticket_priority.models import ModelVersion

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.ml.evaluation import report as training_report
 from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
