@@ -96,6 +96,6 @@ def test_an_adapter_that_quotes_a_ticket_is_not_logged_word_for_word(
         with monkeypatch.context() as patch:
             patch.setattr(f"ticket_priority.sources.base.TicketSource.{method}", refuse)
             Ticket.objects.create(**SECRET)
-    assert "is left alone: RuntimeError" in caplog.text
+    assert "is ignored: RuntimeError" in caplog.text
     assert "lacks a change of its priority: RuntimeError" in caplog.text
     assert "swordfish" not in caplog.text

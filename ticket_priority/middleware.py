@@ -1,4 +1,4 @@
-"""Whose request this is, for code that is handed no request."""
+"""The current request and its user, for code that has no access to the request."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _request: ContextVar[HttpRequest | None] = ContextVar("ticket_priority_request",
 def acting_user_middleware(
     get_response: Callable[[HttpRequest], Any],
 ) -> Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]:
-    """Let `acting_user()` name the user of the request that is being answered.
+    """Make the current request available to `acting_request()` and `acting_user()`.
 
-    Its place in MIDDLEWARE is free: the user is looked up when it is asked for, so one that a REST
-    framework authenticates in the view is found too.
+    It may stand anywhere in MIDDLEWARE: the user is read on demand, so one that a REST framework
+    authenticates in the view is found too.
     """
     if iscoroutinefunction(get_response):
 
@@ -47,11 +47,11 @@ def acting_user_middleware(
 
 
 def acting_request() -> HttpRequest | None:
-    """Return the request that is being answered, or None."""
+    """Return the current request, or None."""
     return _request.get()
 
 
 def acting_user() -> Any:
-    """Return the signed-in user whose request is being answered, or None."""
+    """Return the signed-in user of the current request, or None."""
     user = getattr(_request.get(), "user", None)
     return user if user is not None and user.is_authenticated else None

@@ -37,7 +37,8 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.predictions import on_save as classification
 from ticket_priority.predictions import reclassify as reclassification
-from ticket_priority.predictions.overrides import override, priorities_of
+from ticket_priority.predictions.overrides import override
+from ticket_priority.predictions.standings import priorities_of
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_source
 

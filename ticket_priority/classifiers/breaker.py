@@ -53,19 +53,18 @@ class Breaker:
         Raises BreakerOpenError while the breaker is open, or another caller tries the model.
         """
         trial = self._begin()
+        # A database's error, or the end of the process, says nothing about the model.
+        failed: bool | None = None
         try:
             yield
+            failed = False
         except Error:
-            self._cancel(trial)
             raise
         except Exception:
-            self._fail(trial)
+            failed = True
             raise
-        except BaseException:
-            # The process is told to end, which says nothing about the model.
-            self._cancel(trial)
-            raise
-        self._succeed(trial)
+        finally:
+            self._end(trial, failed)
 
     def trip(self) -> None:
         """Open the breaker at once: the model is known to fail."""
@@ -85,29 +84,24 @@ class Breaker:
             logger.info("Model version %s is tried after a pause", self._name)
             return self._changed_at
 
-    def _fail(self, trial: float | None) -> None:
+    def _end(self, trial: float | None, failed: bool | None) -> None:
         with self._changing():
-            if trial is None and self._state == BreakerState.CLOSED:
-                self._failures += 1
+            if trial is None and self._state == BreakerState.CLOSED and failed is not None:
+                self._failures = self._failures + 1 if failed else 0
                 if self._failures >= get_settings().serving.breaker_failures:
                     self._open(f"it failed {self._failures} times in a row")
-            elif self._is_current(trial):
+            elif self._state != BreakerState.HALF_OPEN or trial != self._changed_at:
+                # The state has changed since this attempt began.
+                return
+            elif failed is None:
+                # The next caller may try at once.
+                self._state, self._changed_at = BreakerState.OPEN, float("-inf")
+            elif failed:
                 self._open("it failed when it was tried")
-
-    def _succeed(self, trial: float | None) -> None:
-        with self._changing():
-            if trial is None and self._state == BreakerState.CLOSED:
-                self._failures = 0
-            elif self._is_current(trial):
+            else:
                 self._failures = 0
                 self._change(BreakerState.CLOSED)
                 logger.warning("Model version %s works again", self._name)
-
-    def _cancel(self, trial: float | None) -> None:
-        """End a trial without a result: the next caller may try at once."""
-        with self._changing():
-            if self._is_current(trial):
-                self._state, self._changed_at = BreakerState.OPEN, float("-inf")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -118,9 +112,6 @@ class Breaker:
             after = self._state
         if after != before:
             breaker_changed.send_robust(sender=type(self), version=self._name, state=after)
-
-    def _is_current(self, trial: float | None) -> bool:
-        return self._state == BreakerState.HALF_OPEN and trial == self._changed_at
 
     def _open(self, why: str) -> None:
         self._change(BreakerState.OPEN)

@@ -1,4 +1,4 @@
-"""Use case: tickets that are there already are classified, again or for the first time."""
+"""Classify saved tickets, again or for the first time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ticket_priority.predictions import audit
 from ticket_priority.predictions.outcome import (
     Reason,
     State,
+    after_apply,
     announce,
     answers_about,
-    applied_to,
     fill,
     fill_abstained,
     priority_of,
@@ -28,18 +28,17 @@ from ticket_priority.predictions.outcome import (
     supersede_pending,
 )
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import TicketSource
-from ticket_priority.sources.registry import get_source
+from ticket_priority.sources import TicketSource, get_source
 
 
 def classify_instances(
     instances: Iterable[models.Model], *, mode: str | None = None
 ) -> list[Prediction]:
-    """Classify saved tickets of one model again or for the first time, and store predictions.
+    """Classify saved tickets of one model, and store the predictions.
 
-    A priority that a person set stays; the prediction is then kept as a suggestion. `mode`
-    defaults to the source's; "suggest" writes no ticket. What is said of an undecided ticket of
-    the audit slice is held back again. Raises ModelUnavailableError.
+    A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
+    the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
+    are held back. Raises ModelUnavailableError.
     """
     tickets = list(instances)
     if not tickets:
@@ -92,7 +91,7 @@ def _store(
                     _apply(source, ticket, prediction, using)
             if prediction.state != State.FAILED:
                 supersede_pending(source, ticket, Reason.REPLACED)
-            # Last, so that what is done again has no key yet.
+            # Last, so that a retry after a deadlock finds no key yet.
             save_about(source, ticket, prediction)
 
     retry_on_deadlock(store, using=using)
@@ -109,7 +108,7 @@ def _apply(source: TicketSource, ticket: models.Model, prediction: Prediction, u
     )
     if written:
         prediction.state = State.APPLIED
-        applied_to(source, ticket, prediction, using)
+        after_apply(source, ticket, prediction, using)
     else:
         prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
 
@@ -123,10 +122,9 @@ def backfill(
 ) -> Iterator[tuple[Counter[str], int]]:
     """Classify every undecided ticket of a source; yield counts and size of each batch.
 
-    Passed over are tickets whose default a person chose, and those that the active version has
-    answered already, so a run that was stopped is resumed by running again. Counts have the keys
-    of `Prediction.State`, the class names, and `skipped`. With `dry_run` nothing is written.
-    Raises ModelUnavailableError.
+    Skips tickets whose default a person chose, and those that the active version has answered, so
+    running again resumes a run that was stopped. Counts have the keys of `Prediction.State`, the
+    class names, and `skipped`. With `dry_run` nothing is written. Raises ModelUnavailableError.
     """
     version = get_classifier().model_version
     rows = source.unset_rows(using).order_by("pk")
@@ -144,7 +142,7 @@ def backfill(
         predictions = Prediction.objects.using(alias).for_keys(source.model, keys)
         answered = predictions.filter(model_version=version).values_list("object_id", flat=True)
         overrides = Override.objects.using(alias).for_keys(source.model, keys)
-        # Who decided for a value that means unset elsewhere has decided all the same.
+        # A person may have decided for a value that otherwise means unset.
         chosen = {
             str(ticket.pk)
             for ticket in page
@@ -165,17 +163,17 @@ def backfill(
 
 
 def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, using: str) -> bool:
-    """Whether a person decided on the very value that is there; compare-and-set cannot see it."""
+    """Say whether a person chose the stored value, which compare-and-set cannot see."""
     if before is None:
         return False
-    # The lock makes a person who is deciding now wait for us, or us for them.
+    # The lock orders this and a person's decision at the same moment.
     source.lock(ticket.pk, using=using)
     overrides = Override.objects.using(plugin_database())
     return overrides.for_keys(source.model, [ticket.pk]).exists()
 
 
 def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
-    """Return the keys of tickets that were overruled, or bear a value that is not ours."""
+    """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
     overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
     decided = set(overrides.values_list("object_id", flat=True))

@@ -27,8 +27,8 @@ from ticket_priority.ml.policy.rule import (
 from ticket_priority.ml.types import CLASS_NAMES, Classification
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
-from ticket_priority.predictions.overrides import open_suggestions
 from ticket_priority.predictions.reclassify import classify_instances
+from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
 
 State, Reason = Prediction.State, Prediction.Reason
