@@ -20,16 +20,12 @@ from ticket_priority.db import after_commit, needs_rollback
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import (
-    DecisionRecorder,
-    PriorityChange,
-    TicketSource,
-    UserRows,
-    get_source,
-)
+from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
+from ticket_priority.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 
+_TO_HOST: Final[dict[str, Any]] = {"low": "low", "medium": "medium", "high": "high"}
 _UID: Final = "ticket_priority.escalated"
 _OURS: Final = "from_ticket_priority"
 _AGENTS_VALUE: Final = "ticket_priority_agents_value"
@@ -67,17 +63,9 @@ class EscalatedSource(TicketSource):
     """
 
     text_fields: tuple[str, ...] = ("subject", "description")
-    to_host: Mapping[str, Any] = field(
-        default_factory=lambda: {"low": "low", "medium": "medium", "high": "high"}
-    )
+    to_host: Mapping[str, Any] = field(default_factory=_TO_HOST.copy)
     from_host: Mapping[Any, str] | None = field(
-        default_factory=lambda: {
-            "low": "low",
-            "medium": "medium",
-            "high": "high",
-            "urgent": "high",
-            "critical": "high",
-        }
+        default_factory=lambda: _TO_HOST | {"urgent": "high", "critical": "high"}
     )
     created_field: str | None = "created_at"
     visible_to: str | UserRows | None = visible_tickets
@@ -252,7 +240,7 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
 def _activities(kind: str = "PRIORITY_CHANGED") -> Any:
     from escalated.models import TicketActivity
 
-    # The default manager hides rows from the current request's user.
+    # The default manager may hide rows from the user of the current request.
     return TicketActivity._base_manager.filter(type=TicketActivity.ActivityType[kind])
 
 

@@ -54,8 +54,7 @@ class PredictionQuerySet(TicketRowQuerySet):
 
     def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
         """Return the tickets, by `str(pk)`, where a stale form restored the old value."""
-        rows = self.for_keys(model, keys).filter(reason=Prediction.Reason.STALE_FORM)
-        return set(rows.values_list("object_id", flat=True))
+        return self.filter(reason=Prediction.Reason.STALE_FORM).keys_among(model, keys)
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Keep the pending rows that no worker holds a valid claim on, oldest first."""

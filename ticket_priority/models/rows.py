@@ -26,6 +26,10 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         """Keep the rows about the tickets of a model with these keys."""
         return self.for_model(model).filter(object_id__in=[str(key) for key in keys])
 
+    def keys_among(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
+        """Return which of these tickets have a row here, by `str(pk)`."""
+        return set(self.for_keys(model, keys).values_list("object_id", flat=True))
+
     def for_model(self, model: type[models.Model]) -> Self:
         """Keep the rows about a model's tickets."""
         return self.filter(content_type=content_type_of(model))

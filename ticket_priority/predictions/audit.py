@@ -41,8 +41,8 @@ def draw(mode: str) -> str:
 
 def audited_keys(model: type[models.Model], keys: Iterable[Any]) -> set[str]:
     """Return which of these tickets belong to the slice, by `str(pk)`."""
-    rows = Prediction.objects.using(plugin_database()).for_keys(model, keys).filter(mode=MODE)
-    return set(rows.values_list("object_id", flat=True))
+    rows = Prediction.objects.using(plugin_database()).filter(mode=MODE)
+    return rows.keys_among(model, keys)
 
 
 def is_held_back(prediction: Prediction, priority: int | None) -> bool:

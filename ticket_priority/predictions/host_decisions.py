@@ -32,8 +32,7 @@ def remember_stored(
     """Read the priority in the row, before a save of these fields overwrites it.
 
     Hosts save the object of a new ticket several times. As long as it has the priority of its
-    INSERT, none of these saves is a decision, and nothing is read. Raises only what makes the
-    transaction impossible to commit.
+    INSERT, these saves are not decisions, and nothing is read. Errors as in `contain_errors`.
     """
     instance.__dict__.pop(_STORED, None)
     # The row may be gone or the database fail: the save itself will raise that.
@@ -50,10 +49,7 @@ def remember_stored(
 
 
 def notice_save(source: TicketSource, instance: models.Model) -> None:
-    """Record the decision behind a save, where it changed the priority.
-
-    Raises only what makes the transaction impossible to commit.
-    """
+    """Record the decision behind a save that changed the priority; errors as `contain_errors`."""
     if _STORED not in instance.__dict__:
         return
     using = instance._state.db or router.db_for_write(type(instance))
@@ -76,8 +72,7 @@ def record_decision(instance: models.Model, change: PriorityChange) -> None:
     """Keep a decision that the host has written, unless it came from a stale form.
 
     A host value that means no class is not recorded. If tickets live in another database than the
-    plugin's rows, the decision is kept after the commit. Raises only what makes the transaction
-    impossible to commit.
+    plugin's rows, the decision is kept after the commit. Errors as in `contain_errors`.
     """
     if is_recorded_elsewhere():
         return

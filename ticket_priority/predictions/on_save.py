@@ -71,10 +71,7 @@ def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Clas
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Set the priority in memory in sync mode, so that the ticket's own INSERT stores it.
-
-    Raises only what makes the transaction impossible to commit.
-    """
+    """Set the priority in memory in sync mode, so that the ticket's own INSERT stores it."""
     if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
     value, mode, draft = None, "sync", None
@@ -104,8 +101,8 @@ def record_after_insert(
 
     `tell` is called beside a pending one, in the same transaction, to fetch a worker. If tickets
     live in another database than the plugin's rows, the prediction is stored after the commit.
-    Returns None when a person set the priority, or the prediction could not be stored. Raises only
-    what makes the transaction, and so the ticket, impossible to commit.
+    Returns None when a person set the priority, or the prediction could not be stored. Errors as
+    in `contain_errors`.
     """
     prediction, is_stored = None, False
     with contain_errors(using, _NOT_STORED, source.label):
@@ -133,8 +130,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
     """Write a prediction again after the object of the new ticket was saved over it.
 
     Some hosts save a new ticket's object several times. If a worker applies a prediction in
-    between, the next save restores the old value. Raises only what makes the transaction
-    impossible to commit.
+    between, the next save restores the old value. Errors as in `contain_errors`.
     """
     draft = instance.__dict__.get(DRAFT)
     if draft is None or draft.pk is None or draft.state != State.PENDING:

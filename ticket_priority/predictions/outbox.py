@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
@@ -30,9 +30,9 @@ from ticket_priority.predictions.outcome import (
     answers_about,
     fill,
     fill_abstained,
-    priority_of,
     stored_values,
     suggest_unless_applicable,
+    write_if_unchanged,
 )
 from ticket_priority.sources import TicketSource, get_source
 
@@ -71,18 +71,11 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
     Not retried are those whose ticket had a priority when it was classified, has a newer
     prediction, or was decided by a person.
     """
-    ready = []
-    failed = predictions.filter(state=State.FAILED).order_by("pk")
-    by_type: dict[int, list[Prediction]] = defaultdict(list)
-    for row in failed:
-        by_type[row.content_type_id].append(row)
-    for content_type_id, rows in by_type.items():
-        source = _source_of(content_type_id)
-        if source is None:
-            continue
+    failed = list(predictions.filter(state=State.FAILED).order_by("pk"))
+    ready: list[int] = []
+    for source, rows in _by_source(failed):
         keys = [row.object_id for row in rows]
-        overruled = Override.objects.using(predictions.db).for_keys(source.model, keys)
-        decided = set(overruled.values_list("object_id", flat=True))
+        decided = Override.objects.using(predictions.db).keys_among(source.model, keys)
         about = Prediction.objects.using(predictions.db).for_keys(source.model, keys)
         newest = set(about.newest().values_list("pk", flat=True))
         ready += [
@@ -101,7 +94,7 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
         claimed_at=None,
         decided_at=None,
     )
-    return renewed, sum(map(len, by_type.values())) - renewed
+    return renewed, len(failed) - renewed
 
 
 def _pending_exists() -> bool:
@@ -143,13 +136,7 @@ def _mark_claimed(token: str, size: int) -> None:
 
 
 def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
-    by_type: dict[int, list[Prediction]] = defaultdict(list)
-    for prediction in claimed:
-        by_type[prediction.content_type_id].append(prediction)
-    for content_type_id, predictions in by_type.items():
-        source = _source_of(content_type_id)
-        if source is None:
-            continue
+    for source, predictions in _by_source(claimed):
         using = router.db_for_write(source.model)
         tickets = source.by_keys([row.object_id for row in predictions], using=using)
         known = [row for row in predictions if row.object_id in tickets]
@@ -196,14 +183,7 @@ def _settle(
     def settle() -> None:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
             if applies:
-                written = source.compare_and_set(
-                    instance.pk,
-                    before=source.clean(prediction.value_before),
-                    priority=priority_of(prediction),
-                    using=using,
-                )
-                prediction.state = State.APPLIED if written else State.SUPERSEDED
-                prediction.reason = Reason.OK if written else Reason.PERSON_DECIDED
+                write_if_unchanged(source, instance, prediction, using)
             ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
                 raise _Overtaken
@@ -227,13 +207,20 @@ def _rows() -> PredictionQuerySet:
     return rows
 
 
-def _source_of(content_type_id: int) -> TicketSource | None:
-    model = ContentType.objects.get_for_id(content_type_id).model_class()
-    try:
-        return None if model is None else get_source(model)
-    except SourceError:
-        logger.warning("Pending predictions of %s wait: it is not a ticket source", model)
-        return None
+def _by_source(
+    predictions: Sequence[Prediction],
+) -> Iterator[tuple[TicketSource, list[Prediction]]]:
+    """Group predictions by source, without those of models that are not a source."""
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        by_type[prediction.content_type_id].append(prediction)
+    for content_type_id, rows in by_type.items():
+        model = ContentType.objects.get_for_id(content_type_id).model_class()
+        try:
+            if model is not None:
+                yield get_source(model), rows
+        except SourceError:
+            logger.warning("Pending predictions of %s wait: it is not a ticket source", model)
 
 
 def _close_without_ticket(prediction: Prediction) -> bool:

@@ -146,15 +146,25 @@ def fill_abstained(prediction: Prediction, classifier: ActiveClassifier) -> None
     prediction.decided_at = timezone.now()
 
 
-_DECIDED: Final = (
-    "model_version_id state reason priority prob_low prob_medium prob_high confidence latency_ms "
-    "text_hash claim decided_at"
-).split()
+_STORED = (
+    "model_version_id",
+    "state",
+    "reason",
+    "priority",
+    "prob_low",
+    "prob_medium",
+    "prob_high",
+    "confidence",
+    "latency_ms",
+    "text_hash",
+    "claim",
+    "decided_at",
+)
 
 
 def stored_values(prediction: Prediction) -> dict[str, Any]:
     """Return the columns that deciding changes, ready for `update()`."""
-    return {name: getattr(prediction, name) for name in _DECIDED}
+    return {name: getattr(prediction, name) for name in _STORED}
 
 
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
@@ -217,6 +227,18 @@ def send_after_commit(signal: Signal, **named: Any) -> None:
     after_commit(partial(signal.send_robust, **named), using=plugin_database())
 
 
+def write_if_unchanged(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> None:
+    """Write a prediction to the ticket's row, and supersede it if the row's value has changed."""
+    before = source.clean(prediction.value_before)
+    priority = priority_of(prediction)
+    if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
+        prediction.state, prediction.reason = State.APPLIED, Reason.OK
+    else:
+        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
+
+
 def after_apply(
     source: TicketSource,
     instance: models.Model,
@@ -237,20 +259,14 @@ def after_apply(
 def write_history(
     source: TicketSource, instance: models.Model, change: PriorityChange, using: str
 ) -> None:
-    """Write a change to the host's history; an error there undoes nothing else.
-
-    Raises only what makes the transaction impossible to commit.
-    """
+    """Write a change to the host's history; errors as in `contain_errors`."""
     message = "The history of a %s lacks a change of its priority"
     with contain_errors(using, message, source.label), savepoint(using):
         source.write_history(instance, change, using=using)
 
 
 def forget(instance: models.Model) -> None:
-    """Delete the rows about a ticket that is being deleted.
-
-    Raises only what makes the transaction impossible to commit.
-    """
+    """Delete the rows about a deleted ticket; errors as in `contain_errors`."""
     using = plugin_database()
     message = "Rows about a deleted %s remain, for `manage.py erase_priority_data --gone`"
     with contain_errors(using, message, type(instance)._meta.label), savepoint(using):

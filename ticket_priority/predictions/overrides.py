@@ -98,10 +98,7 @@ def check_override_rate(user: Any) -> None:
 
 
 def tell_host(instance: models.Model, change: PriorityChange) -> None:
-    """Write a person's change to the host's history, if the value changed.
-
-    Raises only what makes the transaction impossible to commit.
-    """
+    """Write a person's change to the host's history, if the value changed."""
     if change.after != change.before:
         using = instance._state.db or router.db_for_write(type(instance), instance=instance)
         with recorded_elsewhere():

@@ -22,10 +22,10 @@ from ticket_priority.predictions.outcome import (
     answers_about,
     fill,
     fill_abstained,
-    priority_of,
     save_about,
     suggest_unless_applicable,
     supersede_pending,
+    write_if_unchanged,
 )
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
@@ -88,7 +88,9 @@ def _store(
                 if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
                     prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
                 elif suggest_unless_applicable(prediction):
-                    _apply(source, ticket, prediction, using)
+                    write_if_unchanged(source, ticket, prediction, using)
+                    if prediction.state == State.APPLIED:
+                        after_apply(source, ticket, prediction, using)
             if prediction.state != State.FAILED:
                 supersede_pending(source, ticket, Reason.REPLACED)
             # Last, so that a retry after a deadlock finds no key yet.
@@ -97,20 +99,6 @@ def _store(
     retry_on_deadlock(store, using=using)
     announce(ticket, prediction)
     return prediction
-
-
-def _apply(source: TicketSource, ticket: models.Model, prediction: Prediction, using: str) -> None:
-    written = source.compare_and_set(
-        ticket.pk,
-        before=prediction.value_before,
-        priority=priority_of(prediction),
-        using=using,
-    )
-    if written:
-        prediction.state = State.APPLIED
-        after_apply(source, ticket, prediction, using)
-    else:
-        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
 
 
 def backfill(
@@ -175,8 +163,7 @@ def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, 
 def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
     """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
-    overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
-    decided = set(overrides.values_list("object_id", flat=True))
+    decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
     applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), str(ticket.pk)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final, cast
 
@@ -185,12 +185,13 @@ def _rows_about(
 ) -> Iterator[ShadowPrediction]:
     """Yield the shadow's answer about each ticket; raises its error if it answers none."""
     by_ticket = {(row.content_type_id, row.object_id): row for row in predictions}
-    texts = _texts_of(by_ticket.values())
+    rows = list(by_ticket.values())
+    texts = _texts_of(rows)
     answers = answers_of(classifier, texts)
     errors = [answer for answer in answers if isinstance(answer, Exception)]
     if errors and not any(isinstance(answer, tuple) for answer in answers):
         raise errors[0]
-    for row, text, answer in zip(by_ticket.values(), texts, answers, strict=True):
+    for row, text, answer in zip(rows, texts, answers, strict=True):
         new = ShadowPrediction(
             content_type_id=row.content_type_id,
             object_id=row.object_id,
@@ -204,22 +205,18 @@ def _rows_about(
         yield new
 
 
-def _texts_of(predictions: Iterable[Prediction]) -> list[str]:
+def _texts_of(rows: Sequence[Prediction]) -> list[str]:
     """Return the text of each prediction's ticket; empty if it is gone or unreadable."""
-    rows = list(predictions)
-    tickets: dict[tuple[int, str], tuple[TicketSource, models.Model]] = {}
+    texts: dict[tuple[int, str], str] = {}
     for content_type_id in {row.content_type_id for row in rows}:
         model = ContentType.objects.get_for_id(content_type_id).model_class()
         source = get_source(cast("type[models.Model]", model))
-        keys = [row.object_id for row in rows if row.content_type_id == content_type_id]
-        for key, ticket in source.by_keys(keys, using=router.db_for_read(source.model)).items():
-            tickets[content_type_id, key] = (source, ticket)
-    return [
-        _text_of(*tickets[row.content_type_id, row.object_id], row.text_hash)
-        if (row.content_type_id, row.object_id) in tickets
-        else ""
-        for row in rows
-    ]
+        same_type = [row for row in rows if row.content_type_id == content_type_id]
+        hashes = {row.object_id: row.text_hash for row in same_type}
+        tickets = source.by_keys(hashes, using=router.db_for_read(source.model))
+        for key, ticket in tickets.items():
+            texts[content_type_id, key] = _text_of(source, ticket, hashes[key])
+    return [texts.get((row.content_type_id, row.object_id), "") for row in rows]
 
 
 def _text_of(source: TicketSource, ticket: models.Model, wanted_hash: str) -> str:

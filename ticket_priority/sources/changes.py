@@ -1,9 +1,10 @@
-"""A change of a ticket's priority, as hosts report it and are told of it."""
+"""A change of a ticket's priority, and the function that records a person's decision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import models
 
@@ -26,8 +27,5 @@ class PriorityChange:
     at_creation: bool = False
 
 
-class DecisionRecorder(Protocol):
-    """Stores a person's decision that the host has already written, as an Override."""
-
-    def __call__(self, instance: models.Model, change: PriorityChange) -> None:
-        """Store the decision behind a change of the ticket `instance`."""
+DecisionRecorder = Callable[[models.Model, PriorityChange], None]
+"""Stores a person's decision about a ticket that the host has already written, as an Override."""
