@@ -22,8 +22,7 @@ from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.host_decisions import record_decision
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import registry
-from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources import PriorityChange, TicketSource, registry
 from ticket_priority.sources.registry import find_sources, get_source, register
 
 pytestmark = pytest.mark.django_db

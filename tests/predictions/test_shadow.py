@@ -28,7 +28,7 @@ from ticket_priority.predictions import outbox, shadow
 from ticket_priority.priorities import Priority
 from ticket_priority.reports import shadow as shadow_report
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.django_db
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def rival(active_model: ModelVersion) -> ModelVersion:
     """The starter, of another kind than the active version, and the shadow."""
-    version = starter.install_linear()
+    version = install_linear()
     version.start_shadow()
     return version
 
@@ -84,7 +84,7 @@ class TestAnswering:
     def test_a_save_costs_the_same_queries(self, active_model: ModelVersion) -> None:
         Ticket.objects.create(**OUTAGE)
         counts = []
-        for begin in (lambda: None, starter.install_linear().start_shadow):
+        for begin in (lambda: None, install_linear().start_shadow):
             begin()
             with CaptureQueriesContext(connection) as captured:
                 Ticket.objects.create(**OUTAGE)
@@ -315,7 +315,7 @@ class TestByHand:
     def test_it_says_what_is_wrong(self, active_model: ModelVersion, settings: Any) -> None:
         with pytest.raises(CommandError, match="No version is the shadow"):
             printed("classify_tickets", "--shadow")
-        rival = starter.install_linear()
+        rival = install_linear()
         rival.start_shadow()
         Ticket.objects.create(**OUTAGE)
         assert shadow._claim(rival)
