@@ -214,10 +214,10 @@ class DjangoHelpdeskSource(TicketSource):
         staff = self._staff_keys(rows.db)
         changes = self._priority_changes(rows.db)
         later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
-        present, stands = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
+        present, holds = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
         for value in self.host_values:
-            stands |= Q(("new_value", str(value)), (present, value))
-        last_by_staff = changes.filter(stands, ~Exists(later), followup__user__in=staff)
+            holds |= Q(("new_value", str(value)), (present, value))
+        last_by_staff = changes.filter(holds, ~Exists(later), followup__user__in=staff)
         opened_by_staff = self._followups(rows.db).filter(
             ticket=OuterRef("pk"), comment=OuterRef("description"), user__in=staff
         )

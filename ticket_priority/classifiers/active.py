@@ -81,7 +81,7 @@ def _classifier(slot: Slot, version: ModelVersion, seconds: float | None) -> Act
     if loaded is None:
         raise ModelUnavailableError(
             f"Model version {version.name} cannot be loaded; the log and the model version's "
-            "admin page say why. Activate another with `manage.py activate_priority_model NAME`."
+            "admin page say why. Choose another with `manage.py activate_priority_model`."
         )
     # The row as it was read now: certificates may have been added since the model was loaded.
     known = version if loaded.model_version.pk == version.pk else loaded.model_version

@@ -99,7 +99,7 @@ def record_after_insert(
 ) -> Prediction | None:
     """Store the prediction of a new ticket, in the ticket's own transaction.
 
-    `tell` is called beside a pending one, in the same transaction, to fetch a worker. If tickets
+    `tell` notifies a worker of a pending one, and is called in the same transaction. If tickets
     live in another database than the plugin's rows, the prediction is stored after the commit.
     Returns None when a person set the priority, or the prediction could not be stored. Errors as
     in `contain_errors`.
