@@ -73,6 +73,7 @@ class Slot:
                 return self._newest
             newest = Load(version)
             if in_background:
+                # A pool's thread, because the process waits for its calls before it ends.
                 Pool(threads=1).submit(partial(self._run, newest), math.inf)
             self._newest = newest
         if not in_background:
