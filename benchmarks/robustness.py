@@ -29,7 +29,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helpdesk.settings")
 django.setup()
 
 from helpdesk.demo import labelled_and_open_texts  # noqa: E402
-from ticket_priority.classifiers import active as classifiers  # noqa: E402
+from ticket_priority import classifiers  # noqa: E402
 from ticket_priority.ml.artifacts.store import read  # noqa: E402
 from ticket_priority.ml.evaluation import metrics, robustness  # noqa: E402
 from ticket_priority.ml.evaluation.scoring import score  # noqa: E402

@@ -28,7 +28,7 @@ from helpdesk.models import Ticket, TicketQuerySet
 from ticket_priority import override
 from ticket_priority.exceptions import OverrideRateError
 from ticket_priority.models import Override, Prediction
-from ticket_priority.predictions.overrides import Standing, open_suggestions, standings
+from ticket_priority.predictions.standings import Standing, open_suggestions, standings
 from ticket_priority.priorities import Priority
 
 OPENED_TICKET: Final = "opened_ticket"

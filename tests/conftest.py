@@ -81,7 +81,7 @@ def configure(settings: Any, artifact_root: Path) -> Callable[..., None]:
 @pytest.fixture
 def fresh_classifier() -> Iterator[None]:
     """Begin and end with no model in this process's memory."""
-    from ticket_priority.classifiers import active as classifiers
+    from ticket_priority import classifiers
 
     classifiers.reset()
     yield
@@ -149,7 +149,7 @@ def faulty_model(
 ) -> Iterator[type[FaultyClassifier]]:
     """Serve by a loaded classifier that does what the test says, with a deadline of 100 ms."""
     from tests.support.classifiers import FaultyClassifier
-    from ticket_priority.classifiers import active as classifiers
+    from ticket_priority import classifiers
 
     configure(
         SERVING={

@@ -15,8 +15,10 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.predictions.test_on_save import OUTAGE, TYPO, only_prediction
 from tests.support.classifiers import FaultyClassifier, SlowToLoadClassifier, sure_answer
+from ticket_priority import classifiers
 from ticket_priority.bounded_calls import THREADS, Pool
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority.classifiers import loaded_model_version
+from ticket_priority.classifiers.slots import Role, slot_for
 from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Prediction
@@ -255,22 +257,23 @@ class TestSaving:
         assert ticket.priority == Priority.HIGH
 
 
+@pytest.fixture
+def slow(
+    active_model: ModelVersion, configure: Callable[..., None]
+) -> Iterator[type[SlowToLoadClassifier]]:
+    configure(
+        SERVING={
+            "CLASSIFIERS": {"transformer": "tests.support.classifiers.SlowToLoadClassifier"},
+            "DEADLINE_MS": 100,
+        }
+    )
+    SlowToLoadClassifier.may_load = threading.Event()
+    yield SlowToLoadClassifier
+    SlowToLoadClassifier.may_load.set()
+
+
 @pytest.mark.django_db(transaction=True)
 class TestLoading:
-    @pytest.fixture
-    def slow(
-        self, active_model: ModelVersion, configure: Callable[..., None]
-    ) -> Iterator[type[SlowToLoadClassifier]]:
-        configure(
-            SERVING={
-                "CLASSIFIERS": {"transformer": "tests.support.classifiers.SlowToLoadClassifier"},
-                "DEADLINE_MS": 100,
-            }
-        )
-        SlowToLoadClassifier.may_load = threading.Event()
-        yield SlowToLoadClassifier
-        SlowToLoadClassifier.may_load.set()
-
     def test_the_first_load_holds_up_no_save_and_the_later_ones_profit(
         self, slow: type[SlowToLoadClassifier], configure: Callable[..., None]
     ) -> None:
@@ -354,28 +357,30 @@ def test_saves_side_by_side_are_all_within_the_deadline(
     assert reasons <= {Reason.DEADLINE, Reason.OVERLOADED, Reason.BREAKER_OPEN}
 
 
-def _answer_in_child(pool: Pool, answers: Any) -> None:
-    own = classifiers._current_slot(classifiers._ACTIVE).loader
-    answers.put((own is not pool, own.call(lambda: 7, LONG)))
+def _load_in_child(version: ModelVersion, answers: Any) -> None:
+    SlowToLoadClassifier.may_load.set()
+    load = slot_for(Role.ACTIVE).follow(version, in_background=True)
+    answers.put((load is not None and load.ended.wait(LONG), loaded_model_version() == version))
 
 
 @pytest.mark.sqlite
+@pytest.mark.django_db
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_threads_of_its_own(hang: Callable[..., None]) -> None:
-    classifiers.reset()
-    pool = classifiers._current_slot(classifiers._ACTIVE).loader
+def test_a_forked_child_loads_in_threads_of_its_own(
+    active_model: ModelVersion, slow: type[SlowToLoadClassifier]
+) -> None:
     with pytest.raises(ModelTimeoutError):
-        pool.call(hang, 0.01)
+        classifiers.get_classifier(0.01)
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    child = context.Process(target=_answer_in_child, args=(pool, answers))
+    child = context.Process(target=_load_in_child, args=(active_model, answers))
     child.start()
     try:
-        assert answers.get(timeout=LONG) == (True, 7)
+        assert answers.get(timeout=LONG) == (True, True)
     finally:
         child.join(timeout=SOON)
         child.kill()
-        classifiers.reset()
+    assert loaded_model_version() is None
 
 
 @pytest.mark.django_db(transaction=True)

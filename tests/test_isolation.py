@@ -30,7 +30,7 @@ import ticket_priority.api.urls, ticket_priority.tasks
 
 CLASSIFY = """
 from pathlib import Path
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 classifier = classifiers.build("transformer", Path(os.environ["ARTIFACT"]))
 assert classifier.classify(["outage fire breach"])[0].label == "high"
 """

@@ -14,7 +14,7 @@ from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import outbox, shadow
 from ticket_priority.predictions.reclassify import classify_instances
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 SECRET = {"subject": "my password", "description": "it is swordfish"}
 
@@ -60,7 +60,7 @@ def test_no_road_logs_a_word_of_a_ticket(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ModelVersion.objects.get(is_active=True)
-    starter.install_linear().start_shadow()
+    install_linear().start_shadow()
     with caplog.at_level(logging.DEBUG):
         with ticket_priority.muted():
             old = Ticket.objects.create(**SECRET)
@@ -96,6 +96,6 @@ def test_an_adapter_that_quotes_a_ticket_is_not_logged_word_for_word(
         with monkeypatch.context() as patch:
             patch.setattr(f"ticket_priority.sources.base.TicketSource.{method}", refuse)
             Ticket.objects.create(**SECRET)
-    assert "is left alone: RuntimeError" in caplog.text
+    assert "is ignored: RuntimeError" in caplog.text
     assert "lacks a change of its priority: RuntimeError" in caplog.text
     assert "swordfish" not in caplog.text

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Read when onnxruntime is imported: left alone, it tells Microsoft of each process that does so.
+# Read when onnxruntime is imported, which otherwise reports each process to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from ticket_priority.classifiers.active import get_classifier, preload
+    from ticket_priority.classifiers import get_classifier, preload
     from ticket_priority.predictions.on_save import classify
     from ticket_priority.predictions.overrides import override
     from ticket_priority.predictions.receivers import muted
     from ticket_priority.priorities import Priority
-    from ticket_priority.sources.registry import register
+    from ticket_priority.sources import register
 
 __all__ = [
     "Priority",
@@ -33,16 +33,16 @@ __all__ = [
 _EXPORTS = {
     "Priority": "priorities",
     "classify": "predictions.on_save",
-    "get_classifier": "classifiers.active",
+    "get_classifier": "classifiers",
     "muted": "predictions.receivers",
     "override": "predictions.overrides",
-    "preload": "classifiers.active",
-    "register": "sources.registry",
+    "preload": "classifiers",
+    "register": "sources",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: Django's app registry is not ready while this package is loaded.
+    # Imported on first use: Django's app registry is not ready when this package is imported.
     if name in _EXPORTS:
         return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

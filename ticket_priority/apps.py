@@ -1,4 +1,4 @@
-"""Wiring. No query runs and no model loads here."""
+"""The app's configuration: connects signals and checks; runs no query and loads no model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from django.utils.translation import gettext_lazy as _
 
 
 class TicketPriorityConfig(AppConfig):
+    """The app `ticket_priority`."""
+
     name = "ticket_priority"
     verbose_name = _("Ticket priority")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Register checks and sources, and connect signals."""
         from ticket_priority.checks import register_checks
         from ticket_priority.checks.sources import register_configured_sources
         from ticket_priority.conf import user_group
         from ticket_priority.predictions import receivers
         from ticket_priority.signals import model_version_activated
-        from ticket_priority.sources import registry
+        from ticket_priority.sources import subscribe
 
         register_checks()
         register_configured_sources()
-        registry.subscribe(receivers.connect)
+        subscribe(receivers.connect)
         post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
         model_version_activated.connect(
             receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"

@@ -1,4 +1,4 @@
-"""How a priority and a confidence look in HTML."""
+"""A priority and a confidence in HTML."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def priority_badge(priority: Any) -> SafeString:
 
 
 def percent(share: float | None) -> str:
-    """Write a share from 0 to 1 as whole per cent; empty for None."""
+    """Format a share from 0 to 1 as a whole percentage; empty for None."""
     return "" if share is None else f"{share:.0%}"

@@ -1,4 +1,4 @@
-"""Transactions, retry on deadlock, and reading a table in pages."""
+"""Transactions, functions after the commit, retry on deadlock, and reading a table in pages."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ ATTEMPTS: Final = 5
 LONGEST_PAUSE_SECONDS: Final = 0.05
 
 SAVE_SECONDS: Final = 5.0
-"""How long the save of a host's ticket retries to store our rows."""
+"""How long the save of a host's ticket retries storing the plugin's rows."""
 
 
 def needs_rollback(using: str) -> bool:
-    """Say whether what is open there cannot be committed any more, whatever its owner does.
+    """Say whether the open transaction can no longer be committed.
 
-    A deadlock on MariaDB, a disk that is full, a connection that breaks take more with them than
-    the savepoint around our statement. Who keeps such an error to themselves lets Django roll back
-    without a word, and the host tell a customer that a ticket was saved.
+    A deadlock on MariaDB, a full disk or a broken connection loses more than the savepoint around
+    a statement. Such an error must be raised: otherwise Django rolls back silently, and the host
+    reports a ticket as saved that is not.
     """
     return connections[using].needs_rollback and is_open(using)
 
 
 def is_open(using: str) -> bool:
-    """Say whether statements there wait for a commit, be it one that the host makes by hand."""
+    """Say whether statements wait for a commit, including one that the host makes by hand."""
     connection = connections[using]
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def reopen(using: str) -> None:
-    """Have the next query there open a new connection, unless it is one of a transaction."""
+    """Close the connection outside a transaction, so that the next query opens a new one."""
     if not is_open(using):
         connections[using].close()
 
 
 def after_commit(function: Callable[[], object], *, using: str) -> None:
-    """Call a function, which must not raise, after the commit; now where nothing is open.
+    """Call a function, which must not raise, after the commit; at once outside a transaction.
 
-    Where the host commits by hand (`AUTOCOMMIT` is False) nobody hears of it, so it is called now.
+    Also at once where the host commits by hand (`AUTOCOMMIT` is False): Django has no hook there.
     """
     try:
         transaction.on_commit(function, using=using, robust=True)
@@ -55,11 +55,11 @@ def after_commit(function: Callable[[], object], *, using: str) -> None:
 
 
 def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = math.inf) -> T:
-    """Do a step that is a transaction of its own; raises OperationalError when it goes on failing.
+    """Run a step that is its own transaction, several times while it meets a deadlock or lock.
 
-    Databases end a deadlock by giving up one of the two. Inside another transaction it is done
-    once: that one is lost with it, and its owner's to repeat. After so many `seconds` no try is
-    begun any more.
+    Databases end a deadlock by aborting one of the two transactions. Inside another transaction
+    the step runs once, as the deadlock aborts that one too. No attempt begins after `seconds`.
+    Raises the last OperationalError.
     """
     tries = 1 if is_open(using) else ATTEMPTS
     begun = time.monotonic()
@@ -101,6 +101,6 @@ def pages_by_key(
 
 
 def _may_pass(error: OperationalError) -> bool:
-    """Whether another try may go well. SQLite says the same of a lock and of a missing table."""
+    """Say whether a retry may succeed. SQLite uses one class for locks and missing tables."""
     name = getattr(error.__cause__, "sqlite_errorname", "SQLITE_BUSY")
     return str(name).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

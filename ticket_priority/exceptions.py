@@ -1,10 +1,10 @@
-"""Named errors. Each message says what to do next."""
+"""The errors that this package raises; each message says what to do next."""
 
 from __future__ import annotations
 
 
 class TicketPriorityError(Exception):
-    """The base of every error this package raises on purpose."""
+    """The base class of this package's errors."""
 
 
 class ArtifactError(TicketPriorityError):
@@ -12,7 +12,7 @@ class ArtifactError(TicketPriorityError):
 
 
 class ModelUnavailableError(TicketPriorityError):
-    """There is no model to answer: none was ever activated, or it cannot be loaded."""
+    """No model can answer: none is active, or it cannot be loaded."""
 
 
 class SwitchedOffError(ModelUnavailableError):
@@ -24,23 +24,23 @@ class ModelTimeoutError(ModelUnavailableError):
 
 
 class ModelOverloadedError(ModelUnavailableError):
-    """Every thread that asks the model is stuck in an answer that is overdue."""
+    """Every thread that runs the model is busy with an overdue call."""
 
 
 class BreakerOpenError(ModelUnavailableError):
-    """The model failed again and again, and is left alone for a while."""
+    """The model kept failing, so it is not asked for a while."""
 
 
 class ModelFailingError(ModelUnavailableError):
-    """The model fails at every text, so no ticket is to blame."""
+    """The model fails at every text, so no ticket is the cause."""
 
 
 class ModelAnswerError(TicketPriorityError):
-    """A classifier returned what is no answer: too few, too many, or no probabilities."""
+    """A classifier returned too few or too many answers, or invalid probabilities."""
 
 
 class SourceError(TicketPriorityError):
-    """A ticket source is described wrongly, or a model has none."""
+    """A ticket source is configured wrongly, or a model has none."""
 
 
 class QueueError(TicketPriorityError):
@@ -48,7 +48,7 @@ class QueueError(TicketPriorityError):
 
 
 class DatasetError(TicketPriorityError):
-    """The labelled tickets do not make a training set."""
+    """The labelled tickets are not sufficient for a training set."""
 
 
 class TrainingError(TicketPriorityError):
@@ -60,11 +60,11 @@ class TrainingInProgressError(TrainingError):
 
 
 class TrainingTimeoutError(TrainingError):
-    """A training run took longer than it may."""
+    """A training run exceeded its time limit."""
 
 
 class EncoderUnavailableError(TrainingError):
-    """The base model can be had neither from the hub, nor the cache, nor a folder."""
+    """The base model is neither on the hub, nor in the cache, nor in a folder."""
 
 
 class CertificationError(TicketPriorityError):
@@ -72,7 +72,7 @@ class CertificationError(TicketPriorityError):
 
 
 class OverrideRateError(TicketPriorityError):
-    """A person has decided as often as OVERRIDE_RATE allows, and may again in `wait` seconds."""
+    """A person decided as often as OVERRIDE_RATE allows, and may again in `wait` seconds."""
 
     def __init__(self, message: str, *, wait: int) -> None:
         super().__init__(message)

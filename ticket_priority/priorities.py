@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Priority(models.IntegerChoices):
-    """LOW is falsy: compare with `is None`, never by truth."""
+    """The priority classes. LOW is falsy, so test for `is None`, never for truth."""
 
     LOW = 0, _("Low")
     MEDIUM = 1, _("Medium")

@@ -12,14 +12,14 @@ _RATE: Final = re.compile(r"([0-9]{1,9})/([smhd])[a-z]*")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many within so many seconds."""
+    """At most `number` within `seconds`."""
 
     number: int
     seconds: int
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Read "number/period", of whose period the first letter counts.
+        """Parse "number/period"; only the first letter of the period counts.
 
         Raises ValueError for anything else, and for a number below 1.
         """

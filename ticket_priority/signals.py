@@ -1,4 +1,4 @@
-"""Public signals, sent after the commit but for the last. Receivers must take `**kwargs`."""
+"""Public signals; all but the last are sent after the commit. Receivers need `**kwargs`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from django.dispatch import Signal
 priority_predicted = Signal()
 """A prediction was decided. Arguments: `instance` (the ticket), `prediction`.
 
-Of one that the audit holds back nobody is told.
+Not sent for predictions that the audit holds back.
 """
 
 priority_missing = Signal()
 """A new ticket was saved without an answer. Arguments: `instance` (the ticket), `prediction`.
 
-It is pending, or abstained where there is no text.
+The prediction is pending, or abstained where the ticket has no text.
 """
 
 priority_overridden = Signal()
 """A person decided a priority. Arguments: `instance` (the ticket), `override`."""
 
 model_version_activated = Signal()
-"""Another model version serves from now on. Arguments: `model_version`, `previous` (or None)."""
+"""A model version was activated. Arguments: `model_version`, `previous` (or None)."""
 
 breaker_changed = Signal()
-"""A model is left alone in this process, tried again, or asked as before.
+"""The circuit breaker of this process's model changed its state.
 
-Sent at once, by the save or the worker that met it, so receivers must be quick and query nothing.
+Sent at once, during a save or a worker's batch, so receivers must be quick and run no query.
 Arguments: `version` (its name), `state` (a BreakerState).
 """

@@ -20,10 +20,9 @@ from tests.uuid_host.models import Case
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import outbox
-from ticket_priority.predictions.overrides import record_decision
+from ticket_priority.predictions.host_decisions import record_decision
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import registry
-from ticket_priority.sources.base import PriorityChange, TicketSource
+from ticket_priority.sources import PriorityChange, TicketSource, registry
 from ticket_priority.sources.registry import find_sources, get_source, register
 
 pytestmark = pytest.mark.django_db

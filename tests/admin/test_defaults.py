@@ -16,7 +16,8 @@ from tests.admin.test_list import CASES, cells_of, rows_of
 from tests.uuid_host.models import Case
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.models import Override, Prediction
-from ticket_priority.predictions.overrides import open_suggestions, override, priorities_of
+from ticket_priority.predictions.overrides import override
+from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import register, unregister

@@ -12,7 +12,7 @@ from tests.admin.conftest import METRICS, MakePrediction, MakeTicket
 from tests.admin.pages import forms_of, messages_of
 from tests.conftest import publish_toy
 from ticket_priority.admin.figures import REWRITTEN, Figures
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.ml.evaluation.metrics import report
 from ticket_priority.ml.evaluation.robustness import PERTURBATIONS
 from ticket_priority.ml.types import ArtifactFile

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from tests.api.conftest import Login, version
 from tests.support.settings import overlay
-from ticket_priority.classifiers.active import get_classifier, loaded_model_version
+from ticket_priority.classifiers import get_classifier, loaded_model_version
 from ticket_priority.models import ModelVersion
 from ticket_priority.models.versions import ModelVersionQuerySet
 

@@ -12,11 +12,11 @@ from django.db import connection
 
 from tests.conftest import publish_toy
 from tests.support.settings import overlay
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.classifiers.active import get_classifier, loaded_model_version
+from ticket_priority import classifiers
+from ticket_priority.classifiers import get_classifier, loaded_model_version
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 pytestmark = pytest.mark.django_db
 
@@ -161,7 +161,7 @@ def _tell_what_is_logged(told: Any) -> None:
 def test_a_child_says_once_that_its_parent_had_loaded_a_model(
     db: None, artifact_root: Path, fresh_classifier: None, is_loaded: bool
 ) -> None:
-    version = starter.install_linear()
+    version = install_linear()
     version.activate()
     if is_loaded:
         get_classifier()

@@ -14,8 +14,8 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.predictions.test_on_save import OUTAGE, TYPO, only_prediction
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority.classifiers import active as classifiers
-from ticket_priority.classifiers.breaker import Breaker, BreakerState
+from ticket_priority import classifiers
+from ticket_priority.classifiers import Breaker, BreakerState
 from ticket_priority.exceptions import BreakerOpenError
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox

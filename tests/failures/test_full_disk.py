@@ -16,17 +16,16 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.ml.conftest import toy_rows
 from tests.support.faults import full_database, full_disk
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.exceptions import ArtifactError, TicketPriorityError
 from ticket_priority.ml.__main__ import main
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import outbox
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
-from ticket_priority.training import dataset as datasets
-from ticket_priority.training import run as training
+from ticket_priority.starter.install import STARTER_DIRECTORY, install_linear
+from ticket_priority.training import dataset, run
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +48,7 @@ def labelled_tickets(db: None) -> None:
 @pytest.fixture
 def old(artifact_root: Path, fresh_classifier: None) -> ModelVersion:
     """Return a version that is active before the disk fills up."""
-    version = starter.install_linear()
+    version = install_linear()
     version.activate()
     return version
 
@@ -68,9 +67,9 @@ def test_an_import_says_that_there_is_no_room_and_succeeds_once_there_is(
     old: ModelVersion, artifact_root: Path, room: int
 ) -> None:
     with full_disk(room), pytest.raises(CommandError, match="Check its permissions and free space"):
-        call("import_priority_model", starter.STARTER_DIRECTORY)
+        call("import_priority_model", STARTER_DIRECTORY)
     assert is_as_it_was(artifact_root, old)
-    call("import_priority_model", starter.STARTER_DIRECTORY, "--activate=always")
+    call("import_priority_model", STARTER_DIRECTORY, "--activate=always")
     assert ModelVersion.objects.active() != old
 
 
@@ -101,7 +100,7 @@ def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
                 filled.enter_context(full_disk(room))
 
         with pytest.raises(TicketPriorityError, match=advice) as caught:
-            training.train_model(training.configure(), progress=fill)
+            run.train_model(run.configure(), progress=fill)
     assert is_as_it_was(artifact_root, old)
     outputs = artifact_root.parent / "outputs"
     assert not [*outputs.glob("*/.*"), *outputs.glob("*/*/.*")]
@@ -129,7 +128,7 @@ def test_a_training_whose_version_finds_no_room_in_the_database_can_be_brought_i
                 filled.enter_context(full_database())
 
         with pytest.raises(TicketPriorityError, match="not be registered: .* is full") as caught:
-            training.train_model(training.configure(), progress=fill)
+            run.train_model(run.configure(), progress=fill)
     assert is_as_it_was(artifact_root, old)
     (kept,) = artifact_root.parent.glob("outputs/*/*/artifact")
     assert str(kept) in str(caught.value)
@@ -139,7 +138,7 @@ def test_a_training_whose_version_finds_no_room_in_the_database_can_be_brought_i
 
 def test_an_export_appears_only_when_it_is_whole(labelled_tickets: None, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
-    rows = datasets.build([get_source(Ticket)])
+    rows = dataset.build([get_source(Ticket)])
     assert len(rows) == 240
     with full_disk(2_000), pytest.raises(CommandError, match="TMPDIR"):
         call("export_training_data", path)
@@ -149,9 +148,9 @@ def test_an_export_appears_only_when_it_is_whole(labelled_tickets: None, tmp_pat
 def test_an_artifact_that_finds_no_room_leaves_its_folder_empty(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with full_disk(1_000), pytest.raises(ArtifactError, match="Check its free space"):
-        artifacts.write(starter.STARTER_DIRECTORY, out)
+        store.write(STARTER_DIRECTORY, out)
     assert not list(out.iterdir())
-    assert artifacts.write(starter.STARTER_DIRECTORY, out).kind == "linear"
+    assert store.write(STARTER_DIRECTORY, out).kind == "linear"
 
 
 def test_training_from_a_file_says_so_too(

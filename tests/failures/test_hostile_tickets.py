@@ -20,7 +20,7 @@ from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.receivers import muted
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.django_db
@@ -40,7 +40,7 @@ often = settings(
 @pytest.fixture(autouse=True)
 def linear_starter(db: None, artifact_root: Path, fresh_classifier: None) -> ModelVersion:
     """Have the linear starter serve."""
-    version = starter.install_linear()
+    version = install_linear()
     version.activate()
     return version
 

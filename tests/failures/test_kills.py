@@ -16,13 +16,13 @@ from helpdesk.models import Ticket
 from tests.support.classifiers import known_probabilities
 from tests.support.kills import finished, killed_at_each_step
 from ticket_priority import tasks
-from ticket_priority.classifiers.active import load
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.classifiers import load
+from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.reports import backlog
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import STARTER_DIRECTORY, install_linear
 from ticket_priority.training.artifact_import import import_model
 from ticket_priority.training.registration import is_registered
 
@@ -46,26 +46,26 @@ def test_a_process_that_is_killed_while_it_publishes_leaves_no_half_artifact(
     (staged / "model.safetensors").write_bytes(b"weights")
     steps = []
     for step in killed_at_each_step(
-        lambda: artifacts.publish(staged, root, f"v{len(steps)}"), below=root
+        lambda: store.publish(staged, root, f"v{len(steps)}"), below=root
     ):
         for folder in root.glob("[!.]*"):
-            artifacts.read(folder)
+            store.read(folder)
         steps.append(step)
     assert {"open model.safetensors", "open manifest.json"} < set(steps)
     assert [step for step in steps if step.startswith("os.rename .v")]
-    artifacts.read(root / f"v{len(steps)}")
-    artifacts.sweep(root, is_registered=lambda name: True)
+    store.read(root / f"v{len(steps)}")
+    store.sweep(root, is_registered=lambda name: True)
     assert not list(root.glob(".*"))
 
 
 def test_a_process_that_is_killed_while_it_brings_in_a_version_leaves_one_that_serves(
     artifact_root: Path, fresh_classifier: None
 ) -> None:
-    old = starter.install_linear()
+    old = install_linear()
     old.activate()
     steps = []
     for step in killed_at_each_step(
-        lambda: import_model(starter.STARTER_DIRECTORY, sources=[], activate="always"),
+        lambda: import_model(STARTER_DIRECTORY, sources=[], activate="always"),
         below=artifact_root,
     ):
         steps.append(step)
@@ -76,7 +76,7 @@ def test_a_process_that_is_killed_while_it_brings_in_a_version_leaves_one_that_s
         if "COMMIT" not in steps[:-1]:
             assert ModelVersion.objects.active() == old, step
         # What the next training or import begins with.
-        artifacts.sweep(artifact_root, is_registered=is_registered)
+        store.sweep(artifact_root, is_registered=is_registered)
         folders = {version.directory for version in versions}
         assert {path.name for path in artifact_root.iterdir()} - {".training.lock"} == folders, step
     newest = ModelVersion.objects.first()

@@ -20,7 +20,7 @@ from django.db import connection
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import KnownClassifier
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import outbox

@@ -19,9 +19,9 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.support import tampering
 from tests.support.tampering import Damage, edit, listed
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts import store
 from ticket_priority.models import ModelVersion
 from ticket_priority.priorities import Priority
 
@@ -147,7 +147,7 @@ def test_an_artifact_that_was_tampered_with_is_not_imported(
     message: str,
     on_import: str,
 ) -> None:
-    artifacts.write(toy_run.artifact_dir, tmp_path / "elsewhere" / "model")
+    store.write(toy_run.artifact_dir, tmp_path / "elsewhere" / "model")
     damage(tmp_path / "elsewhere" / "model")
     import_refused(tmp_path / "elsewhere" / "model", on_import)
 
@@ -156,7 +156,7 @@ def forged(toy_run: Any, folder: Path, damage: Damage) -> Path:
     """Write an artifact with a damage inside and a manifest that is right about it."""
     shutil.copytree(toy_run.artifact_dir, folder)
     damage(folder)
-    artifacts._write_manifest(folder)
+    store._write_manifest(folder)
     return folder
 
 
@@ -213,14 +213,14 @@ def test_an_additional_file_is_neither_read_nor_taken(
 ) -> None:
     mark = tmp_path / "mark"
     folder = tmp_path / "elsewhere"
-    artifacts.write(toy_run.artifact_dir, folder)
+    store.write(toy_run.artifact_dir, folder)
     for name in ("pytorch_model.bin", "last.ckpt", "config.py", "weights.bin"):
         (folder / name).write_bytes(tampering.evil_pickle(mark))
     call_command("import_priority_model", folder, "--activate=always", stdout=StringIO())
     version = ModelVersion.objects.get()
     taken = artifact_root / version.directory
     assert {path.name for path in taken.iterdir()} == {
-        *artifacts.read(folder).files,
+        *store.read(folder).files,
         "manifest.json",
     }
     (taken / "pytorch_model.bin").write_bytes(tampering.evil_pickle(mark))

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.sqlite
 
 STARTED_BY_A_SERVER = """
 import helpdesk.wsgi
-from ticket_priority.classifiers import active as classifiers
-print("loaded" if classifiers._current_slot(classifiers._ACTIVE).loaded else "not loaded")
+from ticket_priority import classifiers
+print("loaded" if classifiers.loaded_model_version() else "not loaded")
 """
 
 

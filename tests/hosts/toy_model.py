@@ -15,7 +15,7 @@ ARTIFACT = Path(os.environ["TICKET_PRIORITY_TOY_MODEL"])
 
 def activate_toy() -> ModelVersion:
     """Register the toy model and let it serve: "outage" high, "invoice" medium, "typo" low."""
-    from ticket_priority.classifiers import active as classifiers
+    from ticket_priority import classifiers
     from ticket_priority.ml.artifacts import store as artifacts
     from ticket_priority.models import ModelVersion
 

@@ -13,7 +13,8 @@ from helpdesk.models import Ticket
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority.models import Prediction
 from ticket_priority.models.rows import TicketRowQuerySet, content_type_of
-from ticket_priority.predictions.overrides import open_suggestions, override, standings
+from ticket_priority.predictions.overrides import override
+from ticket_priority.predictions.standings import open_suggestions, standings
 from ticket_priority.priorities import Priority
 
 pytestmark = pytest.mark.django_db

@@ -13,8 +13,8 @@ from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE, only_prediction
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import audit, outbox
-from ticket_priority.predictions.overrides import open_suggestions, standings
 from ticket_priority.predictions.reclassify import backfill, classify_instances
+from ticket_priority.predictions.standings import open_suggestions, standings
 from ticket_priority.priorities import Priority
 from ticket_priority.reports.audit import audit_agreement
 from ticket_priority.signals import priority_predicted

@@ -19,10 +19,9 @@ from ticket_priority.models import (
     ShadowPrediction,
     SwitchChange,
 )
-from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.predictions import shadow
+from ticket_priority.predictions import kill_switch, shadow
 from ticket_priority.priorities import Priority
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 TABLES = (Override, Prediction, ShadowPrediction)
 
@@ -43,7 +42,7 @@ def delete_past_django(ticket: models.Model) -> None:
 def tickets(active_model: ModelVersion, django_user_model: Any) -> list[Ticket]:
     """Two tickets, with a row in each table about each of them."""
     ana = django_user_model.objects.create_user("ana")
-    starter.install_linear().start_shadow()
+    install_linear().start_shadow()
     tickets = [Ticket.objects.create(**OUTAGE), Ticket.objects.create(**TYPO)]
     shadow.catch_up()
     for ticket in tickets:
@@ -93,7 +92,9 @@ def test_one_ticket_which_itself_stays(tickets: list[Ticket]) -> None:
 def test_a_persons_name_and_words(tickets: list[Ticket], django_user_model: Any) -> None:
     ben = django_user_model.objects.create_user("ben")
     ticket_priority.override(tickets[0], Priority.LOW, user=ben, reason="seen")
-    switch.turn(on=False, user=django_user_model.objects.get(username="ana"), reason="Ana says")
+    kill_switch.turn(
+        on=False, user=django_user_model.objects.get(username="ana"), reason="Ana says"
+    )
     assert run("--user", "ana", "--dry-run") == {"Override": 2, "SwitchChange": 1}
     assert Override.objects.filter(reason="Call me: Ana").count() == 2
     assert run("--user", "ana") == {"Override": 2, "SwitchChange": 1}

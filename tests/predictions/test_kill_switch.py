@@ -14,14 +14,13 @@ from django.test.utils import CaptureQueriesContext
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE, TYPO, only_prediction
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers
 from ticket_priority.exceptions import SwitchedOffError
 from ticket_priority.models import ModelVersion, Prediction, SwitchChange
-from ticket_priority.predictions import kill_switch as switch
-from ticket_priority.predictions import outbox, shadow
+from ticket_priority.predictions import kill_switch, outbox, shadow
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 
 State, Reason = Prediction.State, Prediction.Reason
 
@@ -38,33 +37,33 @@ class TestSwitchedOff:
         self, active_model: ModelVersion, configure: Callable[..., None], mode: str
     ) -> None:
         configure(MODE=mode)
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         ticket = Ticket.objects.create(**OUTAGE)
         assert ticket.priority is None
         assert only_prediction(ticket).state == State.PENDING
         assert outbox.drain() == 0
-        switch.turn(on=True)
+        kill_switch.turn(on=True)
         assert outbox.drain() == 1
         ticket.refresh_from_db()
         assert ticket.priority == (None if mode == "suggest" else Priority.HIGH)
 
     def test_what_waits_says_why(self, active_model: ModelVersion) -> None:
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         assert only_prediction(Ticket.objects.create(**OUTAGE)).reason == Reason.DISABLED
 
     def test_a_person_decides_as_ever_and_stays(self, active_model: ModelVersion) -> None:
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         ticket = Ticket.objects.create(**OUTAGE)
         ticket_priority.override(ticket, Priority.LOW)
-        switch.turn(on=True)
+        kill_switch.turn(on=True)
         outbox.drain()
         ticket.refresh_from_db()
         assert ticket.priority == Priority.LOW
 
     def test_nothing_asks_the_model(self, active_model: ModelVersion, admin_client: Client) -> None:
-        starter.install_linear().start_shadow()
+        install_linear().start_shadow()
         Ticket.objects.create(**OUTAGE)
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         with pytest.raises(SwitchedOffError, match="switch_priority on"):
             ticket_priority.classify(["The server is down"])
         with pytest.raises(CommandError, match="switched off"):
@@ -86,7 +85,7 @@ class TestSwitchedOff:
         settle = outbox._settle
 
         def settle_and_switch_off(*args: Any) -> bool:
-            switch.turn(on=False)
+            kill_switch.turn(on=False)
             return settle(*args)
 
         monkeypatch.setattr(outbox, "_settle", settle_and_switch_off)
@@ -94,12 +93,12 @@ class TestSwitchedOff:
 
     def test_the_model_stays_loaded(self, active_model: ModelVersion) -> None:
         loaded = classifiers.get_classifier().classifier
-        switch.turn(on=False)
-        switch.turn(on=True)
+        kill_switch.turn(on=False)
+        kill_switch.turn(on=True)
         assert classifiers.get_classifier().classifier is loaded
 
     def test_versions_can_still_be_compared(self, active_model: ModelVersion) -> None:
-        switch.turn(on=False)
+        kill_switch.turn(on=False)
         assert classifiers.find_version() == active_model
 
 
@@ -108,7 +107,7 @@ def test_it_costs_a_save_no_query(active_model: ModelVersion) -> None:
     counts = []
     for flips in (0, 2):
         for on in [False, True][:flips]:
-            switch.turn(on=on)
+            kill_switch.turn(on=on)
         with CaptureQueriesContext(connection) as captured:
             ticket = Ticket.objects.create(**OUTAGE)
         assert ticket.priority == Priority.HIGH
@@ -118,10 +117,10 @@ def test_it_costs_a_save_no_query(active_model: ModelVersion) -> None:
 
 @pytest.mark.django_db
 def test_every_change_is_kept_and_no_other() -> None:
-    assert switch.turn(on=True) is None
-    assert switch.turn(on=False, reason="everything is High") is not None
-    assert switch.turn(on=False) is None
-    switch.turn(on=True)
+    assert kill_switch.turn(on=True) is None
+    assert kill_switch.turn(on=False, reason="everything is High") is not None
+    assert kill_switch.turn(on=False) is None
+    kill_switch.turn(on=True)
     assert [(row.is_on, row.reason) for row in SwitchChange.objects.order_by("pk")] == [
         (False, "everything is High"),
         (True, ""),
@@ -151,7 +150,7 @@ class TestCommand:
         assert "ENABLED" in run("status")
         with pytest.raises(CommandError, match="ENABLED"):
             run("on")
-        assert not switch.is_on()
+        assert not kill_switch.is_on()
 
     @pytest.mark.django_db(transaction=True)
     def test_switching_on_tells_a_worker(self, active_model: ModelVersion) -> None:
@@ -169,9 +168,9 @@ class TestCommand:
 def test_backfill_resumes_where_it_was_switched_off(active_model: ModelVersion) -> None:
     with ticket_priority.muted():
         ticket = Ticket.objects.create(**OUTAGE)
-    switch.turn(on=False)
+    kill_switch.turn(on=False)
     with pytest.raises(CommandError):
         call_command("classify_tickets")
-    switch.turn(on=True)
+    kill_switch.turn(on=True)
     call_command("classify_tickets", stdout=StringIO())
     assert get_source(Ticket).value_of(Ticket.objects.get(pk=ticket.pk)) == Priority.HIGH

@@ -14,11 +14,10 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import InterruptedClassifier
 from tests.support.settings import overlay
-from ticket_priority import tasks
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers, tasks
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Override, Prediction
-from ticket_priority.predictions import reclassify as reclassification
+from ticket_priority.predictions import reclassify
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_overridden, priority_predicted
 from ticket_priority.sources.registry import get_source
@@ -317,7 +316,7 @@ def imported(*rows: dict[str, Any]) -> list[Ticket]:
 def test_backfill_classifies_what_is_undecided(active_model: ModelVersion, settings: Any) -> None:
     settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 2})
     imported(OUTAGE, TYPO, INVOICE, {**OUTAGE, "priority": 0}, {"subject": ""})
-    batches = list(reclassification.backfill(get_source(Ticket)))
+    batches = list(reclassify.backfill(get_source(Ticket)))
     assert [size for _, size in batches] == [2, 2]
     total = sum((counts for counts, _ in batches), start=batches[0][0].__class__())
     assert (total["applied"], total["abstained"]) == (3, 1)
@@ -333,9 +332,9 @@ def test_backfill_classifies_what_is_undecided(active_model: ModelVersion, setti
 def test_backfill_can_be_stopped_and_resumed(active_model: ModelVersion, settings: Any) -> None:
     settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 1})
     imported(OUTAGE, TYPO, INVOICE)
-    next(reclassification.backfill(get_source(Ticket)))
+    next(reclassify.backfill(get_source(Ticket)))
     assert Prediction.objects.count() == 1
-    list(reclassification.backfill(get_source(Ticket)))
+    list(reclassify.backfill(get_source(Ticket)))
     assert Prediction.objects.count() == 3
     assert not Ticket.objects.filter(priority=None).exists()
 
@@ -346,14 +345,14 @@ def test_backfill_in_suggest_mode_asks_once_and_writes_no_ticket(
     settings.TICKET_PRIORITY = {**settings.TICKET_PRIORITY, "MODE": "suggest"}
     imported(OUTAGE, TYPO)
     for _ in range(2):
-        list(reclassification.backfill(get_source(Ticket)))
+        list(reclassify.backfill(get_source(Ticket)))
     assert [row.state for row in Prediction.objects.all()] == [State.SUGGESTED] * 2
     assert Ticket.objects.filter(priority=None).count() == 2
 
 
 def test_a_dry_run_writes_nothing(active_model: ModelVersion) -> None:
     imported(OUTAGE, TYPO, OUTAGE)
-    ((counts, size),) = reclassification.backfill(get_source(Ticket), dry_run=True)
+    ((counts, size),) = reclassify.backfill(get_source(Ticket), dry_run=True)
     assert (counts["high"], counts["low"], size) == (2, 1, 3)
     assert not Prediction.objects.exists()
     assert Ticket.objects.filter(priority=None).count() == 3
@@ -363,7 +362,7 @@ def test_reclassifying_follows_the_text(active_model: ModelVersion) -> None:
     ticket = Ticket.objects.create(**OUTAGE)
     Ticket.objects.filter(pk=ticket.pk).update(**TYPO)
     ticket.refresh_from_db()
-    (prediction,) = reclassification.classify_instances([ticket])
+    (prediction,) = reclassify.classify_instances([ticket])
     assert prediction.state == State.APPLIED
     ticket.refresh_from_db()
     assert ticket.priority == Priority.LOW
@@ -385,7 +384,7 @@ def test_reclassifying_only_suggests_where_a_person_decided(
     decide(ticket)
     ticket.refresh_from_db()
     decided = ticket.priority
-    (prediction,) = reclassification.classify_instances([ticket])
+    (prediction,) = reclassify.classify_instances([ticket])
     assert (prediction.state, prediction.reason) == (State.SUGGESTED, Reason.PERSON_DECIDED)
     ticket.refresh_from_db()
     assert ticket.priority == decided
@@ -406,7 +405,7 @@ def test_a_decision_while_the_model_is_busy_stands(
     InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
         Ticket.objects.get(), Priority.HIGH
     )
-    (prediction,) = reclassification.classify_instances([ticket])
+    (prediction,) = reclassify.classify_instances([ticket])
     assert prediction.priority == Priority.LOW
     assert (prediction.state, prediction.reason) == (State.SUGGESTED, Reason.PERSON_DECIDED)
     assert Ticket.objects.get().priority == Priority.HIGH
@@ -415,5 +414,5 @@ def test_a_decision_while_the_model_is_busy_stands(
 def test_empty_tickets_are_asked_about_once(active_model: ModelVersion) -> None:
     imported({"subject": ""})
     for _ in range(3):
-        list(reclassification.backfill(get_source(Ticket)))
+        list(reclassify.backfill(get_source(Ticket)))
     assert Prediction.objects.count() == 1

@@ -14,7 +14,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO, only_prediction
 from tests.support.settings import overlay
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers

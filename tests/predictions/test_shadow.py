@@ -20,15 +20,15 @@ from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO
 from tests.support.settings import overlay
-from ticket_priority import tasks
-from ticket_priority.classifiers import active as classifiers
+from ticket_priority import classifiers, tasks
+from ticket_priority.classifiers import slots
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Prediction, ShadowPrediction
 from ticket_priority.predictions import outbox, shadow
 from ticket_priority.priorities import Priority
 from ticket_priority.reports import shadow as shadow_report
 from ticket_priority.sources.registry import get_source
-from ticket_priority.starter import install as starter
+from ticket_priority.starter.install import install_linear
 from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.django_db
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def rival(active_model: ModelVersion) -> ModelVersion:
     """The starter, of another kind than the active version, and the shadow."""
-    version = starter.install_linear()
+    version = install_linear()
     version.start_shadow()
     return version
 
@@ -84,7 +84,7 @@ class TestAnswering:
     def test_a_save_costs_the_same_queries(self, active_model: ModelVersion) -> None:
         Ticket.objects.create(**OUTAGE)
         counts = []
-        for begin in (lambda: None, starter.install_linear().start_shadow):
+        for begin in (lambda: None, install_linear().start_shadow):
             begin()
             with CaptureQueriesContext(connection) as captured:
                 Ticket.objects.create(**OUTAGE)
@@ -171,7 +171,7 @@ class TestTrouble:
         assert active_model.load_error == ""
         aside.rename(weights)
         assert shadow.catch_up() == 0, "it is left alone for a while"
-        monkeypatch.setattr(classifiers, "RETRY_SECONDS", 0)
+        monkeypatch.setattr(slots, "RETRY_SECONDS", 0)
         assert shadow.catch_up() == 2
         broken.refresh_from_db()
         assert broken.load_error == ""
@@ -315,7 +315,7 @@ class TestByHand:
     def test_it_says_what_is_wrong(self, active_model: ModelVersion, settings: Any) -> None:
         with pytest.raises(CommandError, match="No version is the shadow"):
             printed("classify_tickets", "--shadow")
-        rival = starter.install_linear()
+        rival = install_linear()
         rival.start_shadow()
         Ticket.objects.create(**OUTAGE)
         assert shadow._claim(rival)

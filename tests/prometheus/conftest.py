@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority import prometheus
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.prometheus import counters
 from ticket_priority.signals import (
     breaker_changed,

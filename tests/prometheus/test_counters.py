@@ -12,7 +12,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import kill_switch, outbox
 from ticket_priority.priorities import Priority

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.sources.registry import get_source
 from ticket_priority.training.dataset import build

@@ -14,8 +14,7 @@ from tests.support.classifiers import InterruptedClassifier
 from tests.support.settings import overlay
 from tests.uuid_host.models import Case, Escalation
 from ticket_priority.models import ModelVersion, Prediction
-from ticket_priority.predictions import outbox
-from ticket_priority.predictions import reclassify as reclassification
+from ticket_priority.predictions import outbox, reclassify
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
 from ticket_priority.training.labels import labelled_texts
@@ -88,7 +87,7 @@ def test_backfill_pages_through_uuid_keys(
     settings.TICKET_PRIORITY = overlay(settings.TICKET_PRIORITY, SERVING={"BATCH_SIZE": 3})
     attach()
     Case.objects.bulk_create([Case(body=OUTAGE) for _ in range(8)])
-    assert [size for _, size in reclassification.backfill(get_source(Case))] == [3, 3, 2]
+    assert [size for _, size in reclassify.backfill(get_source(Case))] == [3, 3, 2]
     assert Case.objects.filter(urgency=2).count() == 8
 
 
@@ -131,7 +130,7 @@ def test_a_person_may_use_a_value_that_no_class_is_written_as(
     Case.objects.filter(pk=foreign.pk).update(urgency=9)
     for case in (raised, foreign):
         case.refresh_from_db()
-    reclassification.classify_instances([raised, foreign])
+    reclassify.classify_instances([raised, foreign])
     assert sorted(Case.objects.values_list("urgency", flat=True)) == [1, 9]
 
 
@@ -148,7 +147,7 @@ def test_an_override_to_the_hosts_default_stands_and_is_learnt(
     InterruptedClassifier.meanwhile = lambda: ticket_priority.override(
         Case.objects.get(), Priority.MEDIUM
     )
-    reclassification.classify_instances([case])
+    reclassify.classify_instances([case])
     assert Case.objects.get().urgency == 3
     rows = labelled_texts(get_source(Case))
     assert [row.label for row in rows] == [Priority.MEDIUM]
@@ -177,5 +176,5 @@ def test_backfill_leaves_alone_what_a_person_set_to_the_default(
     with ticket_priority.muted():
         case = Case.objects.create(body=OUTAGE, urgency=3)
     ticket_priority.override(case, Priority.MEDIUM, user=admin_user)
-    assert [counts["skipped"] for counts, _ in reclassification.backfill(get_source(Case))] == [1]
+    assert [counts["skipped"] for counts, _ in reclassify.backfill(get_source(Case))] == [1]
     assert not Prediction.objects.exists()

@@ -127,7 +127,7 @@ def test_a_proxy_shares_its_models_source() -> None:
 
 
 def test_a_model_without_a_source_is_named() -> None:
-    with pytest.raises(SourceError, match="ContentType is no ticket source"):
+    with pytest.raises(SourceError, match="ContentType is not a ticket source"):
         from django.contrib.contenttypes.models import ContentType
 
         get_source(ContentType)

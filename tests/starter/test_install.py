@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from helpdesk.demo import LANGUAGES, labelled_and_open_texts
 from helpdesk.models import Ticket
 from tests.support.settings import overlay
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.serving.linear import LinearClassifier
 from ticket_priority.ml.types import LabelledText

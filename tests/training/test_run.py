@@ -20,7 +20,7 @@ from django.utils import timezone
 from helpdesk.models import Ticket
 from tests.conftest import publish_toy
 from tests.support.settings import overlay
-from ticket_priority.classifiers.active import get_classifier, load
+from ticket_priority.classifiers import get_classifier, load
 from ticket_priority.exceptions import TrainingError, TrainingInProgressError
 from ticket_priority.ml.hyperparameters import presets
 from ticket_priority.models import ModelVersion

@@ -10,7 +10,7 @@ from django.dispatch import Signal
 
 from tests.uuid_host.models import Event
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import DecisionRecorder, PriorityChange, TicketSource
+from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource
 
 case_reassessed = Signal()
 """Sent with `case`, `before`, `after` and `user`, after an agent gave another urgency."""

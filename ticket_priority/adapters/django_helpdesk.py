@@ -1,4 +1,4 @@
-"""django-helpdesk 2.6: its scale, its history, its staff, and which of its values are labels."""
+"""django-helpdesk 2.6: its scale, history and staff, and which of its values are labels."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from ticket_priority.logs import redacted_traceback
 from ticket_priority.middleware import acting_user
 from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import (
+from ticket_priority.sources import (
     DecisionRecorder,
     PriorityChange,
     TicketSource,
     UserRows,
+    get_source,
     is_column,
 )
-from ticket_priority.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ _CHANGED = _("Priority changed")
 
 
 def accessible_to(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
-    """The tickets that the host lets a user open."""
+    """Keep the tickets that the host lets a user open."""
     if not (user.is_authenticated and user.is_active):
         return rows.none()
     condition = host_module(rows.model, "user").HelpdeskUser(user).accessible_tickets_q()
@@ -68,13 +68,13 @@ def accessible_to(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]
 
 
 def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
-    """All of them for the helpdesk's staff, none for customers."""
+    """Keep all tickets for the helpdesk's staff, none for customers."""
     return rows if is_staff(rows.model, user) else rows.none()
 
 
 @dataclass(frozen=True, slots=True)
 class _Attribution:
-    """A change of priority that a follow-up wrote down, and the value that it announced."""
+    """A change of priority that a follow-up describes, and its new value."""
 
     followup: models.Model
     user: Any
@@ -85,9 +85,8 @@ class _Attribution:
 class DjangoHelpdeskSource(TicketSource):
     """The attachment to `helpdesk.Ticket`.
 
-    Each option of `TicketSource` has its value for this host and can be given another one.
-    What the host fills in by itself is unset: the column's default and
-    HELPDESK_PUBLIC_TICKET_PRIORITY.
+    Each option of `TicketSource` has a default for this host. The values that the host fills in
+    itself mean unset: the column's default and HELPDESK_PUBLIC_TICKET_PRIORITY.
     """
 
     text_fields: tuple[str, ...] = ("title", "description")
@@ -99,6 +98,7 @@ class DjangoHelpdeskSource(TicketSource):
     record_changes: bool = True
 
     def __post_init__(self) -> None:
+        """Raise ValueError for another host's model."""
         TicketSource.__post_init__(self)
         try:
             for name in ("FollowUp", "TicketChange"):
@@ -108,6 +108,7 @@ class DjangoHelpdeskSource(TicketSource):
 
     @property
     def unset_values(self) -> tuple[Any, ...]:
+        """The column's default, and the value that the host sets on public tickets."""
         values = super(DjangoHelpdeskSource, self).unset_values
         public = getattr(settings, _PUBLIC_PRIORITY, None)
         if self.unset is not None or public is None or self.clean(public) in values:
@@ -115,25 +116,23 @@ class DjangoHelpdeskSource(TicketSource):
         return (*values, self.clean(public))
 
     def text_at_creation(self, instance: models.Model) -> str:
-        """Return the ticket's text with the title and the description that it was opened with.
+        """Return the ticket's text with its first title and description.
 
-        The host keeps a title that was changed on the ticket's page, and in the follow-up with
-        which its forms open a ticket, the description.
+        The host keeps the title when it is changed on the ticket's page, and the description in the
+        first follow-up of a ticket that was opened with a form.
         """
         if _FIRST_TITLE not in instance.__dict__:
             rows = self._with_first_texts(self.queryset(instance._state.db))
             instance = rows.filter(pk=instance.pk).first() or instance
-        former = {
-            name: instance.__dict__.get(annotation)
-            for name, annotation in (("title", _FIRST_TITLE), ("description", _FIRST_DESCRIPTION))
-        }
+        values = instance.__dict__
+        first = {"title": values.get(_FIRST_TITLE), "description": values.get(_FIRST_DESCRIPTION)}
         return join_fields(
-            getattr(instance, name, None) if former.get(name) is None else former[name]
+            getattr(instance, name, None) if first.get(name) is None else first[name]
             for name in self.text_fields
         )
 
     def connect(self, record: DecisionRecorder) -> None:
-        """Follow a ticket to its first follow-up, and a change to the staff who made it."""
+        """Connect to new tickets, follow-ups and changes, before the host saves the ticket."""
         uid = f"ticket_priority.{self.model._meta.label_lower}"
         for name, receiver in (
             (self.model._meta.object_name, await_opening),
@@ -145,10 +144,10 @@ class DjangoHelpdeskSource(TicketSource):
             )
 
     def decision_on(self, instance: models.Model, change: PriorityChange) -> PriorityChange | None:
-        """Return the decision of the helpdesk's staff: by a follow-up's word, or in a request.
+        """Return the decision of the helpdesk's staff, known from a follow-up or the request.
 
-        Deliberate is an update that did nothing else, and a PATCH. Other routes post or save every
-        field, so what they change may have come along unseen.
+        An update that did nothing else, and a PATCH, are deliberate. Other routes save every field,
+        so the person may not have noticed the change.
         """
         attributed: _Attribution | None = instance.__dict__.pop(_ATTRIBUTED, None)
         if attributed is not None and attributed.value == str(change.after):
@@ -179,7 +178,7 @@ class DjangoHelpdeskSource(TicketSource):
             )
             if self._counts_time:
                 followup.time_spent = followup.time_spent_calculation()
-            # Not the host's own `save()`: that saves the ticket too, as it was when it was read.
+            # Not the host's own `save()`, which also saves the ticket with outdated values.
             models.Model.save(followup, force_insert=True, using=using)
             self._related("TicketChange")._base_manager.using(using).create(
                 followup=followup,
@@ -189,24 +188,24 @@ class DjangoHelpdeskSource(TicketSource):
             )
 
     def put_first(self, followup: Any, using: str) -> None:
-        """Date what was told of a new ticket behind the follow-up with which the host opens it."""
+        """Date the plugin's follow-up about a new ticket after the host's opening one."""
         with translation.override(settings.LANGUAGE_CODE):
             title = str(_AUTOMATIC)
-        told = self._followups(using).filter(
+        ours = self._followups(using).filter(
             ticket=followup.ticket_id, public=False, user=None, title=title
         )
         with transaction.atomic(using=using):
-            told.filter(pk__lt=followup.pk, date__lte=followup.date).update(
+            ours.filter(pk__lt=followup.pk, date__lte=followup.date).update(
                 date=followup.date + timedelta(microseconds=1)
             )
 
     def labelled_rows(
         self, using: str | None = None, *, decided_keys: Any = ()
     ) -> models.QuerySet[Any]:
-        """Rows that people overruled, or that the helpdesk's staff set in the host's own way.
+        """Return rows with `decided_keys`, and those whose priority the helpdesk's staff set.
 
-        Staff set a priority whose last recorded change is theirs and still stands, and one that is
-        no default on a ticket that they opened and whose priority nobody changed since.
+        Staff set a priority if its last recorded change is theirs and still holds, or if it is not
+        a default, they opened the ticket, and nobody has changed the priority since.
         """
         if self.labelled is not None:
             chosen = TicketSource.labelled_rows(self, using, decided_keys=decided_keys)
@@ -215,10 +214,10 @@ class DjangoHelpdeskSource(TicketSource):
         staff = self._staff_keys(rows.db)
         changes = self._priority_changes(rows.db)
         later = changes.filter(followup__ticket=OuterRef("followup__ticket"), pk__gt=OuterRef("pk"))
-        present, stands = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
-        for value in self._host_values():
-            stands |= Q(("new_value", str(value)), (present, value))
-        last_by_staff = changes.filter(stands, ~Exists(later), followup__user__in=staff)
+        present, holds = f"followup__ticket__{self.priority_field}", Q(pk__in=[])
+        for value in self.host_values:
+            holds |= Q(("new_value", str(value)), (present, value))
+        last_by_staff = changes.filter(holds, ~Exists(later), followup__user__in=staff)
         opened_by_staff = self._followups(rows.db).filter(
             ticket=OuterRef("pk"), comment=OuterRef("description"), user__in=staff
         )
@@ -229,20 +228,21 @@ class DjangoHelpdeskSource(TicketSource):
         )
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
-        """Rows with a value that the host filled in and that nothing changed since."""
+        """Return rows with a value that the host filled in and that never changed."""
         rows = TicketSource.unset_rows(self, using)
         return rows.filter(~self._has_change(rows.db))
 
     def label_of(self, instance: models.Model) -> Priority | None:
-        """Return what the value means: one that staff chose is a label, a default's too."""
+        """Return what the value means, a default included: `labelled_rows` were set by staff."""
         return self.meaning_of(self.value_of(instance))
 
     def check(self) -> Iterable[checks.CheckMessage]:
-        known = set(self._host_values())
+        """Return warnings about an unknown public priority and an old version of the host."""
+        known = set(self.host_values)
         public = getattr(settings, _PUBLIC_PRIORITY, None)
         if public is not None and self.clean(public) not in known:
             yield checks.Warning(
-                f"{_PUBLIC_PRIORITY} is {public!r}, which is no priority of {self.label}.",
+                f"{_PUBLIC_PRIORITY} is {public!r}, which is not a priority of {self.label}.",
                 hint=f"Choose one of {', '.join(sorted(map(str, known)))}.",
                 obj=self.model,
                 id="ticket_priority.W050",
@@ -257,7 +257,7 @@ class DjangoHelpdeskSource(TicketSource):
 
     @property
     def _counts_time(self) -> bool:
-        """Whether the host itself writes the time spent into each follow-up."""
+        """Whether the host itself writes the time spent to each follow-up."""
         return bool(host_module(self.model, "settings").FOLLOWUP_TIME_SPENT_AUTO)
 
     def _related(self, name: str) -> type[models.Model]:
@@ -272,12 +272,12 @@ class DjangoHelpdeskSource(TicketSource):
         return rows.filter(field__in=names_of(column, languages()))
 
     def _priority_changes(self, using: str) -> models.QuerySet[Any]:
-        # A custom field may bear the same name.
-        values = [str(value) for value in self._host_values()]
+        # A custom field may have the same name.
+        values = [str(value) for value in self.host_values]
         return self._changes_of(self.host_field, using).filter(new_value__in=values)
 
     def _with_first_texts(self, rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
-        """Annotate tickets with the first title and description that the host's history holds."""
+        """Annotate tickets with the first title and description in the host's history."""
         title: Any = self.model._meta.get_field("title")
         changes = self._changes_of(title, rows.db).filter(followup__ticket=OuterRef("pk"))
         opened = self._followups(rows.db).filter(
@@ -298,7 +298,7 @@ class DjangoHelpdeskSource(TicketSource):
         return Exists(self._priority_changes(using).filter(followup__ticket=OuterRef("pk")))
 
     def _staff_keys(self, using: str) -> Any:
-        """The staff's keys, made for `__in`; who has left counts while the account says staff."""
+        """Return the staff's keys, for `__in`, including inactive accounts of staff."""
         model = get_user_model()
         users = model._base_manager.using(using)
         if not callable(staff_rule(self.model)) and is_column(model, "is_staff"):
@@ -307,26 +307,28 @@ class DjangoHelpdeskSource(TicketSource):
         return [user.pk for user in writers.iterator() if is_staff(self.model, user)]
 
     def _did_more(self, followup: models.Model) -> bool:
-        """Whether the update that this follow-up tells of may have had another purpose."""
-        told: Any = followup
+        """Say whether the update behind this follow-up may have had another purpose."""
+        update: Any = followup
         return bool(
-            told.comment
-            or told.new_status is not None
-            or (told.time_spent and not self._counts_time)
-            or told.ticketchange_set.count() > 1
-            or told.followupattachment_set.exists()
-            # Ticked boxes are written down only after the ticket is saved.
-            or told.ticket.checklists.exists()
+            update.comment
+            or update.new_status is not None
+            or (update.time_spent and not self._counts_time)
+            or update.ticketchange_set.count() > 1
+            or update.followupattachment_set.exists()
+            # Checked boxes are stored only after the ticket is saved.
+            or update.ticket.checklists.exists()
         )
 
 
-def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
-    """Keep what goes wrong in a receiver out of the host's save."""
+def _for_new_rows(receiver: Callable[[Any, str], None]) -> Callable[..., None]:
+    """Make a receiver of post_save that gets new rows and their database, and never raises."""
 
     @wraps(receiver)
-    def receive(sender: Any, **kwargs: Any) -> None:
+    def receive(sender: Any, instance: Any, created: bool, raw: bool, using: str, **_: Any) -> None:
+        if raw or not created:
+            return
         try:
-            receiver(sender, **kwargs)
+            receiver(instance, using)
         except Exception as error:
             logger.error(
                 "%s failed for %s: %s", receiver.__name__, sender, redacted_traceback(error)
@@ -335,50 +337,33 @@ def _contained(receiver: Callable[..., None]) -> Callable[..., None]:
     return receive
 
 
-@_contained
-def await_opening(
-    sender: type[models.Model],
-    instance: models.Model,
-    created: bool,
-    raw: bool,
-    using: str,
-    **kwargs: Any,
-) -> None:
-    """Mark a new ticket that a worker may tell of before the host does."""
-    source = _source_of(sender)
+@_for_new_rows
+def await_opening(ticket: models.Model, using: str) -> None:
+    """Mark a new ticket that a worker may write a follow-up for before the host does."""
+    source = _source_of(type(ticket))
     # Inside a transaction no worker sees it yet.
-    if source is None or not created or raw or connections[using].in_atomic_block:
+    if source is None or connections[using].in_atomic_block:
         return
-    if source.effective_mode == "async" and source.is_unset(source.value_of(instance)):
-        instance.__dict__[_OPENING] = True
+    if source.effective_mode == "async" and source.is_unset(source.value_of(ticket)):
+        ticket.__dict__[_OPENING] = True
 
 
-@_contained
-def follow_opening(
-    sender: type[models.Model],
-    instance: models.Model,
-    created: bool,
-    raw: bool,
-    using: str,
-    **kwargs: Any,
-) -> None:
-    """Put the host's first follow-up first: the plugin may have told of a priority before it."""
-    ticket = _cached(instance, "ticket")
-    if ticket is None or raw or not created or not ticket.__dict__.pop(_OPENING, False):
+@_for_new_rows
+def follow_opening(followup: models.Model, using: str) -> None:
+    """Put the host's first follow-up before one that the plugin may have written already."""
+    ticket = _cached(followup, "ticket")
+    if ticket is None or not ticket.__dict__.pop(_OPENING, False):
         return
     if (source := _source_of(type(ticket))) is not None:
-        source.put_first(instance, using)
+        source.put_first(followup, using)
 
 
-@_contained
-def attribute(
-    sender: type[models.Model], instance: models.Model, created: bool, raw: bool, **kwargs: Any
-) -> None:
-    """Note who changes the priority: the host writes that down before it saves the ticket."""
-    followup = _cached(instance, "followup")
+@_for_new_rows
+def attribute(change: Any, using: str) -> None:
+    """Remember who changes the priority: the host stores that before it saves the ticket."""
+    followup = _cached(change, "followup")
     ticket = None if followup is None else _cached(followup, "ticket")
-    source = None if ticket is None or raw or not created else _source_of(type(ticket))
-    change: Any = instance
+    source = None if ticket is None else _source_of(type(ticket))
     if source is None or change.field != str(source.host_field.verbose_name):
         return
     user = getattr(followup, "user", None)
@@ -395,6 +380,6 @@ def _source_of(model: type[models.Model]) -> DjangoHelpdeskSource | None:
 
 
 def _cached(instance: models.Model, name: str) -> Any:
-    """Return a related object that is at hand; None rather than a query."""
+    """Return a related object without a query; None where it is not loaded."""
     relation: Any = instance._meta.get_field(name)
     return relation.get_cached_value(instance, default=None)

@@ -1,4 +1,4 @@
-"""What django-helpdesk itself says: its modules, its staff, and the words of its history."""
+"""django-helpdesk's own modules, its rule for staff, and the texts of its history."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ticket_priority.middleware import acting_request
 
 _VIEWS: Final[Mapping[str | None, str]] = {"edit": "edit_form", "ticket-detail": "api"}
 _OPENED: Final = ("Ticket Opened Via Web", "Ticket Opened", "Ticket Opened & Assigned to %(name)s")
-"""What the host's forms call the follow-up that holds a ticket's description."""
+"""The titles of the follow-up in which the host's forms store a ticket's description."""
 
 
 def host_module(model: type[models.Model], name: str) -> Any:
     """Return one of the host's modules; raises ImportError."""
-    # By name: other packages are called `helpdesk` too.
+    # By the app's name: other packages are called `helpdesk` too.
     return import_module(f"{model._meta.app_config.name}.{name}")
 
 
@@ -31,9 +31,9 @@ def staff_rule(model: type[models.Model]) -> Any:
 
 
 def is_staff(model: type[models.Model], user: Any) -> bool:
-    """Whether a user decides priorities: staff, or who the project's own rule calls so.
+    """Say whether a user decides priorities: staff, or what the project's own rule accepts.
 
-    HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE = True lets customers write, not decide.
+    With HELPDESK_ALLOW_NON_STAFF_TICKET_UPDATE = True customers may write, but not decide.
     """
     rule = staff_rule(model)
     if callable(rule):
@@ -43,7 +43,7 @@ def is_staff(model: type[models.Model], user: Any) -> bool:
 
 @lru_cache(maxsize=4)
 def names_of(column: models.Field[Any, Any], codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what the host calls a column in its histories, in each language and untranslated."""
+    """Return a column's names in the host's history, in each language and untranslated."""
     names = set()
     for code in (None, *codes):
         with translation.override(code):
@@ -52,13 +52,13 @@ def names_of(column: models.Field[Any, Any], codes: tuple[str, ...]) -> tuple[st
 
 
 def languages() -> tuple[str, ...]:
-    """Return the codes of the languages that the host may have written in."""
+    """Return the codes of the languages that the host may have used."""
     return (settings.LANGUAGE_CODE, *(code for code, _name in settings.LANGUAGES))
 
 
 @lru_cache(maxsize=4)
 def is_opening(codes: tuple[str, ...]) -> Q:
-    """Match the follow-ups with which the host's forms open a ticket, in each language."""
+    """Match the follow-ups that the host's forms open a ticket with, in each language."""
     condition = Q()
     for code in codes:
         with translation.override(code):
@@ -70,7 +70,7 @@ def is_opening(codes: tuple[str, ...]) -> Q:
 
 
 def acting_route(model: type[models.Model]) -> tuple[str, bool]:
-    """Name the route of the request that is being answered; and whether it is a PATCH."""
+    """Return the name of the current request's route, and whether it is the API's PATCH."""
     request = acting_request()
     match = None if request is None else request.resolver_match
     if request is None or match is None:

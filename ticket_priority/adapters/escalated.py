@@ -1,11 +1,10 @@
-"""escalated-django: a ticket's priority, its SLA deadlines and its activity log."""
+"""escalated-django: its priorities, its agents, and its activity log."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from typing import Any, Final
@@ -14,36 +13,32 @@ from django.contrib.contenttypes.models import ContentType
 from django.core import checks
 from django.db import models, router, transaction
 from django.db.models.fields.json import KeyTextTransform
-from django.utils import timezone
 
+from ticket_priority.adapters.escalated_deadlines import move_deadlines
 from ticket_priority.conf import MODES
 from ticket_priority.db import after_commit, needs_rollback
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import DecisionRecorder, PriorityChange, TicketSource, UserRows
+from ticket_priority.sources import DecisionRecorder, PriorityChange, TicketSource, UserRows
 from ticket_priority.sources.registry import get_source
 
 logger = logging.getLogger(__name__)
 
+_TO_HOST: Final[dict[str, Any]] = {"low": "low", "medium": "medium", "high": "high"}
 _UID: Final = "ticket_priority.escalated"
 _OURS: Final = "from_ticket_priority"
 _AGENTS_VALUE: Final = "ticket_priority_agents_value"
 _FIRST_SUBJECT: Final = "ticket_priority_first_subject"
-_ATTACHED_WITHIN: Final = timedelta(minutes=1)
-"""How long after a ticket's creation the host may have set the deadlines that it still has."""
-
-_PLACEHOLDERS: Final = frozenset(
-    {"Live chat conversation", "(no subject)", "(empty email body)"},
-)
+_PLACEHOLDERS: Final = frozenset({"Live chat conversation", "(no subject)", "(empty email body)"})
 _CLOUD: Final = (
-    "escalated-django runs in cloud mode: its tickets live in the cloud, and there is nothing here "
-    "to classify or to learn from."
+    "escalated-django runs in cloud mode: its tickets are stored in the cloud, so there are none "
+    "here to classify or to train on."
 )
 
 
 def visible_tickets(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
-    """The tickets that the host lets an agent or admin work on. A requester sees none here."""
+    """Keep the tickets that the host lets an agent or admin work on; none for a requester."""
     from escalated.permissions import is_admin, is_agent
     from escalated.ticket_access import scope_tickets
 
@@ -54,7 +49,7 @@ def visible_tickets(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[An
 
 
 def changeable_tickets(rows: models.QuerySet[Any], user: Any) -> models.QuerySet[Any]:
-    """All that are visible: whoever works on a ticket may set its priority, as in the host."""
+    """Keep all visible tickets: as in the host, whoever works on a ticket may set its priority."""
     return rows
 
 
@@ -62,23 +57,15 @@ def changeable_tickets(rows: models.QuerySet[Any], user: Any) -> models.QuerySet
 class EscalatedSource(TicketSource):
     """Tickets of escalated-django.
 
-    In the mode sync the priority is there before the host derives the SLA deadlines from it. A
-    prediction that comes later stands in the activity log and moves the deadlines with it. What an
-    agent or admin decides, in the host's views, API, bulk actions and macros, is recorded.
+    In sync mode the priority is set before the host derives the SLA deadlines from it. A later
+    prediction is written to the activity log and moves the deadlines. Decisions of agents and
+    admins in the host's views, API, bulk actions and macros are recorded.
     """
 
     text_fields: tuple[str, ...] = ("subject", "description")
-    to_host: Mapping[str, Any] = field(
-        default_factory=lambda: {"low": "low", "medium": "medium", "high": "high"}
-    )
+    to_host: Mapping[str, Any] = field(default_factory=_TO_HOST.copy)
     from_host: Mapping[Any, str] | None = field(
-        default_factory=lambda: {
-            "low": "low",
-            "medium": "medium",
-            "high": "high",
-            "urgent": "high",
-            "critical": "high",
-        }
+        default_factory=lambda: _TO_HOST | {"urgent": "high", "critical": "high"}
     )
     created_field: str | None = "created_at"
     visible_to: str | UserRows | None = visible_tickets
@@ -86,7 +73,7 @@ class EscalatedSource(TicketSource):
 
     @property
     def unset_values(self) -> tuple[Any, ...]:
-        """What stands where nobody chose: the column's default, and the host's setting."""
+        """The column's default, and the host's default priority."""
         from escalated.conf import get_setting
 
         values = super().unset_values
@@ -95,13 +82,13 @@ class EscalatedSource(TicketSource):
         return values
 
     def text_of(self, instance: models.Model) -> str:
-        """Return the ticket's text, without what the host writes where a sender wrote nothing."""
+        """Return the ticket's text, without the host's placeholders for missing texts."""
         return self._joined(instance, {})
 
     def text_at_creation(self, instance: models.Model) -> str:
-        """Return the ticket's text with the subject that it was created with.
+        """Return the ticket's text with its first subject, which the host's "created" entry holds.
 
-        The host's "created" entry holds that; of a former description it keeps nothing.
+        The host does not keep a former description.
         """
         if _FIRST_SUBJECT not in instance.__dict__:
             rows = _with_first_subject(self.queryset(instance._state.db))
@@ -116,14 +103,16 @@ class EscalatedSource(TicketSource):
         return join_fields(text for text in texts if text not in placeholders)
 
     def wants(self, instance: models.Model) -> bool:
+        """Refuse tickets that the host imports."""
         from escalated.support.import_context import ImportContext
 
         return not ImportContext.is_importing()
 
     def connect(self, record: DecisionRecorder) -> None:
+        """Connect to the host's signals, after the host's own receivers."""
         from escalated.signals import ticket_created, ticket_priority_changed
 
-        # The host's receivers come first, whatever the order of INSTALLED_APPS.
+        # Imported to connect the host's receivers first, whatever the order of INSTALLED_APPS.
         for module in ("handlers", "webhook_handlers", "workflow_handlers"):
             import_module(f"escalated.{module}")
         ticket_created.connect(
@@ -137,21 +126,22 @@ class EscalatedSource(TicketSource):
         )
 
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
+        """Log a change, move the deadlines after a prediction, and send the host's signal."""
         if change.at_creation:
-            # The host is about to write what it knows of a new ticket, the priority with it.
+            # The host itself logs a new ticket with its priority.
             return
         is_predicted = change.via in MODES
         _log_activity(instance, change, is_predicted=is_predicted, using=using)
         if is_predicted:
-            _move_deadlines(instance.pk, change.before, change.after, using)
-        after_commit(partial(tell_host, self.model, instance.pk, change, using), using=using)
+            move_deadlines(instance.pk, change.before, change.after, using)
+        after_commit(partial(send_host_signal, self.model, instance.pk, change, using), using=using)
 
     def labelled_rows(
         self, using: str | None = None, *, decided_keys: Any = ()
     ) -> models.QuerySet[Any]:
-        """Rows that an agent gave their present priority last, and those with `decided_keys`.
+        """Return rows whose present priority an agent set, and those with `decided_keys`.
 
-        What `labelled` chooses takes the place of the former.
+        `labelled` replaces the first condition.
         """
         if self.labelled is not None:
             chosen = super().labelled_rows(using, decided_keys=decided_keys)
@@ -160,12 +150,13 @@ class EscalatedSource(TicketSource):
         return rows.filter(self._agents_chose() | models.Q(pk__in=decided_keys))
 
     def label_of(self, instance: models.Model) -> Priority | None:
+        """Return what the value means, unless it differs from the agent's."""
         value = self.value_of(instance)
         is_agents = instance.__dict__.get(_AGENTS_VALUE, value) == value
         return self.meaning_of(value) if is_agents else None
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
-        """Rows nobody has decided; an agent who chose the default has."""
+        """Return the rows nobody has decided, without defaults that an agent chose."""
         rows = _with_agents_value(self.queryset(using)).filter(self.unset_condition())
         return rows.filter(models.Q(**{f"{_AGENTS_VALUE}__isnull": True}) | ~self._agents_chose())
 
@@ -173,6 +164,7 @@ class EscalatedSource(TicketSource):
         return models.Q(**{_AGENTS_VALUE: models.F(self.host_field.attname)})
 
     def check(self) -> Iterable[checks.CheckMessage]:
+        """Return a warning in the host's cloud mode."""
         if reason := self.why_unavailable():
             yield checks.Warning(
                 reason,
@@ -183,6 +175,7 @@ class EscalatedSource(TicketSource):
             )
 
     def why_unavailable(self) -> str:
+        """Return the reason in the host's cloud mode, else an empty string."""
         from escalated.conf import get_setting
 
         return _CLOUD if get_setting("MODE") == "cloud" else ""
@@ -197,7 +190,7 @@ def learn(
     new_priority: str,
     **kwargs: Any,
 ) -> None:
-    """Record the priority that an agent or admin set; what rules and imports do has no user."""
+    """Record the priority that an agent or admin set; rules and imports have no user."""
     if _OURS not in kwargs and _is_on_staff(user, ticket):
         record(ticket, PriorityChange(old_priority, new_priority, user=user, via="agent"))
 
@@ -207,7 +200,7 @@ def follow_host(*, sender: type[models.Model], ticket: models.Model, **kwargs: A
     using = ticket._state.db or router.db_for_write(sender)
     try:
         if get_source(sender).effective_mode == "async":
-            _catch_up(ticket, using)
+            _move_first_deadlines(ticket, using)
     except Exception as error:
         if needs_rollback(using):
             raise
@@ -215,6 +208,18 @@ def follow_host(*, sender: type[models.Model], ticket: models.Model, **kwargs: A
             "The deadlines of a new ticket may be those of its default priority: %s",
             redacted_traceback(error),
         )
+
+
+def _move_first_deadlines(ticket: models.Model, using: str) -> None:
+    with transaction.atomic(using=using):
+        latest = _activities().using(using).filter(ticket=ticket.pk).order_by("pk").last()
+        if latest is None or not latest.properties.get("predicted"):
+            return
+        before, after = latest.properties["old_priority"], latest.properties["new_priority"]
+        move_deadlines(ticket.pk, before, after, using)
+        # The next save of this object must not restore the former deadlines.
+        fields = ["priority", "first_response_due_at", "resolution_due_at"]
+        ticket.refresh_from_db(using=using, fields=fields)
 
 
 def _is_on_staff(user: Any, ticket: Any) -> bool:
@@ -226,7 +231,7 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
         )
     except Exception as error:
         logger.error(
-            "Nobody can say whether an agent changed a ticket's priority: %s",
+            "It is not known whether an agent changed a ticket's priority: %s",
             redacted_traceback(error),
         )
         return False
@@ -235,7 +240,7 @@ def _is_on_staff(user: Any, ticket: Any) -> bool:
 def _activities(kind: str = "PRIORITY_CHANGED") -> Any:
     from escalated.models import TicketActivity
 
-    # The default manager shows the current request's user less than there is.
+    # The default manager may hide rows from the user of the current request.
     return TicketActivity._base_manager.filter(type=TicketActivity.ActivityType[kind])
 
 
@@ -259,17 +264,18 @@ def _log_activity(
     )
 
 
-def tell_host(model: type[models.Model], pk: Any, change: PriorityChange, using: str) -> None:
-    """Send the host's own signal, so that its webhooks, workflows and plugins hear of a change.
+def send_host_signal(
+    model: type[models.Model], pk: Any, change: PriorityChange, using: str
+) -> None:
+    """Send the host's own signal, for its webhooks, workflows and plugins. Never raises.
 
-    They are spared a change of a ticket that is closed. The cloud that a synced host reports to
-    hears of it as well. Never raises.
+    Not sent for closed tickets. A synced host also reports the change to its cloud.
     """
     try:
         _send_change(model, pk, change, using)
     except Exception as error:
         logger.error(
-            "The host did not hear of a change of a ticket's priority: %s",
+            "The host was not notified of a change of a ticket's priority: %s",
             redacted_traceback(error),
         )
 
@@ -279,7 +285,7 @@ def _send_change(model: type[models.Model], pk: Any, change: PriorityChange, usi
     from escalated.drivers.api_client import HostedApiClient
     from escalated.signals import ticket_priority_changed
 
-    # Read anew: a workflow may save all of it.
+    # Read again, because a workflow may save every field.
     ticket: Any = model._base_manager.using(using).filter(pk=pk).first()
     if ticket is None or not ticket.is_open:
         return
@@ -299,72 +305,6 @@ def _send_change(model: type[models.Model], pk: Any, change: PriorityChange, usi
             "user_id": getattr(change.user, "pk", None),
         }
         HostedApiClient().emit("ticket.priority_changed", payload)
-
-
-def _catch_up(ticket: models.Model, using: str) -> None:
-    with transaction.atomic(using=using):
-        latest = _activities().using(using).filter(ticket=ticket.pk).order_by("pk").last()
-        if latest is None or not latest.properties.get("predicted"):
-            return
-        before, after = latest.properties["old_priority"], latest.properties["new_priority"]
-        _move_deadlines(ticket.pk, before, after, using)
-        # Whoever saves this object next must not write the former deadlines back.
-        fields = ["priority", "first_response_due_at", "resolution_due_at"]
-        ticket.refresh_from_db(using=using, fields=fields)
-
-
-def _move_deadlines(pk: Any, before: str, after: str, using: str) -> None:
-    """Give a ticket the deadlines it would have been created with.
-
-    What has been met or missed stays, and so does a deadline that is not the host's own for the
-    former priority, or that would have passed already.
-    """
-    from escalated.models import Ticket
-
-    rows = Ticket._base_manager.using(using).filter(pk=pk)
-    ticket = rows.select_related("sla_policy").first()
-    if ticket is None or ticket.sla_policy is None:
-        return
-    policy, moved = ticket.sla_policy, {}
-    if ticket.first_response_at is None and not ticket.sla_first_response_breached:
-        hours = (policy.get_first_response_hours(value) for value in (before, after))
-        moved["first_response_due_at"] = _moved(ticket, ticket.first_response_due_at, *hours)
-    is_done = ticket.resolved_at is not None or ticket.closed_at is not None
-    if not is_done and not ticket.sla_resolution_breached:
-        hours = (policy.get_resolution_hours(value) for value in (before, after))
-        moved["resolution_due_at"] = _moved(ticket, ticket.resolution_due_at, *hours)
-    former = {name: getattr(ticket, name) for name in moved}
-    if moved != former:
-        rows.filter(**former).update(**moved)
-
-
-def _moved(
-    ticket: Any, due: datetime | None, hours_before: float | None, hours_after: float | None
-) -> datetime | None:
-    before, after = (_due(ticket, hours) for hours in (hours_before, hours_after))
-    if due is None or before is None:
-        is_hosts = due is before
-    else:
-        is_hosts = abs(due - before) < _ATTACHED_WITHIN
-    if not is_hosts:
-        return due
-    if after is None:
-        return None
-    # By the difference, since the host counts from the moment at which it attached the policy.
-    moved = after if due is None or before is None else due + (after - before)
-    return moved if moved > timezone.now() else due
-
-
-def _due(ticket: Any, hours: float | None) -> datetime | None:
-    from escalated.services.sla_service import SlaService
-
-    if hours is None:
-        return None
-    if ticket.sla_policy.business_hours_only:
-        due: datetime = SlaService._add_business_hours(ticket.created_at, hours)
-        return due
-    opened: datetime = ticket.created_at
-    return opened + timedelta(hours=hours)
 
 
 def _with_agents_value(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
@@ -387,7 +327,7 @@ def _with_agents_value(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
 
 
 def _with_first_subject(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
-    """Annotate tickets with the subject that the host's oldest "created" entry names."""
+    """Annotate tickets with the subject in the host's oldest "created" entry."""
     entries = _activities("CREATED").filter(ticket=models.OuterRef("pk")).order_by("pk")
     first = entries.annotate(**{_FIRST_SUBJECT: KeyTextTransform("subject", "properties")})
     annotated: models.QuerySet[Any] = rows.annotate(

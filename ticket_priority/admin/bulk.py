@@ -18,8 +18,9 @@ from ticket_priority.badges import percent
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import Prediction
-from ticket_priority.predictions.overrides import open_suggestions, override
+from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
+from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
 
 VIA: Final = "admin"

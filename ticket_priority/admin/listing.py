@@ -19,7 +19,7 @@ from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction
 from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.predictions import audit
-from ticket_priority.predictions.overrides import decisive_rows, priorities_of
+from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
 

@@ -9,7 +9,7 @@ from django.db import models
 
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
-from ticket_priority.predictions.overrides import open_suggestions, priorities_of
+from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.registry import get_source
 

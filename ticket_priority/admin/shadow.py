@@ -21,7 +21,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin.figures import Cell, table_of
-from ticket_priority.classifiers.active import load, note_error
+from ticket_priority.classifiers import load, store_load_error
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import shadow
 from ticket_priority.priorities import Priority
@@ -103,7 +103,7 @@ class ShadowMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             # A broken artifact may raise anything.
             logger.exception("Model version %s cannot be loaded", version.name)
             text = str(error) or type(error).__name__
-            note_error(version, text)
+            store_load_error(version, text)
             self.message_user(
                 request, refusal % {"name": version.name, "error": text}, messages.ERROR
             )

@@ -33,14 +33,13 @@ from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions.overrides import (
     check_override_rate,
-    open_suggestions,
-    priorities_of,
     record_override,
     recorded_elsewhere,
     tell_host,
 )
+from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import PriorityChange, TicketSource
+from ticket_priority.sources import PriorityChange, TicketSource
 from ticket_priority.sources.registry import get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"

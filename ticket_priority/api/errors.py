@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import status
 from rest_framework.exceptions import APIException
 
-from ticket_priority.classifiers.active import RETRY_SECONDS
+from ticket_priority.classifiers import RETRY_SECONDS
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.logs import redacted_traceback
 

@@ -8,8 +8,7 @@ from typing import Any
 from django.db import Error
 
 from ticket_priority import __version__
-from ticket_priority.classifiers.active import breaker_state, loaded_model_version
-from ticket_priority.classifiers.breaker import BreakerState
+from ticket_priority.classifiers import BreakerState, breaker_state, loaded_model_version
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.artifacts.store import is_published
 from ticket_priority.ml.evaluation.figures import FIGURES, Metrics

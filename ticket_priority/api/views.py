@@ -34,8 +34,9 @@ from ticket_priority.exceptions import OverrideRateError, SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.on_save import classify_with_version
-from ticket_priority.predictions.overrides import override, priorities_of
+from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
+from ticket_priority.predictions.standings import priorities_of
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_source
 

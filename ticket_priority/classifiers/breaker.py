@@ -1,4 +1,4 @@
-"""A circuit breaker: a model that fails again and again is left alone for a while."""
+"""A circuit breaker: a model that keeps failing is not asked for a while."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Counts a model's failures in a row. It may be shared between threads.
+    """Counts a model's failures in a row. Threads may share it.
 
     It belongs to one loaded model in one process: another version begins with a closed one.
     """
@@ -40,7 +40,7 @@ class Breaker:
         self._changed_at = 0.0
 
     def state(self) -> BreakerState:
-        """Return what the next caller would meet."""
+        """Return the state that applies to the next caller."""
         with self._lock:
             if self._state == BreakerState.OPEN and self._has_rested():
                 return BreakerState.HALF_OPEN
@@ -48,69 +48,64 @@ class Breaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Ask the model within; what is raised counts as its failure, but a database's error.
+        """Ask the model in this context; any error but a database's counts as its failure.
 
-        Raises BreakerOpenError where the model is left alone, or another caller tries it.
+        Raises BreakerOpenError while the breaker is open, or another caller tries the model.
         """
-        trying = self._begin()
+        trial = self._begin()
+        # A database's error, or the end of the process, says nothing about the model.
+        failed: bool | None = None
         try:
             yield
+            failed = False
         except Error:
-            self._give_back(trying)
             raise
         except Exception:
-            self._fail(trying)
+            failed = True
             raise
-        except BaseException:
-            # The process is told to end, which says nothing of the model.
-            self._give_back(trying)
-            raise
-        self._succeed(trying)
+        finally:
+            self._end(trial, failed)
 
     def trip(self) -> None:
-        """Open it at once: the model is known to fail."""
+        """Open the breaker at once: the model is known to fail."""
         with self._changing():
             if self._state != BreakerState.OPEN:
                 self._open("it fails at every text")
 
     def _begin(self) -> float | None:
-        """Return when the one try of an open breaker began; None while it is closed."""
+        """Return when the trial of a half-open breaker began; None while it is closed."""
         with self._changing():
             if self._state == BreakerState.CLOSED:
                 return None
-            # A try that never came back must not be the last.
+            # Also true of a half-open breaker whose trial never returned: the next caller tries.
             if not self._has_rested():
-                raise BreakerOpenError("The model failed again and again, and is left alone.")
+                raise BreakerOpenError("The model kept failing, so it is not asked for a while.")
             self._change(BreakerState.HALF_OPEN)
-            logger.info("Model version %s is tried again", self._name)
+            logger.info("Model version %s is tried after a pause", self._name)
             return self._changed_at
 
-    def _fail(self, trying: float | None) -> None:
+    def _end(self, trial: float | None, failed: bool | None) -> None:
         with self._changing():
-            if trying is None and self._state == BreakerState.CLOSED:
-                self._failures += 1
+            if trial is None and self._state == BreakerState.CLOSED and failed is not None:
+                self._failures = self._failures + 1 if failed else 0
                 if self._failures >= get_settings().serving.breaker_failures:
                     self._open(f"it failed {self._failures} times in a row")
-            elif self._is_current(trying):
-                self._open("it failed again")
-
-    def _succeed(self, trying: float | None) -> None:
-        with self._changing():
-            if trying is None and self._state == BreakerState.CLOSED:
-                self._failures = 0
-            elif self._is_current(trying):
+            elif self._state != BreakerState.HALF_OPEN or trial != self._changed_at:
+                # The state has changed since this attempt began.
+                return
+            elif failed is None:
+                # The next caller may try at once.
+                self._state, self._changed_at = BreakerState.OPEN, float("-inf")
+            elif failed:
+                self._open("it failed when it was tried")
+            else:
                 self._failures = 0
                 self._change(BreakerState.CLOSED)
-                logger.warning("Model version %s answers again", self._name)
-
-    def _give_back(self, trying: float | None) -> None:
-        with self._changing():
-            if self._is_current(trying):
-                self._state, self._changed_at = BreakerState.OPEN, float("-inf")
+                logger.warning("Model version %s works again", self._name)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock; tell of a change of state once it is free, as receivers may want it."""
+        """Hold the lock; send the signal after its release, as receivers may ask for the state."""
         with self._lock:
             before = self._state
             yield
@@ -118,13 +113,10 @@ class Breaker:
         if after != before:
             breaker_changed.send_robust(sender=type(self), version=self._name, state=after)
 
-    def _is_current(self, trying: float | None) -> bool:
-        return self._state == BreakerState.HALF_OPEN and trying == self._changed_at
-
     def _open(self, why: str) -> None:
         self._change(BreakerState.OPEN)
         seconds = get_settings().serving.breaker_seconds
-        logger.error("Model version %s is left alone for %g s: %s", self._name, seconds, why)
+        logger.error("Model version %s is not asked for %g s: %s", self._name, seconds, why)
 
     def _change(self, state: BreakerState) -> None:
         self._state, self._changed_at = state, time.monotonic()

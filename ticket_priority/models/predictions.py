@@ -1,4 +1,4 @@
-"""What was predicted for a ticket, and what people made of it."""
+"""Predictions about tickets, and people's decisions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from ticket_priority.priorities import Priority
 
 
 class PredictionQuerySet(TicketRowQuerySet):
+    """Predictions, found by ticket and by state."""
+
     def newest(self) -> Self:
-        """Keep the newest row of each ticket among these."""
+        """Keep the newest of these rows for each ticket."""
         newest = self.order_by().values("content_type", "object_id")
         return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
 
@@ -46,17 +48,16 @@ class PredictionQuerySet(TicketRowQuerySet):
         return found
 
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
-        """Return the hash of the text that each ticket was first classified by, by `str(pk)`."""
+        """Return the hash of the first text classified of each ticket, by `str(pk)`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
         return dict(rows.values_list("object_id", "text_hash"))
 
     def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-        """Return the tickets, by `str(pk)`, where a stale form put the old value back."""
-        rows = self.for_keys(model, keys).filter(reason=Prediction.Reason.STALE_FORM)
-        return set(rows.values_list("object_id", flat=True))
+        """Return the tickets, by `str(pk)`, where a stale form restored the old value."""
+        return self.filter(reason=Prediction.Reason.STALE_FORM).keys_among(model, keys)
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
-        """Pending rows that no living worker is busy with, oldest first."""
+        """Keep the pending rows that no worker holds a valid claim on, oldest first."""
         expired = timezone.now() - timedelta(seconds=claim_seconds)
         return (
             self.filter(state=Prediction.State.PENDING)
@@ -66,7 +67,7 @@ class PredictionQuerySet(TicketRowQuerySet):
 
 
 class Answer(TicketRow):
-    """What a model said of the text with a hash; the figures are None where it said nothing."""
+    """A model's answer about the text with a hash; the figures are None without an answer."""
 
     priority = models.PositiveSmallIntegerField(
         _("priority"), choices=Priority.choices, null=True, blank=True
@@ -82,7 +83,7 @@ class Answer(TicketRow):
 
 
 class Prediction(Answer):
-    """What a model version said of a ticket, or that it still has to say it (state pending)."""
+    """A model version's answer about a ticket, or a pending request for one."""
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")
@@ -109,7 +110,7 @@ class Prediction(Answer):
         OVERLOADED = "overloaded", _("the model is overloaded")
         BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
 
-    # Without a constraint: one that is checked at COMMIT would lose the ticket with the row.
+    # Without a constraint: a violation at COMMIT would lose the ticket too.
     model_version = models.ForeignKey(
         ModelVersion,
         on_delete=models.PROTECT,
@@ -149,7 +150,7 @@ class Prediction(Answer):
 
     @property
     def needs_worker(self) -> bool:
-        """Whether a worker could decide it now."""
+        """Whether a worker can decide it."""
         return self.state == self.State.PENDING and self.reason != self.Reason.DISABLED
 
     @property
@@ -159,8 +160,10 @@ class Prediction(Answer):
 
 
 class ShadowPredictionQuerySet(TicketRowQuerySet):
+    """The shadow's answers, beside those that were served."""
+
     def beside(self, served_by: ModelVersion) -> Self:
-        """Annotate `served`: what another version said of the same text of the ticket, or None."""
+        """Annotate `served`: another version's class for the same ticket and text, or None."""
         about = Prediction.objects.filter(
             content_type=models.OuterRef("content_type"),
             object_id=models.OuterRef("object_id"),
@@ -172,7 +175,7 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
 
 
 class ShadowPrediction(Answer):
-    """What the shadow said of a ticket, to no effect. `priority` is None where it failed."""
+    """The shadow's answer about a ticket, without effect; `priority` is None where it failed."""
 
     model_version = models.ForeignKey(
         ModelVersion,
@@ -201,7 +204,7 @@ class ShadowPrediction(Answer):
 
 
 class Override(TicketRow):
-    """A person's decision about a ticket's priority. From equal to to is a confirmation."""
+    """A person's decision about a priority; a confirmation where both priorities are equal."""
 
     prediction = models.ForeignKey(
         Prediction,
@@ -244,7 +247,7 @@ class Override(TicketRow):
 
 
 ABOUT_TICKETS: Final = (Override, Prediction, ShadowPrediction)
-"""The tables with rows about tickets, in the order in which they are emptied."""
+"""The tables with rows about tickets, in the order in which their rows are deleted."""
 
 
 def plugin_database() -> str:

@@ -1,4 +1,4 @@
-"""Rows about tickets: found by content type and key, as a ticket may be of any model."""
+"""Rows about tickets, found by content type and key, as a ticket may be of any model."""
 
 from __future__ import annotations
 
@@ -12,49 +12,47 @@ from django.db.models.functions import Cast, Replace
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.exceptions import SourceError
-from ticket_priority.sources.registry import get_source
+from ticket_priority.sources import get_source
 
 
 class TicketRowQuerySet(models.QuerySet[Any]):
     """Rows about a ticket, found by content type and primary key."""
 
     def for_instance(self, instance: models.Model) -> Self:
+        """Keep the rows about this ticket."""
         return self.for_keys(type(instance), [instance.pk])
 
     def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> Self:
+        """Keep the rows about the tickets of a model with these keys."""
         return self.for_model(model).filter(object_id__in=[str(key) for key in keys])
 
+    def keys_among(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
+        """Return which of these tickets have a row here, by `str(pk)`."""
+        return set(self.for_keys(model, keys).values_list("object_id", flat=True))
+
     def for_model(self, model: type[models.Model]) -> Self:
+        """Keep the rows about a model's tickets."""
         return self.filter(content_type=content_type_of(model))
 
     def ticket_keys(self, model: type[models.Model]) -> Collection[Any] | models.QuerySet[Any]:
-        """Return the primary keys of a model's tickets among these rows, made for `pk__in`.
+        """Return the primary keys of a model's tickets among these rows, for `pk__in`.
 
-        They are a subquery where the database can turn the text that is kept here into the key's
-        own type, and a list, read at once, where it cannot.
+        A subquery where the database can convert the stored text to the key's type, else a list
+        that is read at once.
         """
         column = key_column(model)
         rows = self.for_model(model).order_by()
-        if isinstance(column, models.CharField):
-            return rows.values("object_id")
-        key: models.Func
-        if isinstance(column, models.IntegerField):
-            key = Cast("object_id", models.BigIntegerField())
-        elif not isinstance(column, models.UUIDField):
+        key = _key_expression(column, self.db)
+        if key is None:
             texts = rows.values_list("object_id", flat=True).distinct()
             return [column.to_python(text) for text in texts]
-        elif connections[self.db].features.has_native_uuid_field:
-            key = Cast("object_id", models.UUIDField())
-        else:
-            # The column holds 32 hexadecimal digits, `str(pk)` has dashes too.
-            key = Replace("object_id", models.Value("-"), models.Value(""))
-        # A database may cast before it filters, and another model's keys need not be castable.
+        # A database may convert before it filters, which can fail for another model's keys.
         ours = models.When(content_type=content_type_of(model), then=key)
         return rows.values_list(models.Case(ours), flat=True)
 
 
 class TicketRow(models.Model):
-    """A row about a ticket, of whatever model."""
+    """A row about a ticket of any model."""
 
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
@@ -66,15 +64,29 @@ class TicketRow(models.Model):
 
 
 def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
-    """Return the column that holds a model's key: its primary key's, or its parent's."""
+    """Return the column that holds a model's key: its own, or its parent's."""
     column: models.Field[Any, Any] = model._meta.pk
     while isinstance(column, models.ForeignKey):
         column = column.target_field
     return column
 
 
+def _key_expression(column: models.Field[Any, Any], using: str) -> models.F | models.Func | None:
+    """Return `object_id` in the key column's type; None where the database cannot convert it."""
+    if isinstance(column, models.CharField):
+        return models.F("object_id")
+    if isinstance(column, models.IntegerField):
+        return Cast("object_id", models.BigIntegerField())
+    if not isinstance(column, models.UUIDField):
+        return None
+    if connections[using].features.has_native_uuid_field:
+        return Cast("object_id", models.UUIDField())
+    # The column holds 32 hexadecimal digits, `str(pk)` also dashes.
+    return Replace("object_id", models.Value("-"), models.Value(""))
+
+
 def content_type_of(model: type[models.Model]) -> ContentType:
-    """Return the content type under which a ticket's rows are kept: its source's model's."""
+    """Return the content type in a ticket's rows: that of its source's model."""
     with suppress(SourceError):
         model = get_source(model).model
     return ContentType.objects.get_for_model(model, for_concrete_model=True)

@@ -1,4 +1,4 @@
-"""The runs that trained a model, or why none was begun."""
+"""The history of training runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ticket_priority.models.versions import ModelVersion
 
 
 class TrainingRun(models.Model):
-    """A run of `train_priority_model`, or the reason why a scheduled one was not begun."""
+    """A run of `train_priority_model`, or the reason why a scheduled run did not start."""
 
     class Trigger(models.TextChoices):
         COMMAND = "command", _("command")
@@ -28,7 +28,7 @@ class TrainingRun(models.Model):
         _("state"), max_length=12, choices=State.choices, default=State.RUNNING
     )
     message = models.TextField(_("message"), blank=True)
-    # Without a constraint: a row about a run must be no reason why its version cannot be stored.
+    # Without a constraint: a row about a run must not prevent storing its version.
     model_version = models.ForeignKey(
         ModelVersion,
         on_delete=models.SET_NULL,

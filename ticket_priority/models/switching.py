@@ -1,4 +1,4 @@
-"""The switch: rows that say when classification was switched off and on, by whom and why."""
+"""The history of the kill switch: when, by which user and why it was switched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class SwitchChange(models.Model):
-    """Somebody switched classification off or on; the newest row says which it is.
-
-    Rows are only ever added, so that they say what was known when.
-    """
+    """A change of the kill switch; the newest row holds its state. Rows are only added."""
 
     is_on = models.BooleanField(_("on"))
     reason = models.TextField(_("reason"), blank=True)
@@ -37,5 +34,5 @@ class SwitchChange(models.Model):
 
     @classmethod
     def newest(cls, field: str) -> models.Subquery:
-        """Return a column of the newest row, to annotate; NULL where it was never switched."""
+        """Return a column of the newest row, for annotations; NULL where there is no row."""
         return models.Subquery(cls.objects.values(field)[:1])

@@ -18,19 +18,20 @@ _Swapped = TypeVar("_Swapped")
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    """Model versions, found by role."""
+
     def active(self) -> ModelVersion | None:
-        """Return the version that serves, or None."""
+        """Return the active version, or None."""
         return self.filter(is_active=True).first()
 
     def shadow(self) -> ModelVersion | None:
-        """Return the version that answers beside the active one, to no effect, or None."""
+        """Return the shadow, or None."""
         return self.filter(is_shadow=True).first()
 
     def newest_trained(self) -> ModelVersion | None:
         """Return the newest version that was trained on tickets of this project, or None."""
-        return next(
-            (one for one in self.order_by("-created_at", "-pk") if not one.is_starter), None
-        )
+        newest_first = self.order_by("-created_at", "-pk")
+        return next((version for version in newest_first if not version.is_starter), None)
 
 
 class ModelVersion(models.Model):
@@ -73,11 +74,11 @@ class ModelVersion(models.Model):
 
     @property
     def is_starter(self) -> bool:
-        """Whether it came with the package, trained on tickets that are nobody's here."""
+        """Whether it is a starter, which was not trained on this project's tickets."""
         return isinstance(self.metrics, dict) and "starter" in self.metrics
 
     def activate(self) -> None:
-        """Make this the serving version; every process follows at its next classification."""
+        """Make this the active version; each process loads it at its next classification."""
         previous = self._swap(self._swap_active)
         announcement = partial(
             model_version_activated.send_robust,
@@ -88,16 +89,16 @@ class ModelVersion(models.Model):
         after_commit(announcement, using=router.db_for_write(type(self)))
 
     def start_shadow(self) -> None:
-        """Make this the shadow, in the place of another; raises ValueError for the active one.
+        """Make this the shadow, replacing another; raises ValueError for the active version.
 
-        One that is the shadow already goes on, and is tried again where workers died of it.
+        Where it already is the shadow, its count of workers that died is reset.
         """
         if type(self).objects.filter(pk=self.pk, is_active=True).exists():
             raise ValueError(f"{self.name} is active.")
         self._swap(self._swap_shadow)
 
     def stop_shadow(self) -> None:
-        """Let this be the shadow no longer; what it answered stays."""
+        """Make this the shadow no longer; its answers stay."""
         self.is_shadow = None
         self.save(update_fields=["is_shadow"])
 
@@ -107,7 +108,7 @@ class ModelVersion(models.Model):
         for _attempt in range(2):
             with suppress(IntegrityError), transaction.atomic(using=using):
                 return swap()
-        # Somebody else chose a version between our two updates, twice.
+        # Another process changed the version between our two updates, twice.
         with transaction.atomic(using=using):
             return swap()
 

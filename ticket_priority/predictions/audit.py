@@ -1,7 +1,7 @@
-"""The audit slice: new tickets, drawn by chance, whose predictions are held back.
+"""The audit slice: new tickets, drawn at random, whose predictions are held back.
 
-Nobody sees what the model says of them until a person has set the priority, so how often the two
-agree is an unbiased measure of the model at work, and the labels are nobody's echo.
+Their predictions are hidden until a person has set the priority. So the share on which both agree
+is an unbiased measure of the model in use, and the labels do not echo the model.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ticket_priority.models import Override, Prediction, plugin_database
 Rows = TypeVar("Rows", bound="models.QuerySet[Prediction]")
 
 MODE: Final = "audit"
-"""The mode of a prediction about a ticket of the slice, from its creation on."""
+"""The mode of predictions about tickets of the slice."""
 
 MOST: Final = 0.5
-"""A larger part of the tickets than this cannot be held back."""
+"""The largest share of tickets that can be held back."""
 
-# Nobody who opens a ticket can foresee or choose the draw.
+# So that nobody who opens a ticket can predict the draw.
 _chance = SystemRandom()
 
 
@@ -35,24 +35,24 @@ def is_share(value: Any) -> bool:
 
 
 def draw(mode: str) -> str:
-    """Return the mode of a new ticket: by chance, in AUDIT_SHARE of the cases, the audit's."""
+    """Return the mode of a new ticket: `MODE` in a random AUDIT_SHARE of cases, else `mode`."""
     share = get_settings().decisions.audit_share
     return MODE if is_share(share) and _chance.random() < share else mode
 
 
 def audited_keys(model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-    """Return which of these tickets were drawn, by `str(pk)`."""
-    rows = Prediction.objects.using(plugin_database()).for_keys(model, keys).filter(mode=MODE)
-    return set(rows.values_list("object_id", flat=True))
+    """Return which of these tickets belong to the slice, by `str(pk)`."""
+    rows = Prediction.objects.using(plugin_database()).filter(mode=MODE)
+    return rows.keys_among(model, keys)
 
 
 def is_held_back(prediction: Prediction, priority: int | None) -> bool:
-    """Say whether nobody may see a prediction, given the priority that its ticket has."""
+    """Say whether a prediction is hidden, given the priority that its ticket has."""
     return prediction.reason == Prediction.Reason.AUDIT and priority is None
 
 
 def shown(rows: Rows) -> Rows:
-    """Leave out what is held back: the slice's predictions until a decision is recorded."""
+    """Exclude what is held back: the slice's predictions until a decision is recorded."""
     decided = Override.objects.filter(
         content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
     )
@@ -62,7 +62,7 @@ def shown(rows: Rows) -> Rows:
 
 
 def blanked(prediction: Prediction) -> Prediction:
-    """Return a prediction without what the model said."""
+    """Return a copy of a prediction without the model's answer."""
     blank = copy(prediction)
     blank.priority = blank.confidence = None
     blank.prob_low = blank.prob_medium = blank.prob_high = None

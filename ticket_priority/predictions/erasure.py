@@ -1,7 +1,7 @@
-"""Use case: what is kept about tickets that are gone, or about a person, is erased.
+"""Erase what is stored about deleted tickets, or about a person.
 
-A ticket that is deleted through Django takes its rows with it. This is for what was deleted past
-Django, and for a person's request.
+When Django deletes a ticket, its rows are deleted too. This is for tickets that were deleted
+without Django, and for a person's request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AT_ONCE: Final = 500
 def about_tickets(
     model: type[models.Model], keys: Sequence[Any], *, dry_run: bool = False
 ) -> Counter[str]:
-    """Erase the rows about a model's tickets; return how many went, by the table's name.
+    """Erase the rows about a model's tickets; return their number by the table's name.
 
     With `dry_run` they are only counted.
     """
@@ -46,7 +46,7 @@ def about_tickets(
 def about_gone_tickets(
     sources: Iterable[TicketSource], *, databases: Sequence[str] = (), dry_run: bool = False
 ) -> Counter[str]:
-    """Erase the rows about tickets that are in none of these databases any more, and count them.
+    """Erase the rows about tickets that are in none of these databases, and count them.
 
     `databases` defaults to the one that the tickets are written to.
     """
@@ -66,10 +66,7 @@ def about_gone_tickets(
 
 
 def about_person(user: Any, *, dry_run: bool = False) -> Counter[str]:
-    """Take a person's name and words from their decisions; the decisions themselves stay.
-
-    What was decided is a label of the ticket's, and a learner needs no name with it.
-    """
+    """Remove a person's name and reasons from their decisions; the decisions stay as labels."""
     erased: Counter[str] = Counter()
     using = plugin_database()
     with transaction.atomic(using=using):

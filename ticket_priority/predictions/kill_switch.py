@@ -1,6 +1,6 @@
-"""Use case: classification is switched off and on, in every process at once and without a deploy.
+"""The kill switch: classification is switched off and on in every process, without a deploy.
 
-Switched off, tickets are saved as ever and wait as pending; people's decisions go on.
+While it is off, tickets are saved and stay pending; people go on deciding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ticket_priority.models import SwitchChange, plugin_database
 
 @dataclass(frozen=True, slots=True)
 class SwitchState:
-    """Whether tickets are classified: `on` takes `ENABLED` in the settings into account.
+    """Whether tickets are classified: `on` requires `enabled`, the settings' `ENABLED`.
 
-    `since` and `reason` are of the last change; None and empty where there was none.
+    `since` and `reason` describe the last change; None and empty where there was none.
     """
 
     on: bool
@@ -43,14 +43,14 @@ def is_on() -> bool:
 
 
 def turn(*, on: bool, user: Any = None, reason: str = "") -> SwitchChange | None:
-    """Switch on or off from the next classification on; return None where it was so already.
+    """Switch on or off from the next classification on; return None where nothing changes.
 
-    `user` is who does it, None for a command.
+    `user` is the person who switches, None for a command.
     """
     using = plugin_database()
     with transaction.atomic(using=using):
         changes = SwitchChange.objects.using(using)
-        # A second click must wait, and then find it done.
+        # A simultaneous second change must wait, and then find nothing to do.
         newest = changes.select_for_update().first()
         if on == (newest is None or newest.is_on):
             return None

@@ -1,4 +1,4 @@
-"""Use case: new tickets become predictions, and predictions the host's priority."""
+"""Classify new tickets: before their INSERT in sync mode, else as a pending prediction."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from django.db import models, transaction
 from django.db.models.base import ModelState
 from django.db.models.expressions import DatabaseDefault
 
-from ticket_priority.classifiers.active import get_classifier, get_classifier_within
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
-from ticket_priority.db import SAVE_SECONDS, after_commit, needs_rollback, retry_on_deadlock
+from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.exceptions import (
     BreakerOpenError,
     ModelOverloadedError,
@@ -28,25 +28,26 @@ from ticket_priority.ml.text.normalisation import normalise
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
+from ticket_priority.predictions.containment import contain_errors, savepoint
 from ticket_priority.predictions.outcome import (
     DRAFT,
     Reason,
     State,
+    after_apply,
     announce_new,
-    applied_to,
-    bears,
     fill,
     fill_abstained,
+    is_as_drafted,
     language_for,
     priority_of,
     save_about,
-    savepoint,
     suggest_unless_applicable,
 )
-from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources import TicketSource
 
 logger = logging.getLogger(__name__)
 
+_NOT_STORED: Final = "The prediction of a new %s could not be stored"
 _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
@@ -56,7 +57,7 @@ _WHY_UNANSWERED: Final = {
 
 
 def classify(texts: Sequence[str]) -> list[Classification]:
-    """Classify raw texts with the active model, in their order; nothing is stored.
+    """Classify raw texts with the active model, in their order, without storing anything.
 
     Raises ModelUnavailableError when no model can answer.
     """
@@ -64,41 +65,29 @@ def classify(texts: Sequence[str]) -> list[Classification]:
 
 
 def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Classification]]:
-    """Classify raw texts like `classify()`, and name the model version that answered."""
+    """Classify raw texts like `classify()`; return the model version that answered too."""
     classifier = get_classifier()
     return classifier.model_version, classifier.classify([normalise(text) for text in texts])
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Sync mode: set the priority in memory, so that the first INSERT holds it.
-
-    Raises only what loses the transaction, see `transactions.needs_rollback`.
-    """
+    """Set the priority in memory in sync mode, so that the ticket's own INSERT stores it."""
     if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
         return
-    value, mode = None, "sync"
-    try:
+    value, mode, draft = None, "sync", None
+    # Whatever goes wrong in a model, the ticket must be saved.
+    with contain_errors(using, "A ticket of %s is saved without priority", source.label):
         value = source.value_of(instance)
         if not source.is_unset(value):
             return
         mode = audit.draw(mode)
-        draft = Prediction(mode=mode, value_before=_storable(value))
+        classified = Prediction(mode=mode, value_before=_storable(value))
         with savepoint(using):
-            _classify_draft(source, instance, draft)
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        # Whatever goes wrong in a model, the ticket must be saved.
-        logger.error(
-            "A ticket of %s is saved without priority: %s", source.label, redacted_traceback(error)
-        )
-        draft = Prediction(
-            mode=mode,
-            value_before=_storable(value),
-            state=State.PENDING,
-            reason=Reason.MODEL_ERROR,
-        )
-    instance.__dict__[DRAFT] = draft
+            _classify_draft(source, instance, classified)
+        draft = classified
+    instance.__dict__[DRAFT] = draft or Prediction(
+        mode=mode, value_before=_storable(value), state=State.PENDING, reason=Reason.MODEL_ERROR
+    )
 
 
 def record_after_insert(
@@ -110,13 +99,13 @@ def record_after_insert(
 ) -> Prediction | None:
     """Store the prediction of a new ticket, in the ticket's own transaction.
 
-    `tell` is called beside a pending one, in the same transaction, to fetch a worker. Tickets that
-    live in another database than the plugin's rows get theirs after the commit. Returns None when
-    there is nothing to predict: a person set the priority. Raises only what loses the transaction,
-    and so the ticket.
+    `tell` notifies a worker of a pending one, and is called in the same transaction. If tickets
+    live in another database than the plugin's rows, the prediction is stored after the commit.
+    Returns None when a person set the priority, or the prediction could not be stored. Errors as
+    in `contain_errors`.
     """
-    prediction = None
-    try:
+    prediction, is_stored = None, False
+    with contain_errors(using, _NOT_STORED, source.label):
         prediction = _drafted(source, instance) or _pending(source, instance)
         if prediction is None:
             return None
@@ -127,44 +116,30 @@ def record_after_insert(
             retry_on_deadlock(store, using=using, seconds=SAVE_SECONDS)
             if prediction.state == State.PENDING:
                 instance.__dict__[DRAFT] = prediction
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        logger.error(
-            "The prediction of a new %s could not be stored: %s",
-            source.label,
-            redacted_traceback(error),
-        )
-        _take_back(source, instance, prediction, using)
+        is_stored = True
+    if prediction is None or not is_stored:
+        _unset_unrecorded(source, instance, prediction, using)
         return None
     if prediction.state == State.APPLIED:
-        applied_to(source, instance, prediction, using, at_creation=True)
+        after_apply(source, instance, prediction, using, at_creation=True)
     announce_new(instance, prediction)
     return prediction
 
 
 def reassert_after_update(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Write a prediction anew that a save of the new ticket's own object has just written over.
+    """Write a prediction again after the object of the new ticket was saved over it.
 
-    A host that saves a ticket twice in a row, as it was before the worker applied a prediction in
-    between, puts the old value back. Raises only what loses the transaction.
+    Some hosts save a new ticket's object several times. If a worker applies a prediction in
+    between, the next save restores the old value. Errors as in `contain_errors`.
     """
     draft = instance.__dict__.get(DRAFT)
     if draft is None or draft.pk is None or draft.state != State.PENDING:
         return
-    try:
-        if not source.is_unset(source.value_of(instance)):
-            return
-        with savepoint(using):
-            _reassert(source, instance, draft, using)
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        logger.error(
-            "A prediction may have been written over by a save of %s: %s",
-            source.label,
-            redacted_traceback(error),
-        )
+    message = "A save of %s may have overwritten a prediction"
+    with contain_errors(using, message, source.label):
+        if source.is_unset(source.value_of(instance)):
+            with savepoint(using):
+                _reassert(source, instance, draft, using)
 
 
 def _reassert(source: TicketSource, instance: models.Model, draft: Prediction, using: str) -> None:
@@ -185,17 +160,13 @@ def _store_apart(
 ) -> None:
     """Store the prediction of a ticket that lives in another database. Never raises.
 
-    Django cannot name a partial that fails in `on_commit`, and would raise over that.
+    Django fails to log an error of a partial in `on_commit`, as a partial has no name.
     """
     try:
         save_about(source, instance, prediction)
     except Exception as error:
-        logger.error(
-            "The prediction of a new %s could not be stored: %s",
-            source.label,
-            redacted_traceback(error),
-        )
-        _take_back(source, instance, prediction, using)
+        logger.error(f"{_NOT_STORED}: %s", source.label, redacted_traceback(error))
+        _unset_unrecorded(source, instance, prediction, using)
 
 
 def _store_new(
@@ -206,28 +177,20 @@ def _store_new(
     tell: Callable[[], None] | None,
 ) -> None:
     if tell is not None and prediction.needs_worker:
-        try:
+        message = "No worker could be notified of a new %s; the sweep will find it"
+        with contain_errors(using, message, source.label):
             # Both or neither, and in autocommit one commit for the two.
             with transaction.atomic(using=using):
                 save_about(source, instance, prediction)
                 tell()
-        except Exception as error:
-            if needs_rollback(using):
-                raise
-            logger.error(
-                "No worker could be told of a new %s; the sweep will: %s",
-                source.label,
-                redacted_traceback(error),
-            )
-            prediction.pk, prediction._state = None, ModelState()
-        else:
             return
+        prediction.pk, prediction._state = None, ModelState()
     with savepoint(using):
         save_about(source, instance, prediction)
 
 
 def _may_update(instance: models.Model) -> bool:
-    """Whether saving may turn out an UPDATE: a key was given that Django did not make up."""
+    """Say whether saving may be an UPDATE: the object has a key that Django did not generate."""
     key = instance._meta.pk
     return instance.pk is not None and not key.has_default() and not key.remote_field
 
@@ -236,20 +199,20 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
     try:
         _ask_in_time(source, instance, draft)
     except ModelUnavailableError as error:
-        # Who opened the breaker or the switch has said so, for all the tickets to come.
-        told = isinstance(error, BreakerOpenError | SwitchedOffError)
-        level = logging.DEBUG if told else logging.WARNING
+        # An open breaker and the kill switch were logged once, for all tickets.
+        is_logged = isinstance(error, BreakerOpenError | SwitchedOffError)
+        level = logging.DEBUG if is_logged else logging.WARNING
         logger.log(level, "A ticket of %s is saved without priority: %s", source.label, error)
         draft.state = State.PENDING
         draft.reason = _WHY_UNANSWERED.get(type(error), Reason.NO_MODEL)
 
 
 def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
-    """Have the model answer before the deadline; raises ModelUnavailableError where it cannot."""
+    """Classify a ticket before the deadline; raises ModelUnavailableError where that fails."""
     limit = get_settings().serving.deadline_ms
     seconds = None if limit is None else limit / 1000
     begun = time.monotonic()
-    classifier = get_classifier_within(seconds)
+    classifier = get_classifier(seconds)
     if seconds is not None:
         seconds -= time.monotonic() - begun
     text = source.text_of(instance)
@@ -270,11 +233,11 @@ def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction
 def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
     """Return what was predicted for this object, also when it is inserted a second time.
 
-    An object that is saved again after a rollback, or copied to a new row, still bears the
-    predicted priority; without a prediction of its own that row would pass for a person's word.
+    An object that is saved again after a rollback, or copied to a new row, still has the predicted
+    priority. Without a prediction of its own that row would look like a person's decision.
     """
     draft: Prediction | None = instance.__dict__.get(DRAFT)
-    if draft is None or not bears(source, instance, draft):
+    if draft is None or not is_as_drafted(source, instance, draft):
         return None
     if draft.pk is not None:
         draft = copy(draft)
@@ -298,24 +261,16 @@ def _pending(source: TicketSource, instance: models.Model) -> Prediction | None:
 
 
 def _storable(value: Any) -> Any:
-    """A database default is known only once the row is there; until then it is None."""
+    """Return None for a database default, which is unknown until the row is inserted."""
     return None if isinstance(value, DatabaseDefault) else value
 
 
-def _take_back(
+def _unset_unrecorded(
     source: TicketSource, instance: models.Model, prediction: Prediction | None, using: str
 ) -> None:
-    """Unset a priority that has no prediction to show for it: it would pass for a person's."""
+    """Unset a priority whose prediction is not stored: it would look like a person's decision."""
     if prediction is None or prediction.state != State.APPLIED:
         return
-    try:
-        with savepoint(using):
-            source.reset(instance, prediction.value_before, using=using)
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        logger.error(
-            "A new %s keeps a priority without a prediction: %s",
-            source.label,
-            redacted_traceback(error),
-        )
+    message = "A new %s keeps a priority without a prediction"
+    with contain_errors(using, message, source.label), savepoint(using):
+        source.reset(instance, prediction.value_before, using=using)

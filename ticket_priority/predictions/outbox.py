@@ -1,6 +1,6 @@
-"""Use case: pending predictions are worked off, each applied exactly once.
+"""Decide pending predictions, and apply each exactly once.
 
-Rows are always locked ticket first, prediction second, so that a worker and a person who touch
+Rows are always locked ticket first, prediction second, so that a worker and a person who change
 the same ticket cannot deadlock.
 """
 
@@ -9,38 +9,32 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import ActiveClassifier, get_classifier
+from ticket_priority.classifiers import ActiveClassifier, get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
-from ticket_priority.models import (
-    Override,
-    Prediction,
-    PredictionQuerySet,
-    plugin_database,
-)
+from ticket_priority.models import Override, Prediction, PredictionQuerySet, plugin_database
 from ticket_priority.predictions.outcome import (
     Answer,
     Reason,
     State,
+    after_apply,
     announce,
     answers_about,
-    applied_to,
     fill,
     fill_abstained,
-    priority_of,
     stored_values,
     suggest_unless_applicable,
+    write_if_unchanged,
 )
-from ticket_priority.sources.base import TicketSource
-from ticket_priority.sources.registry import get_source
+from ticket_priority.sources import TicketSource, get_source
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +42,8 @@ logger = logging.getLogger(__name__)
 def drain() -> int:
     """Classify pending predictions in batches until none is left; return how many were decided.
 
-    Any number of workers may drain at once. A batch is claimed, classified without holding a
-    lock, and applied ticket by ticket, unless a person decided meanwhile.
+    Any number of workers may drain at once. A batch is claimed, classified without holding a lock,
+    and applied ticket by ticket, except where a person has decided meanwhile.
     """
     options = get_settings()
     decided = 0
@@ -72,23 +66,16 @@ def drain() -> int:
 
 
 def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
-    """Put failed predictions back to pending; return how many were, and how many were left.
+    """Make failed predictions pending again; return how many were, and how many were not.
 
-    Left is what must not be decided unseen: a ticket that had a priority when it was classified,
-    has a newer prediction, or was decided by a person.
+    Not retried are those whose ticket had a priority when it was classified, has a newer
+    prediction, or was decided by a person.
     """
-    ready = []
-    failed = predictions.filter(state=State.FAILED).order_by("pk")
-    by_type: dict[int, list[Prediction]] = defaultdict(list)
-    for row in failed:
-        by_type[row.content_type_id].append(row)
-    for content_type_id, rows in by_type.items():
-        source = _source_of(content_type_id)
-        if source is None:
-            continue
+    failed = list(predictions.filter(state=State.FAILED).order_by("pk"))
+    ready: list[int] = []
+    for source, rows in _by_source(failed):
         keys = [row.object_id for row in rows]
-        overruled = Override.objects.using(predictions.db).for_keys(source.model, keys)
-        decided = set(overruled.values_list("object_id", flat=True))
+        decided = Override.objects.using(predictions.db).keys_among(source.model, keys)
         about = Prediction.objects.using(predictions.db).for_keys(source.model, keys)
         newest = set(about.newest().values_list("pk", flat=True))
         ready += [
@@ -107,7 +94,7 @@ def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
         claimed_at=None,
         decided_at=None,
     )
-    return renewed, sum(map(len, by_type.values())) - renewed
+    return renewed, len(failed) - renewed
 
 
 def _pending_exists() -> bool:
@@ -137,25 +124,19 @@ def _mark_claimed(token: str, size: int) -> None:
         if connections[using].features.has_select_for_update_skip_locked:
             candidates = candidates.select_for_update(skip_locked=True)
         else:
-            # Nothing is locked, so another worker may have been quicker.
+            # Without locks another worker may have claimed them meanwhile.
             chosen = rows.claimable(claim_seconds=seconds)
         waiting = candidates.values_list("pk", flat=True)
-        # What was tried before may be what killed a worker: it must not take a batch with it.
+        # A row that was tried before may have killed a worker, so it is claimed alone.
         keys = list(waiting.filter(attempts=0)[:size]) or list(waiting[:1])
-        # By key alone where that will do: to search for more is to lock more.
+        # By key only where possible: more conditions would lock more rows.
         chosen.filter(pk__in=keys).order_by().update(
             claim=token, claimed_at=timezone.now(), attempts=models.F("attempts") + 1
         )
 
 
 def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
-    by_type: dict[int, list[Prediction]] = defaultdict(list)
-    for prediction in claimed:
-        by_type[prediction.content_type_id].append(prediction)
-    for content_type_id, predictions in by_type.items():
-        source = _source_of(content_type_id)
-        if source is None:
-            continue
+    for source, predictions in _by_source(claimed):
         using = router.db_for_write(source.model)
         tickets = source.by_keys([row.object_id for row in predictions], using=using)
         known = [row for row in predictions if row.object_id in tickets]
@@ -185,7 +166,7 @@ def _all_failed(answers: Iterable[Answer]) -> bool:
 
 
 def _unclaim(claimed: list[Prediction]) -> None:
-    """Give back what is still undecided of a claim, as though it had never been tried."""
+    """Release the undecided rows of a claim, without counting the attempt."""
     rows = _rows().filter(
         pk__in=[row.pk for row in claimed], claim=claimed[0].claim, state=State.PENDING
     )
@@ -195,26 +176,19 @@ def _unclaim(claimed: list[Prediction]) -> None:
 def _settle(
     source: TicketSource, instance: models.Model, prediction: Prediction, using: str
 ) -> bool:
-    """Apply a claimed, classified prediction, once and only if nobody else decided."""
+    """Apply a claimed, classified prediction, once and only if nobody else has decided."""
     claim, prediction.claim, prediction.decided_at = prediction.claim, "", timezone.now()
     applies = prediction.state == State.PENDING and suggest_unless_applicable(prediction)
 
     def settle() -> None:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
             if applies:
-                written = source.compare_and_set(
-                    instance.pk,
-                    before=source.clean(prediction.value_before),
-                    priority=priority_of(prediction),
-                    using=using,
-                )
-                prediction.state = State.APPLIED if written else State.SUPERSEDED
-                prediction.reason = Reason.OK if written else Reason.PERSON_DECIDED
+                write_if_unchanged(source, instance, prediction, using)
             ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
                 raise _Overtaken
             if prediction.state == State.APPLIED:
-                applied_to(source, instance, prediction, using)
+                after_apply(source, instance, prediction, using)
 
     try:
         retry_on_deadlock(settle, using=using)
@@ -233,13 +207,20 @@ def _rows() -> PredictionQuerySet:
     return rows
 
 
-def _source_of(content_type_id: int) -> TicketSource | None:
-    model = ContentType.objects.get_for_id(content_type_id).model_class()
-    try:
-        return None if model is None else get_source(model)
-    except SourceError:
-        logger.warning("Pending predictions of %s wait: it is no ticket source now", model)
-        return None
+def _by_source(
+    predictions: Sequence[Prediction],
+) -> Iterator[tuple[TicketSource, list[Prediction]]]:
+    """Group predictions by source, without those of models that are not a source."""
+    by_type: dict[int, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        by_type[prediction.content_type_id].append(prediction)
+    for content_type_id, rows in by_type.items():
+        model = ContentType.objects.get_for_id(content_type_id).model_class()
+        try:
+            if model is not None:
+                yield get_source(model), rows
+        except SourceError:
+            logger.warning("Pending predictions of %s wait: it is not a ticket source", model)
 
 
 def _close_without_ticket(prediction: Prediction) -> bool:

@@ -1,44 +1,44 @@
-"""The steps that every road to a decided prediction shares."""
+"""Steps that on_save, outbox, reclassify and overrides share: classify, fill, store, announce."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from django.db import models, transaction
+from django.db import models
 from django.dispatch import Signal
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import ActiveClassifier
-from ticket_priority.db import after_commit, is_open, needs_rollback
+from ticket_priority.classifiers import ActiveClassifier
+from ticket_priority.db import after_commit
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import Classification
 from ticket_priority.models import ABOUT_TICKETS, Prediction, plugin_database
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import audit
+from ticket_priority.predictions.containment import contain_errors, savepoint
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
-from ticket_priority.sources.base import PriorityChange, TicketSource
+from ticket_priority.sources import PriorityChange, TicketSource
 
 logger = logging.getLogger(__name__)
 
 State, Reason = Prediction.State, Prediction.Reason
 DRAFT: Final = "_ticket_priority_draft"
-"""Where the object that made a ticket keeps the ticket's first prediction."""
+"""The attribute in which a newly created ticket object keeps its first prediction."""
 
 Answer = tuple[Classification, float] | Exception | None
-"""A classification and its milliseconds, or the error it met, or None for an empty text."""
+"""A classification and its milliseconds, or the error, or None for an empty text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What of a ticket the model was asked about, and what came of it."""
+class TicketAnswer:
+    """The text and language of a ticket, and the model's answer."""
 
     text: str
     language: str
@@ -47,61 +47,60 @@ class Asked:
 
 def answers_about(
     source: TicketSource, classifier: ActiveClassifier, tickets: Sequence[models.Model]
-) -> list[Asked]:
-    """Classify tickets: the text and the answer of each, or the error that either met."""
+) -> list[TicketAnswer]:
+    """Classify tickets; an error while reading or classifying one becomes its answer."""
     read: list[tuple[str, str]] = []
     errors: dict[int, Exception] = {}
     for place, ticket in enumerate(tickets):
         try:
             read.append((source.text_of(ticket), language_for(classifier, source, ticket)))
         except Exception as error:
-            # One ticket that an adapter cannot read must not keep the others waiting.
+            # A ticket that an adapter cannot read must not hold up the others.
             logger.error("A %s cannot be read: %s", source.label, redacted_traceback(error))
             read.append(("", ""))
             errors[place] = error
     answers = answers_of(classifier, [text for text, _language in read])
     return [
-        Asked(text, language, errors.get(place, answer))
+        TicketAnswer(text, language, errors.get(place, answer))
         for place, ((text, language), answer) in enumerate(zip(read, answers, strict=True))
     ]
 
 
 def language_for(classifier: ActiveClassifier, source: TicketSource, ticket: models.Model) -> str:
-    """Return the ticket's language where certificates ask for it; to read it may take a query."""
+    """Return the ticket's language if certificates need it; reading it may take a query."""
     return "" if classifier.rule.targets is None else source.language_of(ticket)
 
 
 def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answer]:
-    """Classify texts: answer and milliseconds for each; None for an empty one; or its error."""
+    """Classify texts in one batch; one by one if that fails, so that only the cause fails."""
     filled = [index for index, text in enumerate(texts) if text]
     answers: list[Answer] = [None] * len(texts)
-    started = time.perf_counter()
     try:
-        results = classifier.classify([texts[index] for index in filled])
+        timed: Iterable[Answer] = _timed(classifier, [texts[index] for index in filled])
     except Exception as error:
         logger.error(
             "A batch of %d tickets failed, trying them one by one: %s",
             len(filled),
             redacted_traceback(error),
         )
-        for index in filled:
-            answers[index] = _answer_alone(classifier, texts[index])
-        return answers
-    each = 1000 * (time.perf_counter() - started) / max(len(filled), 1)
-    for index, result in zip(filled, results, strict=True):
-        answers[index] = (result, each)
+        timed = [_timed_alone(classifier, texts[index]) for index in filled]
+    for index, answer in zip(filled, timed, strict=True):
+        answers[index] = answer
     return answers
 
 
-def _answer_alone(
-    classifier: ActiveClassifier, text: str
-) -> tuple[Classification, float] | Exception:
+def _timed(classifier: ActiveClassifier, texts: list[str]) -> list[tuple[Classification, float]]:
     started = time.perf_counter()
+    results = classifier.classify(texts)
+    milliseconds = 1000 * (time.perf_counter() - started) / max(len(texts), 1)
+    return [(result, milliseconds) for result in results]
+
+
+def _timed_alone(classifier: ActiveClassifier, text: str) -> Answer:
     try:
-        (result,) = classifier.classify([text])
+        return _timed(classifier, [text])[0]
     except Exception as error:
         return error
-    return result, 1000 * (time.perf_counter() - started)
 
 
 def fill(
@@ -115,7 +114,7 @@ def fill(
 ) -> None:
     """Write an answer into a pending prediction; its reason is OK where it may be applied.
 
-    What the mode "suggest" never applies needs no certificate, and keeps the reason OK too.
+    In the mode "suggest" nothing is applied, so the reason is OK without a certificate.
     """
     low, medium, high = classification.probabilities
     prediction.prob_low, prediction.prob_medium, prediction.prob_high = low, medium, high
@@ -133,7 +132,7 @@ def fill(
 
 
 def suggest_unless_applicable(prediction: Prediction) -> bool:
-    """Make a suggestion of an answer that may not be applied; return whether it may."""
+    """Return whether an answer may be applied; make it a suggestion if not."""
     if prediction.mode != "suggest" and prediction.reason == Reason.OK:
         return True
     prediction.state = State.SUGGESTED
@@ -141,6 +140,7 @@ def suggest_unless_applicable(prediction: Prediction) -> bool:
 
 
 def fill_abstained(prediction: Prediction, classifier: ActiveClassifier) -> None:
+    """Mark a prediction as abstained: the ticket has no text."""
     prediction.state, prediction.reason = State.ABSTAINED, Reason.EMPTY_TEXT
     prediction.model_version = classifier.model_version
     prediction.decided_at = timezone.now()
@@ -168,7 +168,7 @@ def stored_values(prediction: Prediction) -> dict[str, Any]:
 
 
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
-    """Insert a prediction as one about this ticket; raises DatabaseError."""
+    """Insert a prediction about this ticket; raises DatabaseError."""
     prediction.content_type = content_type_of(source.model)
     prediction.object_id = str(instance.pk)
     prediction.save(using=plugin_database(), force_insert=True)
@@ -181,8 +181,8 @@ def priority_of(prediction: Prediction) -> Priority:
     return Priority(prediction.priority)
 
 
-def bears(source: TicketSource, instance: models.Model, draft: Prediction) -> bool:
-    """Say whether an object still has the priority that its ticket's first prediction left it."""
+def is_as_drafted(source: TicketSource, instance: models.Model, draft: Prediction) -> bool:
+    """Say whether an object still has the priority that its first prediction gave it, or none."""
     value = source.value_of(instance)
     if draft.state == State.APPLIED:
         return bool(value == source.to_host_value(priority_of(draft)))
@@ -192,9 +192,9 @@ def bears(source: TicketSource, instance: models.Model, draft: Prediction) -> bo
 def supersede_pending(
     source: TicketSource, instance: models.Model, reason: Prediction.Reason
 ) -> None:
-    """Close what is still pending about a ticket, so that no worker applies it.
+    """Close the pending predictions about a ticket, so that no worker applies them.
 
-    A person's decision does not close what the audit compares it with, and what nobody applies.
+    A person's decision leaves those of the audit pending: it is compared with them.
     """
     about = Prediction.objects.using(plugin_database()).for_keys(source.model, [instance.pk])
     pending = about.filter(state=State.PENDING)
@@ -204,7 +204,7 @@ def supersede_pending(
 
 
 def announce(instance: models.Model, prediction: Prediction) -> None:
-    """Tell receivers of a decided prediction, unless it is held back."""
+    """Send the signal for a decided prediction, unless it is held back."""
     if prediction.reason == Reason.AUDIT:
         return
     send_after_commit(
@@ -213,7 +213,7 @@ def announce(instance: models.Model, prediction: Prediction) -> None:
 
 
 def announce_new(instance: models.Model, prediction: Prediction) -> None:
-    """Tell receivers of a new ticket's prediction, or that the ticket has none to show yet."""
+    """Send the signal for a new ticket's prediction, or for the lack of one."""
     if prediction.state in (State.APPLIED, State.SUGGESTED):
         announce(instance, prediction)
     elif priority_missing.has_listeners(type(instance)):
@@ -223,11 +223,23 @@ def announce_new(instance: models.Model, prediction: Prediction) -> None:
 
 
 def send_after_commit(signal: Signal, **named: Any) -> None:
-    """Tell receivers once the rows are there: a receiver's database error must not undo them."""
+    """Send a signal after the commit: a receiver's database error must not undo the rows."""
     after_commit(partial(signal.send_robust, **named), using=plugin_database())
 
 
-def applied_to(
+def write_if_unchanged(
+    source: TicketSource, instance: models.Model, prediction: Prediction, using: str
+) -> None:
+    """Write a prediction to the ticket's row, and supersede it if the row's value has changed."""
+    before = source.clean(prediction.value_before)
+    priority = priority_of(prediction)
+    if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
+        prediction.state, prediction.reason = State.APPLIED, Reason.OK
+    else:
+        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
+
+
+def after_apply(
     source: TicketSource,
     instance: models.Model,
     prediction: Prediction,
@@ -235,7 +247,7 @@ def applied_to(
     *,
     at_creation: bool = False,
 ) -> None:
-    """Follow up on a prediction whose priority has just been written to the ticket's row."""
+    """Update object and history after a prediction was written to the ticket's row."""
     before = source.clean(prediction.value_before)
     source.set_on(instance, priority_of(prediction))
     after = source.value_of(instance)
@@ -247,43 +259,16 @@ def applied_to(
 def write_history(
     source: TicketSource, instance: models.Model, change: PriorityChange, using: str
 ) -> None:
-    """Tell the host's history of a change; an error there undoes nothing.
-
-    Raises only what loses the transaction, see `transactions.needs_rollback`.
-    """
-    try:
-        with savepoint(using):
-            source.write_history(instance, change, using=using)
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        logger.error(
-            "The history of a %s lacks a change of its priority: %s",
-            source.label,
-            redacted_traceback(error),
-        )
-
-
-def savepoint(using: str) -> AbstractContextManager[Any]:
-    """Contain a database error, where there is a transaction that it would break."""
-    return transaction.atomic(using=using) if is_open(using) else nullcontext()
+    """Write a change to the host's history; errors as in `contain_errors`."""
+    message = "The history of a %s lacks a change of its priority"
+    with contain_errors(using, message, source.label), savepoint(using):
+        source.write_history(instance, change, using=using)
 
 
 def forget(instance: models.Model) -> None:
-    """Delete what is stored about a ticket that is being deleted.
-
-    Raises only what loses the transaction.
-    """
+    """Delete the rows about a deleted ticket; errors as in `contain_errors`."""
     using = plugin_database()
-    try:
-        with savepoint(using):
-            for table in ABOUT_TICKETS:
-                table.objects.using(using).for_instance(instance).delete()
-    except Exception as error:
-        if needs_rollback(using):
-            raise
-        logger.error(
-            "Rows about a deleted %s were left, for `manage.py erase_priority_data --gone`: %s",
-            type(instance)._meta.label,
-            redacted_traceback(error),
-        )
+    message = "Rows about a deleted %s remain, for `manage.py erase_priority_data --gone`"
+    with contain_errors(using, message, type(instance)._meta.label), savepoint(using):
+        for table in ABOUT_TICKETS:
+            table.objects.using(using).for_instance(instance).delete()

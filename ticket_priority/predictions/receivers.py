@@ -1,8 +1,7 @@
-"""Django signal receivers, and the context manager that mutes them."""
+"""Receivers of Django's signals, and the context manager that mutes them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,17 +11,17 @@ from django.apps import AppConfig, apps
 from django.db import models, router
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from ticket_priority.db import after_commit, needs_rollback
+from ticket_priority.db import after_commit
 from ticket_priority.exceptions import SourceError
-from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import plugin_database
+from ticket_priority.predictions.containment import contain_errors
+from ticket_priority.predictions.host_decisions import notice_save, record_decision, remember_stored
 from ticket_priority.predictions.on_save import (
     classify_before_insert,
     reassert_after_update,
     record_after_insert,
 )
 from ticket_priority.predictions.outcome import forget
-from ticket_priority.predictions.overrides import notice_save, record_decision, remember_stored
 from ticket_priority.predictions.workers import (
     ensure_schedules,
     notify_workers,
@@ -30,10 +29,7 @@ from ticket_priority.predictions.workers import (
     wants_drain,
 )
 from ticket_priority.queues import get_queue
-from ticket_priority.sources.base import TicketSource
-from ticket_priority.sources.registry import get_source
-
-logger = logging.getLogger(__name__)
+from ticket_priority.sources import TicketSource, get_source
 
 _muted: ContextVar[bool] = ContextVar("ticket_priority_muted", default=False)
 
@@ -49,7 +45,7 @@ def muted() -> Iterator[None]:
 
 
 def connect(source: TicketSource) -> None:
-    """Listen to a source's model, its proxies and its children, and let it listen to its host."""
+    """Connect to a source's model, its proxies and children, and let the source connect too."""
     source.connect(record_decision)
     for sender in (source.model, *_descendants(source.model)):
         uid = f"ticket_priority.{sender._meta.label_lower}"
@@ -66,6 +62,7 @@ def before_save(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
+    """Classify a new ticket in sync mode, or read the priority that a save will overwrite."""
     source = _listening_source(sender, instance)
     if source is None or raw:
         return
@@ -83,6 +80,7 @@ def after_save(
     using: str,
     **kwargs: Any,
 ) -> None:
+    """Store the prediction of a new ticket, or the decision behind a save."""
     source = _listening_source(sender, instance)
     if source is None or raw:
         return
@@ -99,34 +97,32 @@ def after_save(
 def after_delete(
     sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
 ) -> None:
+    """Delete what is stored about a deleted ticket."""
     source = _registered_source(sender)
     if source is not None:
         forget(instance)
 
 
 def wake_pending(**kwargs: Any) -> None:
-    """A model serves now: tickets that waited for one need wait no longer."""
+    """Have pending tickets classified, now that a model is active."""
     after_commit(notify_workers, using=plugin_database())
 
 
 def create_schedules(sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Once the queue's own tables are there, which may be migrated after ours."""
+    """Create the schedules after our migrations or the queue's, which have its tables."""
     if sender.name in ("ticket_priority", get_queue().app):
         ensure_schedules(using)
 
 
 def _listening_source(sender: type[models.Model], instance: models.Model) -> TicketSource | None:
     source = None if _muted.get() else _registered_source(sender)
-    try:
-        return source if source is not None and source.wants(instance) else None
-    except Exception as error:
-        if needs_rollback(router.db_for_write(sender, instance=instance)):
-            raise
-        # Whatever goes wrong in an adapter, the ticket must be saved.
-        logger.error(
-            "A ticket of %s is left alone: %s", sender._meta.label, redacted_traceback(error)
-        )
+    if source is None:
         return None
+    using = router.db_for_write(sender, instance=instance)
+    # Whatever goes wrong in an adapter, the ticket must be saved.
+    with contain_errors(using, "A ticket of %s is ignored", sender._meta.label):
+        return source if source.wants(instance) else None
+    return None
 
 
 def _registered_source(sender: type[models.Model]) -> TicketSource | None:

@@ -1,4 +1,4 @@
-"""Use case: tickets that are there already are classified, again or for the first time."""
+"""Classify saved tickets, again or for the first time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import get_classifier
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key, retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
@@ -17,29 +17,28 @@ from ticket_priority.predictions import audit
 from ticket_priority.predictions.outcome import (
     Reason,
     State,
+    after_apply,
     announce,
     answers_about,
-    applied_to,
     fill,
     fill_abstained,
-    priority_of,
     save_about,
     suggest_unless_applicable,
     supersede_pending,
+    write_if_unchanged,
 )
 from ticket_priority.priorities import Priority
-from ticket_priority.sources.base import TicketSource
-from ticket_priority.sources.registry import get_source
+from ticket_priority.sources import TicketSource, get_source
 
 
 def classify_instances(
     instances: Iterable[models.Model], *, mode: str | None = None
 ) -> list[Prediction]:
-    """Classify saved tickets of one model again or for the first time, and store predictions.
+    """Classify saved tickets of one model, and store the predictions.
 
-    A priority that a person set stays; the prediction is then kept as a suggestion. `mode`
-    defaults to the source's; "suggest" writes no ticket. What is said of an undecided ticket of
-    the audit slice is held back again. Raises ModelUnavailableError.
+    A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
+    the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
+    are held back. Raises ModelUnavailableError.
     """
     tickets = list(instances)
     if not tickets:
@@ -89,29 +88,17 @@ def _store(
                 if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
                     prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
                 elif suggest_unless_applicable(prediction):
-                    _apply(source, ticket, prediction, using)
+                    write_if_unchanged(source, ticket, prediction, using)
+                    if prediction.state == State.APPLIED:
+                        after_apply(source, ticket, prediction, using)
             if prediction.state != State.FAILED:
                 supersede_pending(source, ticket, Reason.REPLACED)
-            # Last, so that what is done again has no key yet.
+            # Last, so that a retry after a deadlock finds no key yet.
             save_about(source, ticket, prediction)
 
     retry_on_deadlock(store, using=using)
     announce(ticket, prediction)
     return prediction
-
-
-def _apply(source: TicketSource, ticket: models.Model, prediction: Prediction, using: str) -> None:
-    written = source.compare_and_set(
-        ticket.pk,
-        before=prediction.value_before,
-        priority=priority_of(prediction),
-        using=using,
-    )
-    if written:
-        prediction.state = State.APPLIED
-        applied_to(source, ticket, prediction, using)
-    else:
-        prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
 
 
 def backfill(
@@ -123,10 +110,9 @@ def backfill(
 ) -> Iterator[tuple[Counter[str], int]]:
     """Classify every undecided ticket of a source; yield counts and size of each batch.
 
-    Passed over are tickets whose default a person chose, and those that the active version has
-    answered already, so a run that was stopped is resumed by running again. Counts have the keys
-    of `Prediction.State`, the class names, and `skipped`. With `dry_run` nothing is written.
-    Raises ModelUnavailableError.
+    Skips tickets whose default a person chose, and those that the active version has answered, so
+    running again resumes a run that was stopped. Counts have the keys of `Prediction.State`, the
+    class names, and `skipped`. With `dry_run` nothing is written. Raises ModelUnavailableError.
     """
     version = get_classifier().model_version
     size = get_settings().serving.batch_size
@@ -135,7 +121,7 @@ def backfill(
         predictions = Prediction.objects.using(alias).for_keys(source.model, keys)
         answered = predictions.filter(model_version=version).values_list("object_id", flat=True)
         overrides = Override.objects.using(alias).for_keys(source.model, keys)
-        # Who decided for a value that means unset elsewhere has decided all the same.
+        # A person may have decided for a value that otherwise means unset.
         chosen = {
             str(ticket.pk)
             for ticket in page
@@ -156,20 +142,19 @@ def backfill(
 
 
 def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, using: str) -> bool:
-    """Whether a person decided on the very value that is there; compare-and-set cannot see it."""
+    """Say whether a person chose the stored value, which compare-and-set cannot see."""
     if before is None:
         return False
-    # The lock makes a person who is deciding now wait for us, or us for them.
+    # The lock orders this and a person's decision at the same moment.
     source.lock(ticket.pk, using=using)
     overrides = Override.objects.using(plugin_database())
     return overrides.for_keys(source.model, [ticket.pk]).exists()
 
 
 def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
-    """Return the keys of tickets that were overruled, or bear a value that is not ours."""
+    """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
-    overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
-    decided = set(overrides.values_list("object_id", flat=True))
+    decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
     applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), str(ticket.pk)

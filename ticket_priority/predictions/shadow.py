@@ -1,14 +1,14 @@
-"""Use case: a second model version answers beside the active one, and nothing comes of it.
+"""The shadow: a second model version answers too, without any effect on tickets.
 
-The active version's work comes first: a worker answers for the shadow when no ticket waits, for a
-few seconds at a time, and one worker at a time holds the claim on it.
+The active version has priority: a worker runs the shadow when no ticket waits, for a few seconds at
+a time, and only one worker at a time holds the claim on it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final, cast
 
@@ -16,11 +16,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models, router
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import (
+from ticket_priority.classifiers import (
     ActiveClassifier,
     get_shadow_classifier,
-    note_error,
     release_shadow,
+    store_load_error,
 )
 from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key
@@ -36,76 +36,76 @@ from ticket_priority.models import (
     plugin_database,
 )
 from ticket_priority.models.rows import content_type_of
-from ticket_priority.predictions import kill_switch as switch
+from ticket_priority.predictions import kill_switch
 from ticket_priority.predictions.outcome import answers_of
-from ticket_priority.sources.base import TicketSource
-from ticket_priority.sources.registry import all_sources, get_source
+from ticket_priority.sources import TicketSource, all_sources, get_source
 
 logger = logging.getLogger(__name__)
 
 SLICE_SECONDS: Final = 20.0
-"""How long a worker answers for the shadow in one go."""
+"""How long a worker runs the shadow without a pause."""
 
 
 def is_wanted() -> bool:
-    """Say whether a version is the shadow; where none is, this process forgets the last one."""
-    if switch.is_on() and ModelVersion.objects.filter(is_shadow=True).exists():
+    """Say whether a version is the shadow; if none is, free the last one's memory."""
+    if kill_switch.is_on() and ModelVersion.objects.filter(is_shadow=True).exists():
         return True
     release_shadow()
     return False
 
 
 def catch_up() -> int:
-    """Let the shadow answer for a few seconds what the active version has answered.
+    """Have the shadow classify, for a few seconds, tickets that the active version has answered.
 
-    Returns for how many tickets it did. Stops as soon as a ticket waits for the active version.
-    What goes wrong is logged and noted as the shadow's load error, and tried again another time.
+    Returns their number. Stops as soon as a ticket waits for the active version. Errors are logged
+    and stored as the shadow's load error, and the next call tries again.
     """
     answered = 0
     try:
         for size in batches(seconds=SLICE_SECONDS):
             answered += size
     except ModelUnavailableError as error:
-        logger.warning("The shadow is left alone for now: %s", error)
+        logger.warning("The shadow is not available: %s", error)
     except Exception as error:
         logger.error("The shadow failed: %s", redacted_traceback(error))
     return answered
 
 
 def batches(*, seconds: float | None = None) -> Iterator[int]:
-    """Let the shadow answer, and yield the number of tickets in each batch.
+    """Have the shadow classify, and yield the number of tickets in each batch.
 
-    With `seconds` it stops when they have passed, and when a ticket waits for the active version.
-    Nothing is answered while another worker is at it, nor after `MAX_ATTEMPTS` workers have died
-    of it. Raises ModelUnavailableError, or what the shadow raises about every ticket of a batch.
+    With `seconds` it stops after that time, or when a ticket waits for the active version. Yields
+    nothing while another worker runs the shadow, nor after `MAX_ATTEMPTS` workers have died running
+    it. Raises ModelUnavailableError, or the shadow's error where it fails at a whole batch.
     """
     version = ModelVersion.objects.using(plugin_database()).shadow()
-    if version is None or not switch.is_on() or not _claim(version):
+    if version is None or not kill_switch.is_on() or not _claim(version):
         return
     try:
         yield from _answer_batches(version, seconds)
     except ModelUnavailableError:
         raise
     except Exception as error:
-        note_error(version, f"It fails at every ticket with {type(error).__name__}; see the log.")
+        reason = f"It fails at every ticket with {type(error).__name__}; see the log."
+        store_load_error(version, reason)
         raise
     finally:
         _row(version).update(shadow_claimed_at=None, shadow_attempts=0)
 
 
 def waiting(version: ModelVersion) -> int:
-    """Count the tickets that the shadow has yet to answer."""
+    """Count the tickets that the shadow has not answered yet."""
     return _unanswered(version).values("content_type", "object_id").distinct().count()
 
 
 def rival_of(version: ModelVersion) -> ModelVersion | None:
-    """Return whom a shadow is compared with: the active version, or the one active before it."""
+    """Return the version a shadow is compared with: the active one, or the last active one."""
     others = ModelVersion.objects.exclude(pk=version.pk).exclude(activated_at=None)
     return others.order_by(models.F("is_active").desc(nulls_last=True), "-activated_at").first()
 
 
 def agreement(version: ModelVersion, served_by: ModelVersion) -> list[list[int]]:
-    """Count tickets by what served (rows) and what the shadow said (columns), of the same text."""
+    """Count tickets by the served class (rows) and the shadow's (columns) for the same text."""
     table = [[0] * len(CLASS_NAMES) for _ in CLASS_NAMES]
     answered = version.shadow_predictions.beside(served_by).filter(
         priority__isnull=False, served__isnull=False
@@ -117,16 +117,16 @@ def agreement(version: ModelVersion, served_by: ModelVersion) -> list[list[int]]
 
 
 def _claim(version: ModelVersion) -> bool:
-    """Take the claim on the shadow, unless a living worker holds it, or it has killed too many."""
+    """Claim the shadow, unless a worker holds the claim or too many died with it."""
     options = get_settings().queue
     expired = timezone.now() - timedelta(seconds=options.claim_seconds)
     free = models.Q(shadow_claimed_at=None) | models.Q(shadow_claimed_at__lt=expired)
     claimable = _row(version).filter(free, is_shadow=True)
     if claimable.filter(shadow_attempts__gte=options.max_attempts).exists():
-        note_error(
+        store_load_error(
             version,
             f"{options.max_attempts} workers died while this version answered as the "
-            "shadow, so it is asked no more; activate_priority_model NAME --shadow tries again.",
+            "shadow, so it is not used; activate_priority_model NAME --shadow tries again.",
         )
         return False
     return bool(
@@ -140,22 +140,22 @@ def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[in
     started, size = time.monotonic(), get_settings().serving.batch_size
     pages = pages_by_key(_unanswered(version), size, until_empty=True)
     for number, predictions in enumerate(pages):
-        if seconds is not None and (_somebody_waits() or time.monotonic() - started > seconds):
+        if seconds is not None and (_ticket_waits() or time.monotonic() - started > seconds):
             return
         classifier = get_shadow_classifier(version)
         renewed = {"shadow_claimed_at": timezone.now()}
-        # A second batch shows that the first has killed nobody.
+        # A second batch shows that the first did not kill the worker.
         attempts = {"shadow_attempts": 1} if number else {}
         if not _row(version).filter(is_shadow=True).update(**renewed, **attempts):
             return
         rows = list(_rows_about(predictions, classifier))
         ShadowPrediction.objects.using(plugin_database()).bulk_create(rows, ignore_conflicts=True)
-        note_error(version, "")
+        store_load_error(version, "")
         yield len(rows)
 
 
 def _unanswered(version: ModelVersion) -> PredictionQuerySet:
-    """What the active version has said since the shadow began, of tickets it has yet to answer."""
+    """Return the active version's answers since the shadow began that the shadow lacks."""
     using = plugin_database()
     answered = ShadowPrediction.objects.filter(
         content_type=models.OuterRef("content_type"),
@@ -172,8 +172,8 @@ def _unanswered(version: ModelVersion) -> PredictionQuerySet:
     return rows
 
 
-def _somebody_waits() -> bool:
-    """Whether a ticket waits for the active version."""
+def _ticket_waits() -> bool:
+    """Say whether a ticket waits for the active version."""
     seconds = get_settings().queue.claim_seconds
     rows = Prediction.objects.using(plugin_database()).claimable(claim_seconds=seconds)
     return rows.filter(attempts=0).exists()
@@ -182,15 +182,16 @@ def _somebody_waits() -> bool:
 def _rows_about(
     predictions: Sequence[Prediction], classifier: ActiveClassifier
 ) -> Iterator[ShadowPrediction]:
-    """Yield the shadow's answer about each ticket; raises its error where it answers none."""
+    """Yield the shadow's answer about each ticket; raises its error if it answers none."""
     by_ticket = {(row.content_type_id, row.object_id): row for row in predictions}
-    texts = _texts_of(by_ticket.values())
+    rows = list(by_ticket.values())
+    texts = _texts_of(rows)
     answers = answers_of(classifier, texts)
     errors = [answer for answer in answers if isinstance(answer, Exception)]
     if errors and not any(isinstance(answer, tuple) for answer in answers):
         raise errors[0]
-    for row, text, answer in zip(by_ticket.values(), texts, answers, strict=True):
-        said = ShadowPrediction(
+    for row, text, answer in zip(rows, texts, answers, strict=True):
+        new = ShadowPrediction(
             content_type_id=row.content_type_id,
             object_id=row.object_id,
             model_version=classifier.model_version,
@@ -198,32 +199,27 @@ def _rows_about(
         )
         if isinstance(answer, tuple):
             classification = answer[0]
-            said.prob_low, said.prob_medium, said.prob_high = classification.probabilities
-            said.priority = classification.priority
-            said.confidence = classification.confidence
-        yield said
+            new.prob_low, new.prob_medium, new.prob_high = classification.probabilities
+            new.priority, new.confidence = classification.priority, classification.confidence
+        yield new
 
 
-def _texts_of(predictions: Iterable[Prediction]) -> list[str]:
-    """Return the text of each prediction's ticket; empty for one that is gone or unreadable."""
-    rows = list(predictions)
-    tickets: dict[tuple[int, str], tuple[TicketSource, models.Model]] = {}
+def _texts_of(rows: Sequence[Prediction]) -> list[str]:
+    """Return the text of each prediction's ticket; empty if it is gone or unreadable."""
+    texts: dict[tuple[int, str], str] = {}
     for content_type_id in {row.content_type_id for row in rows}:
         model = ContentType.objects.get_for_id(content_type_id).model_class()
         source = get_source(cast("type[models.Model]", model))
-        keys = [row.object_id for row in rows if row.content_type_id == content_type_id]
-        for key, ticket in source.by_keys(keys, using=router.db_for_read(source.model)).items():
-            tickets[content_type_id, key] = (source, ticket)
-    return [
-        _text_of(*tickets[row.content_type_id, row.object_id], row.text_hash)
-        if (row.content_type_id, row.object_id) in tickets
-        else ""
-        for row in rows
-    ]
+        same_type = [row for row in rows if row.content_type_id == content_type_id]
+        hashes = {row.object_id: row.text_hash for row in same_type}
+        tickets = source.by_keys(hashes, using=router.db_for_read(source.model))
+        for key, ticket in tickets.items():
+            texts[content_type_id, key] = _text_of(source, ticket, hashes[key])
+    return [texts.get((row.content_type_id, row.object_id), "") for row in rows]
 
 
 def _text_of(source: TicketSource, ticket: models.Model, wanted_hash: str) -> str:
-    """Return the text that the active version saw, if it can still be had, or today's."""
+    """Return the text that the active version classified, if it is still known, else today's."""
     try:
         text = source.text_of(ticket)
         if text_hash(text) == wanted_hash:

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-from ticket_priority.classifiers.active import breaker_state
-from ticket_priority.classifiers.breaker import BreakerState
+from ticket_priority.classifiers import BreakerState, breaker_state
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.prometheus.collector import DatabaseCollector

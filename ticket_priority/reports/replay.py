@@ -14,7 +14,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.utils import timezone
 
-from ticket_priority.classifiers.active import ActiveClassifier, load, rule_of
+from ticket_priority.classifiers import ActiveClassifier, load, rule_of
 from ticket_priority.db import pages_by_key
 from ticket_priority.exceptions import SourceError
 from ticket_priority.ml.evaluation.metrics import Counts, report_counts

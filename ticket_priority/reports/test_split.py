@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.types import ProgressCallback, silent
 from ticket_priority.models import ModelVersion

@@ -1,4 +1,4 @@
-"""Which models are ticket sources."""
+"""The registry of ticket sources."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def register(
     adapter: str | None = None,
     **options: Any,
 ) -> TicketSource:
-    """Give a model automatic priority; call it at any time, the last call for a model counts.
+    """Give a model automatic priority; may be called at any time, and replaces an earlier call.
 
     `model` is a class or "app_label.ModelName"; `adapter` the dotted path of a `TicketSource`
-    subclass, which may bring `text_fields` and more of its own; the options are `TicketSource`'s
-    fields. No column is added. Raises SourceError for an unknown model or option.
+    subclass, which may define `text_fields` and other options itself; the options are the fields of
+    `TicketSource`. No column is added. Raises SourceError for an unknown model or option.
     """
     try:
         host = apps.get_model(model) if isinstance(model, str) else model
         build = _adapter(adapter) if adapter else TicketSource
         if text_fields is not None:
-            options["text_fields"] = tuple(_listed(text_fields))
+            options["text_fields"] = text_fields
         _refuse_unknown(build, options)
         source = build(model=host, **options)
     except (LookupError, ImportError, TypeError, ValueError) as error:
@@ -48,7 +48,7 @@ def register(
 def _adapter(path: str) -> type[TicketSource]:
     found = import_string(path)
     if not (isinstance(found, type) and issubclass(found, TicketSource)):
-        raise TypeError(f"the adapter {path} is no subclass of TicketSource.")
+        raise TypeError(f"the adapter {path} is not a subclass of TicketSource.")
     return found
 
 
@@ -62,18 +62,19 @@ def _refuse_unknown(build: type[TicketSource], options: Mapping[str, Any]) -> No
 
 
 def unregister(model: type[models.Model]) -> None:
-    """Forget a source. Its receivers stay connected and do nothing."""
+    """Remove a source. Its receivers stay connected and do nothing."""
     _sources.pop(model, None)
 
 
 def subscribe(subscriber: Callable[[TicketSource], None]) -> None:
-    """Call `subscriber` for each source, those registered already and those to come."""
+    """Call `subscriber` for each source, registered before or later."""
     _subscribers.append(subscriber)
     for source in _sources.values():
         subscriber(source)
 
 
 def all_sources() -> list[TicketSource]:
+    """Return the registered sources."""
     return list(_sources.values())
 
 
@@ -83,7 +84,7 @@ def get_source(model: type[models.Model]) -> TicketSource:
         if base in _sources:
             return _sources[base]
     raise SourceError(
-        f"{model.__name__} is no ticket source: give it a PriorityField, or name it in "
+        f"{model.__name__} is not a ticket source: give it a PriorityField, or name it in "
         'TICKET_PRIORITY["SOURCES"].'
     )
 
@@ -98,9 +99,9 @@ def find_source(label: str) -> TicketSource:
 
 
 def find_sources(labels: Iterable[str] = ()) -> list[TicketSource]:
-    """Return the sources of these labels, or else all whose tickets are to be had here.
+    """Return the sources of these labels, else all sources that are available.
 
-    Raises SourceError for a label that is unknown or has no tickets here, and where none is left.
+    Raises SourceError for a label that is unknown or unavailable, and where no source is left.
     """
     named = [find_source(label) for label in labels]
     sources = named or all_sources()
@@ -109,7 +110,3 @@ def find_sources(labels: Iterable[str] = ()) -> list[TicketSource]:
         reasons = [reason for source in sources if (reason := source.why_unavailable())]
         raise SourceError(" ".join(reasons) or "No model is a ticket source. See manage.py check.")
     return available
-
-
-def _listed(names: Sequence[str]) -> Sequence[str]:
-    return (names,) if isinstance(names, str) else names

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import router
 
-from ticket_priority.classifiers import active
+from ticket_priority import classifiers
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.ml.artifacts.store import Artifact
@@ -41,7 +41,7 @@ def certify_candidate(
             raise CertificationError("there are too few labelled tickets")
         _require_unseen(trained_on, held_out)
         progress("Certifying the answers on tickets it was not fitted to")
-        served = active.build(artifact.kind, artifact.directory)
+        served = classifiers.build(artifact.kind, artifact.directory)
         found = _certify(served, held_out)
         metrics[METRICS_KEY] = found.as_dict()
         progress(f"{len(found.holding)} of {len(found.certificates)} certificates hold")
@@ -61,7 +61,7 @@ def recertify(
 ) -> Certification:
     """Certify a version on today's labelled tickets, and store the certificates with it.
 
-    Raises CertificationError, and what `dataset.build` and `active.load` raise; the version
+    Raises CertificationError, and what `dataset.build` and `load` raise; the version
     is unchanged then.
     """
     _rule()
@@ -69,7 +69,7 @@ def recertify(
     if not version.is_starter:
         _require_unseen(version.dataset, held_out)
     progress(f"Certifying the answers of {version.name}")
-    found = _certify(active.load(version), held_out)
+    found = _certify(classifiers.load(version), held_out)
     metrics = version.metrics if isinstance(version.metrics, dict) else {}
     version.metrics = metrics | {METRICS_KEY: found.as_dict()}
     version.save(using=router.db_for_write(ModelVersion), update_fields=["metrics"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from ticket_priority.classifiers.active import load
+from ticket_priority.classifiers import load
 from ticket_priority.conf import GATE_METRICS, get_settings, is_gate_tolerance
 from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.data.splits import KINDS_OF_SPLIT

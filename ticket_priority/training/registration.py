@@ -13,7 +13,7 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ticket_priority.classifiers import active
+from ticket_priority.classifiers import build
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, ModelAnswerError, TrainingError
 from ticket_priority.ml.artifacts import store
@@ -139,7 +139,7 @@ def _score_served(
     """
     progress("Scoring the new version as it is served")
     try:
-        classifier = active.build(artifact.kind, artifact.directory)
+        classifier = build(artifact.kind, artifact.directory)
         if held_out.rows:
             scored = held_out.score(classifier)
             progress("Scoring it on rewritten tickets, for a minute or so")
@@ -154,7 +154,7 @@ def _score_served(
 def require_servable(artifact: store.Artifact) -> None:
     """Raise ArtifactError where a published artifact answers no text."""
     try:
-        _require_answer(active.build(artifact.kind, artifact.directory))
+        _require_answer(build(artifact.kind, artifact.directory))
     except Exception as error:
         raise ArtifactError(f"The artifact cannot be served here: {error}") from error
 

@@ -13,7 +13,7 @@ import pytest
 from tests.ml.conftest import toy_rows
 from tests.support.keyword_model import KEYWORD
 from ticket_priority.checks.settings import check_serving
-from ticket_priority.classifiers.active import build
+from ticket_priority.classifiers import build
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.ml.artifacts.ensemble import EnsembleConfig, Member

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import INVOICE, OUTAGE, TYPO, only_prediction
-from ticket_priority.classifiers.active import _warn_uncertified, get_classifier
+from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers.loading import _warn_uncertified
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.ml.policy.rule import (
     METRICS_KEY,
@@ -26,8 +27,8 @@ from ticket_priority.ml.policy.rule import (
 from ticket_priority.ml.types import CLASS_NAMES, Classification
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
-from ticket_priority.predictions.overrides import open_suggestions
 from ticket_priority.predictions.reclassify import classify_instances
+from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
 
 State, Reason = Prediction.State, Prediction.Reason

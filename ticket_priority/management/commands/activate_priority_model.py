@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from ticket_priority.classifiers.active import find_version, load, rule_of
+from ticket_priority.classifiers import find_version, load, rule_of
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.ml.evaluation.figures import Metrics

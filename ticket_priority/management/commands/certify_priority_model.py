@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ticket_priority.classifiers.active import find_version
+from ticket_priority.classifiers import find_version
 from ticket_priority.exceptions import TicketPriorityError
 from ticket_priority.management.base import PluginCommand, add_source_options
 from ticket_priority.ml.policy.rule import Certification

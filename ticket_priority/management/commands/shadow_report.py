@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ticket_priority.classifiers.active import find_version
+from ticket_priority.classifiers import find_version
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions.shadow import rival_of

@@ -21,7 +21,7 @@ from tests.uuid_host.models import Case
 from ticket_priority.checks.sources import MIDDLEWARE
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.predictions import outbox
-from ticket_priority.predictions.overrides import open_suggestions
+from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.uuid_host.urls")]
