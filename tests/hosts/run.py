@@ -116,11 +116,7 @@ class Plugin:
         return {**kept, "TICKET_PRIORITY_TOY_MODEL": str(self.model), "HF_HUB_OFFLINE": "1"}
 
     def _toy_model(self) -> Path:
-        made_by = [
-            HERE / "make_model.py",
-            ROOT / "tests/support/toy.py",
-            ROOT / "tests/ml/conftest.py",
-        ]
+        sources = ("tests/hosts/make_model.py", "tests/support/toy.py", "tests/ml/conftest.py")
         found = [*sorted(ROOT.glob("ticket_priority/ml/**/*.py")), *map(ROOT.joinpath, sources)]
         digest = _digest_of(found)
         model = self.folder / "models" / f"toy-{digest}"
