@@ -71,6 +71,7 @@ class Host:
         """Migrate, and let a copy of the artifact serve."""
         self.manage("migrate", "--verbosity=0")
         self.activate(artifact, "toy")
+        self.close()
 
     def activate(self, artifact: Path, name: str) -> None:
         """Publish a copy of the artifact and make it the version that serves."""
@@ -104,8 +105,10 @@ class Host:
         return str(printed)
 
     def close(self) -> None:
+        """End the process of `converse`."""
         if self.console is not None:
             self.console.communicate(timeout=30)
+            self.console = None
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         with (self.folder / "worker.log").open("ab") as log:
@@ -134,7 +137,8 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, toy_run: Any) -> Iterat
         host.environment["HELPDESK_DATABASE_USER"] = SERVERS[database]
         run_on_server(database, f"DROP DATABASE IF EXISTS {SERVER_DATABASE}")
         run_on_server(database, f"CREATE DATABASE {SERVER_DATABASE}")
-    host.prepare(toy_run.artifact_dir)
+    host.manage("migrate", "--verbosity=0")
+    host.activate(toy_run.artifact_dir, "toy")
     yield host
     host.close()
     if database in SERVERS:
