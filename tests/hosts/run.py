@@ -69,7 +69,9 @@ def prepare(host: str) -> None:
         return
     print(f"-- {host}: installing", flush=True)
     venv.create(directory, with_pip=True, clear=True)
-    subprocess.run([*_pip(host), "install", "-r", requirements, *needed], check=True)
+    subprocess.run(
+        [*_pip(host), "install", "--no-compile", "-r", requirements, *needed], check=True
+    )
     stamp.write_text(wanted)
 
 
