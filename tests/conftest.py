@@ -1,7 +1,8 @@
-"""A model that really serves: a tiny encoder, trained once a session and published."""
+"""A model that really serves: a tiny encoder, trained once a run and published."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.support.classifiers import FaultyClassifier
@@ -18,6 +20,82 @@ if TYPE_CHECKING:
 
 # A test may import onnxruntime before the plugin does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Tests run side by side: more threads than cores make each of them many times slower.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+SLOW = (
+    "tests/starter/test_install.py::test_the_command_builds_what_is_shipped",
+    "tests/queues/test_django_q.py::",
+    "tests/test_plug_in.py::test_a_walk",
+    "tests/training/test_schedule.py::TestRealProcesses",
+    "tests/training/test_run.py::",
+    "tests/ml/test_main.py::",
+    "tests/ml/trainers/",
+    "tests/starter/test_install.py::TestBetter",
+    "tests/training/test_certify.py::",
+    "tests/training/test_diagnosis.py::",
+    "tests/training/test_exchange.py::",
+    "tests/training/test_time_limit.py::",
+    "tests/failures/test_full_disk.py::",
+    "tests/failures/test_hostile_tickets.py::",
+    "tests/failures/test_kills.py::",
+    "tests/failures/test_tampering.py::",
+    "tests/api/test_fuzz.py::",
+    "tests/browser/",
+    "tests/prometheus/test_processes.py::",
+    "tests/helpdesk/test_wsgi.py::",
+    "tests/test_isolation.py::",
+    "tests/test_packaging.py::",
+    "tests/test_plug_in.py::test_a_session",
+)
+"""Beginnings of the ids of tests that train, wait or start processes, the longest first."""
+
+ONE_WORKER = (
+    "tests/training/test_schedule.py::TestRealProcesses",
+    "tests/ml/trainers/test_pipeline.py::",
+    "tests/ml/trainers/test_few_labels.py::",
+    "tests/ml/trainers/test_classifier.py::",
+    "tests/ml/trainers/export/test_onnx.py::",
+    "tests/browser/",
+)
+"""Tests with a costly fixture of their module: one worker runs them all (`--dist loadgroup`)."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests, and begin with them: a long one at the end leaves cores idle."""
+
+    def place(item: pytest.Item) -> int:
+        found = (at for at, start in enumerate(SLOW) if item.nodeid.startswith(start))
+        return next(found, len(SLOW))
+
+    items.sort(key=place)
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker(pytest.mark.slow)
+        for start in ONE_WORKER:
+            if item.nodeid.startswith(start):
+                item.add_marker(pytest.mark.xdist_group(start.rstrip(":")))
+
+
+@pytest.fixture(scope="session")
+def once_a_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that fills a folder which all workers of the run share, once."""
+
+    def once_a_run(name: str, fill: Callable[[Path], None]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        filled = folder.with_suffix(".filled")
+        with FileLock(folder.with_suffix(".lock")):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return once_a_run
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +108,36 @@ def english() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def toy_run(once_a_run: Callable[..., Path]) -> Any:
     """Train the tiny encoder; return the TrainingResult."""
     from tests.support.toy import train_toy
+    from ticket_priority.ml.types import TrainingResult
 
-    return train_toy(tmp_path_factory.mktemp("toy"))
+    def train(folder: Path) -> None:
+        result = train_toy(folder)
+        paths = (result.artifact_dir, result.run_dir, result.best_checkpoint)
+        kept = {"paths": [str(path) if path else None for path in paths], "metrics": result.metrics}
+        (folder / "result.json").write_text(json.dumps(kept))
+
+    kept = json.loads((once_a_run("toy", train) / "result.json").read_text())
+    return TrainingResult(*(path and Path(path) for path in kept["paths"]), kept["metrics"])
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(once_a_run: Callable[..., Path]) -> Path:
     """Build the wheel of this checkout; return the file."""
     from django.conf import settings
 
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder)],
-        cwd=settings.BASE_DIR,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (built,) = folder.glob("*.whl")
+    def build(folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder)],
+            cwd=settings.BASE_DIR,
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+
+    (built,) = once_a_run("wheel", build).glob("*.whl")
     return built
 
 

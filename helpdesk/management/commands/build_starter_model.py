@@ -122,9 +122,9 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
     progress(f"C {chosen.C:g}, class weight {chosen.class_weight or 'none'}")
     model = linear.train(seen, C=chosen.C, class_weight=chosen.class_weight)
     size = replace(model, temperature=chosen.model.temperature).write(directory)
-    classifier = LinearClassifier(directory)
+    reports = _reports(LinearClassifier(directory), tickets.unseen)
     figures: dict[str, Any] = {
-        "model": _report(classifier, dataset.test),
+        "model": reports["test"],
         "majority": majority(seen, dataset.test),
         "serving": linear.serving_figures(size),
         "training": {
@@ -138,7 +138,7 @@ def write_linear(tickets: _Tickets, directory: Path, progress: ProgressCallback)
         },
         "starter": tickets.describe(
             {
-                name: _report(classifier, rows) | {"majority": majority(seen, rows)}
+                name: reports[name] | {"majority": majority(seen, rows)}
                 for name, rows in tickets.unseen.items()
             }
         ),
@@ -171,8 +171,7 @@ def write_head(
         serving = starter.write_members(
             directory, linear_starter.directory, Path(made), progress=progress
         )
-        classifier = EnsembleClassifier(Path(made))
-        reports = {name: _report(classifier, rows) for name, rows in tickets.unseen.items()}
+        reports = _reports(EnsembleClassifier(Path(made)), tickets.unseen)
     rivals = linear_starter.metrics
     figures: dict[str, Any] = {
         "model": reports["test"],
@@ -204,11 +203,20 @@ def _beside(report: dict[str, Any]) -> dict[str, Any]:
     return {"linear": own, "majority": report["majority"]}
 
 
-def _report(classifier: Classifier, rows: Sequence[LabelledText]) -> dict[str, Any]:
+def _reports(
+    classifier: Classifier, groups: Mapping[str, Sequence[LabelledText]]
+) -> dict[str, dict[str, Any]]:
+    """Return a report on each group of tickets; a text of several groups is classified once."""
     from ticket_priority.ml.evaluation import metrics
 
-    answers = classifier.classify([row.text for row in rows])
-    return metrics.report_on(rows, probabilities=[answer.probabilities for answer in answers])
+    texts = list(dict.fromkeys(row.text for rows in groups.values() for row in rows))
+    answers = dict(zip(texts, classifier.classify(texts), strict=True))
+    return {
+        name: metrics.report_on(
+            rows, probabilities=[answers[row.text].probabilities for row in rows]
+        )
+        for name, rows in groups.items()
+    }
 
 
 def _write_descriptions(directory: Path, figures: dict[str, Any], card: str) -> None:
