@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Final
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, router, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.admin import bulk
@@ -29,6 +29,7 @@ from ticket_priority.admin.listing import (
     PriorityFilter,
 )
 from ticket_priority.admin.panel import TicketPanel
+from ticket_priority.admin.records import page_of
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions.overrides import (
@@ -267,11 +268,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         # After a session has expired, the login page redirects here with GET.
         if request.method == "POST":
             act(request, ticket)
-        page = reverse(
-            f"admin:{self.opts.app_label}_{self.opts.model_name}_change",
-            args=(quote(ticket.pk),),
-            current_app=self.admin_site.name,
-        )
+        page = page_of(self.admin_site, self.model, ticket.pk)
         query = request.GET.urlencode()
         return HttpResponseRedirect(f"{page}?{query}" if query else page)
 
