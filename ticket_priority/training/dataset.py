@@ -207,7 +207,8 @@ class _Rows:
         return {
             **count_labels({name: self.labels[rows] for name, rows in splits.items()}),
             "provenance": {
-                _PROVENANCES[place]: count for place, count in _counts(self.provenances).items()
+                _PROVENANCES[place]: count
+                for place, count in sorted(Counter(self.provenances.tolist()).items())
             },
             "edited": {name: self.edited[name] for name in ("known", "since", "restored")},
             "split": {"by": found.kind, "reason": found.reason},
@@ -265,10 +266,6 @@ def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[st
         "conflicting": int((agreeing < pairs).sum()),
         "share": float((agreeing / pairs * sizes).sum() / sizes.sum()) if len(sizes) else None,
     }
-
-
-def _counts(values: npt.NDArray[np.int8]) -> dict[int, int]:
-    return {int(value): int(count) for value, count in zip(*np.unique_counts(values), strict=True)}
 
 
 def _seconds(created_at: str) -> float:
