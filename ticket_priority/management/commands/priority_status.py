@@ -82,7 +82,7 @@ def _as_json(found: Status | None, findings: list[Finding], level: Level) -> dic
     told |= asdict(found)
     told["backlog"] = {
         "pending": backlog.count,
-        "oldest_seconds": _seconds_since(found, backlog.oldest_at),
+        "oldest_seconds": _oldest_seconds(found),
         "reasons": {reason: asdict(group) for reason, group in backlog.waiting.items()},
         "failed": backlog.failed,
         "last_failed_at": backlog.last_failed_at,
@@ -94,7 +94,8 @@ def _time(value: object) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
-def _seconds_since(found: Status, at: datetime | None) -> int | None:
+def _oldest_seconds(found: Status) -> int | None:
+    at = found.backlog.oldest_at
     return None if at is None else int((found.at - at).total_seconds())
 
 
@@ -141,9 +142,7 @@ def _pending(found: Status) -> str:
     if not backlog.count:
         return "0"
     reasons = ", ".join(f"{reason} {group.count}" for reason, group in backlog.waiting.items())
-    return (
-        f"{backlog.count}, the oldest for {_seconds_since(found, backlog.oldest_at)} s: {reasons}"
-    )
+    return f"{backlog.count}, the oldest for {_oldest_seconds(found)} s: {reasons}"
 
 
 def _failed(found: Status) -> str:
@@ -163,5 +162,5 @@ def _training(found: Status) -> str:
     run = found.training_run
     if run is None:
         return "never"
-    message = f": {run.message}" if run.message else ""
-    return f"{run.state} ({run.trigger}){_since(run.started_at)}{message}"
+    message = f": {run['message']}" if run["message"] else ""
+    return f"{run['state']} ({run['trigger']}){_since(run['started_at'])}{message}"
