@@ -179,7 +179,11 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if after is not None:
-                _record(obj, decision, before=priorities_of([stored])[str(obj.pk)], after=after)
+                before = priorities_of([stored])[str(obj.pk)]
+                record_override(
+                    obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
+                )
+                tell_host(obj, decision)
             elif posted and reason:
                 text = _("The reason was not kept, since you did not decide on a priority.")
                 self.message_user(request, text, messages.WARNING)
@@ -258,7 +262,10 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._act(request, object_id, self._accept)
 
     def _act(
-        self, request: HttpRequest, object_id: str, act: Callable[[HttpRequest, Any], None]
+        self,
+        request: HttpRequest,
+        object_id: str,
+        act: Callable[[HttpRequest, Any], tuple[int, Any]],
     ) -> HttpResponse:
         ticket = self.get_object(request, unquote(object_id))
         if ticket is None:
@@ -267,53 +274,36 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         # After a session has expired, the login page redirects here with GET.
         if request.method == "POST":
-            act(request, ticket)
+            try:
+                level, text = act(request, ticket)
+            except (ModelUnavailableError, OverrideRateError) as error:
+                level, text = messages.ERROR, str(error)
+            self.message_user(request, text, level)
         page = page_of(self.admin_site, self.model, ticket.pk)
         query = request.GET.urlencode()
         return HttpResponseRedirect(f"{page}?{query}" if query else page)
 
-    def _classify(self, request: HttpRequest, ticket: Any) -> None:
-        try:
-            (prediction,) = bulk.TicketActions(self, request).classify([ticket])
-        except ModelUnavailableError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
-        level, text = bulk.outcome_of(prediction)
-        self.message_user(request, text, level)
+    def _classify(self, request: HttpRequest, ticket: Any) -> tuple[int, Any]:
+        (prediction,) = bulk.TicketActions(self, request).classify([ticket])
+        return bulk.outcome_of(prediction)
 
-    def _accept(self, request: HttpRequest, ticket: Any) -> None:
+    def _accept(self, request: HttpRequest, ticket: Any) -> tuple[int, Any]:
         suggestion = open_suggestions([ticket]).get(str(ticket.pk))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
             text = _("The suggestion has changed in the meantime. Please look again.")
-            self.message_user(request, text, messages.WARNING)
-            return
-        try:
-            bulk.TicketActions(self, request).accept(ticket, suggestion)
-        except OverrideRateError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
+            return messages.WARNING, text
+        bulk.TicketActions(self, request).accept(ticket, suggestion)
         label = Priority(suggestion.priority or 0).label
-        done = _("The priority is now %(label)s.") % {"label": label}
-        self.message_user(request, done, messages.SUCCESS)
+        return messages.SUCCESS, _("The priority is now %(label)s.") % {"label": label}
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions: dict[str, Any] = super().get_actions(request)
         if self.actions is None or IS_POPUP_VAR in request.GET:
             return actions
         if self.has_change_permission(request):
-            for action in bulk.ACTIONS:
-                found = self.get_action(action)
-                if found is not None:
-                    actions[found[1]] = found
+            for found in filter(None, map(self.get_action, bulk.ACTIONS)):
+                actions[found[1]] = found
         return actions
-
-
-def _record(
-    ticket: Any, decision: PriorityChange, *, before: Priority | None, after: Priority
-) -> None:
-    user, reason, via = decision.user, decision.reason, decision.via
-    record_override(ticket, before=before, after=after, user=user, reason=reason, via=via)
-    tell_host(ticket, decision)
 
 
 def _reason_field() -> forms.CharField:

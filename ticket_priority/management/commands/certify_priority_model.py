@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from ticket_priority.classifiers import find_version
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.policy.rule import Certification
 from ticket_priority.models import ModelVersion
 from ticket_priority.reports.audit import Agreement, audit_agreement
@@ -17,7 +17,7 @@ from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.certify import recertify
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Certify a model version for the present AUTO_APPLY and COSTS, and report the audit."""
 
     stopped = "Stopped. Its certificates are as they were."
@@ -30,7 +30,6 @@ class Command(PluginCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", nargs="?", help="a model version's name; default: the active")
-        add_source_options(parser)
         super().add_arguments(parser)
 
     def run(self, options: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from ticket_priority.classifiers import find_version
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.evaluation import report
 from ticket_priority.ml.evaluation.figures import Report
 from ticket_priority.ml.types import CLASS_NAMES
@@ -17,7 +17,7 @@ from ticket_priority.reports.test_split import Evaluation, evaluate
 from ticket_priority.sources.registry import find_sources
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Score a model version on the test split, or on the tickets of a period."""
 
     help = (
@@ -36,7 +36,6 @@ class Command(PluginCommand):
         parser.add_argument(
             "--limit", type=int, help="with --since: stop after so many tickets a source"
         )
-        add_source_options(parser)
         super().add_arguments(parser)
 
     def run(self, options: dict[str, Any]) -> None:
