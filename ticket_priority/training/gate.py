@@ -112,7 +112,48 @@ class Verdict:
     @property
     def reason(self) -> str:
         """The verdict in words."""
-        return _sentence(self)
+        new, active = self.new, self.active
+        alone = f"the active version {active} cannot be run: {self.error}"
+        alone = alone if active else "no version was active"
+        figures, margin = _figures(self.over_active)
+        figures = f"{figures} of {active}"
+        majority, majority_margin = _figures(self.over_majority)
+        doubt = (
+            "the new version is not shown to be better than the most frequent class alone: "
+            f"{majority}, {majority_margin}"
+        )
+        within = besides = favour = ""
+        if self.over_active is not None and self.over_active.value < 0:
+            within = f", which is within {self.tolerance:g}"
+        if self.over_majority is not None and self.over_majority.interval[0] <= 0:
+            besides = f". Besides, {doubt}"
+        if self.other_split:
+            favour = (
+                f". Its tickets were split {self.other_split}, so it may have been trained on part "
+                "of this test, which favours it"
+            )
+        asked = f": {_TOO_FEW}" if self.over_majority is None else f"; {alone}"
+        asked = asked if self.over_active is None else f"; {figures}: {margin}"
+        overrule = f". To overrule it, pass --activate=always, or run activate_priority_model {new}"
+        sentences = {
+            Outcome.FIRST: alone,
+            Outcome.ASKED_FOR: f"activation was asked for{asked}",
+            Outcome.USEFUL: f"{alone}; {majority} of the most frequent class: {majority_margin}",
+            Outcome.NO_WORSE: f"{figures}: {margin}{within}",
+            Outcome.NOT_ASKED_FOR: "activation was not asked for",
+            Outcome.NOT_SERVABLE: f"the new version cannot be served: {self.error}",
+            Outcome.NOT_COMPARED: f"{active} stays active: {_TOO_FEW}{overrule}",
+            Outcome.NOT_COMPARABLE: (
+                f"{active} stays active: not comparable: {active} was trained on tickets that were "
+                f"split {self.other_split}{overrule}"
+            ),
+            Outcome.USELESS: f"{alone}, but {doubt}{overrule}",
+            Outcome.NO_WORSE_BUT_USELESS: (
+                f"{figures}: {margin}. {active} stays active all the same: {doubt}{overrule}"
+            ),
+            Outcome.WORSE: f"{figures}, which stays active: {margin}{favour}{besides}{overrule}",
+        }
+        return sentences[self.outcome]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparisons, ready for JSON; None where there was none."""
@@ -203,52 +244,6 @@ def _outcome(
     if over_active.value < 0 and over_active.interval[0] < -tolerance:
         return Outcome.WORSE
     return Outcome.NO_WORSE if useful else Outcome.NO_WORSE_BUT_USELESS
-
-
-def _sentence(verdict: Verdict) -> str:
-    """Put a verdict into words."""
-    new, active = verdict.new, verdict.active
-    alone = f"the active version {active} cannot be run: {verdict.error}"
-    alone = alone if active else "no version was active"
-    figures, margin = _figures(verdict.over_active)
-    figures = f"{figures} of {active}"
-    majority, majority_margin = _figures(verdict.over_majority)
-    doubt = (
-        "the new version is not shown to be better than the most frequent class alone: "
-        f"{majority}, {majority_margin}"
-    )
-    within = besides = favour = ""
-    if verdict.over_active is not None and verdict.over_active.value < 0:
-        within = f", which is within {verdict.tolerance:g}"
-    if verdict.over_majority is not None and verdict.over_majority.interval[0] <= 0:
-        besides = f". Besides, {doubt}"
-    if verdict.other_split:
-        favour = (
-            f". Its tickets were split {verdict.other_split}, so it may have been trained on part "
-            "of this test, which favours it"
-        )
-    asked = f": {_TOO_FEW}" if verdict.over_majority is None else f"; {alone}"
-    asked = asked if verdict.over_active is None else f"; {figures}: {margin}"
-    overrule = f". To overrule it, pass --activate=always, or run activate_priority_model {new}"
-    sentences = {
-        Outcome.FIRST: alone,
-        Outcome.ASKED_FOR: f"activation was asked for{asked}",
-        Outcome.USEFUL: f"{alone}; {majority} of the most frequent class: {majority_margin}",
-        Outcome.NO_WORSE: f"{figures}: {margin}{within}",
-        Outcome.NOT_ASKED_FOR: "activation was not asked for",
-        Outcome.NOT_SERVABLE: f"the new version cannot be served: {verdict.error}",
-        Outcome.NOT_COMPARED: f"{active} stays active: {_TOO_FEW}{overrule}",
-        Outcome.NOT_COMPARABLE: (
-            f"{active} stays active: not comparable: {active} was trained on tickets that were "
-            f"split {verdict.other_split}{overrule}"
-        ),
-        Outcome.USELESS: f"{alone}, but {doubt}{overrule}",
-        Outcome.NO_WORSE_BUT_USELESS: (
-            f"{figures}: {margin}. {active} stays active all the same: {doubt}{overrule}"
-        ),
-        Outcome.WORSE: f"{figures}, which stays active: {margin}{favour}{besides}{overrule}",
-    }
-    return sentences[verdict.outcome]
 
 
 def _figures(found: Difference | None) -> tuple[str, str]:
