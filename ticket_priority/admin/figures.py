@@ -157,8 +157,7 @@ class Figures:
     def dropped(self) -> list[tuple[str, int]]:
         """Rows left out, by reason."""
         reasons = mapping(mapping(self.version.dataset).get("dropped"))
-        counted = ((str(reason), count(number)) for reason, number in reasons.items())
-        return [(reason, number) for reason, number in counted if number]
+        return [(str(reason), number) for reason in reasons if (number := count(reasons[reason]))]
 
     @property
     def run(self) -> list[tuple[Any, Any]]:

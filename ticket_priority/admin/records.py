@@ -32,6 +32,9 @@ def page_of(site: admin.AdminSite, model: type[models.Model], key: Any) -> str:
 class FixedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Rows that cannot be added or edited here."""
 
+    class Media:
+        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -53,9 +56,6 @@ class TicketRowAdmin(ReadOnlyAdmin):
     search_fields: ClassVar[Any] = ("object_id",)
     search_help_text = _("The ticket's primary key")
     show_full_result_count = False
-
-    class Media:
-        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
 
     @admin.display(description=_("ticket"), ordering="object_id")
     def ticket(self, row: Prediction | Override) -> SafeString | str:

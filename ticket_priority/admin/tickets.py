@@ -320,7 +320,7 @@ def _place_reason(fields: Sequence[Any], after: str | None) -> list[Any]:
     """Put the reason on the line of the field `after`; None: nowhere."""
     placed: list[Any] = []
     for line in fields:
-        names = [line] if isinstance(line, str) else list(line)
+        names = [line] if isinstance(line, str) else line
         names = [name for name in names if name != REASON_FIELD]
         if after in names:
             names.insert(names.index(after) + 1, REASON_FIELD)

@@ -57,9 +57,6 @@ class ModelVersionAdmin(FixedAdmin):
     readonly_fields = ("status",)
     change_form_template = "admin/ticket_priority/modelversion/change_form.html"
 
-    class Media:
-        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
-
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = ["name", "status", "base_model", "kind", "created_at", "activated_at"]
         if obj is not None and obj.load_error:

@@ -112,14 +112,13 @@ def operation(
         description="Seconds.",
         response=[code for code in (429, 503) if code in responses],
     )
-    described: Callable[[Any], Any] = extend_schema(
+    return extend_schema(
         operation_id=f"ticket_priority_{name}",
         tags=[TAG],
         parameters=[*parameters, retry_after],
         responses=dict(sorted(responses.items())),
         **more,
     )
-    return described
 
 
 class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]

@@ -208,26 +208,24 @@ def _is_within(status: Status, at: datetime | None, seconds: float) -> bool:
 
 def _of_queue(status: Status) -> Iterator[Finding]:
     deferred = [label for label, mode in status.modes.items() if mode != "sync"]
-    if status.queue.error:
-        yield Finding(Level.CRITICAL, f"The queue cannot be used: {status.queue.error}")
+    queue = status.queue
+    if queue.error:
+        yield Finding(Level.CRITICAL, f"The queue cannot be used: {queue.error}")
         return
-    if not status.queue.installed:
+    if not queue.installed:
         if deferred:
             says = f"{', '.join(deferred)}: the mode needs a queue with workers."
             yield Finding(Level.WARNING, says)
         return
     command = get_queue().worker_command
-    if status.queue.workers is Workers.ABSENT:
+    if queue.workers is Workers.ABSENT:
         yield Finding(Level.WARNING, f"No worker runs: {command}.")
-    next_sweep_at = status.queue.next_sweep_at
-    if next_sweep_at is None:
+    if queue.next_sweep_at is None:
         yield Finding(Level.WARNING, "The sweep is not scheduled: manage.py migrate.")
-    elif status.at - next_sweep_at > _SWEEP_GRACE:
-        yield Finding(
-            Level.WARNING,
-            f"The sweep was due at {next_sweep_at.isoformat(timespec='seconds')}: no worker runs "
-            f"({command}), or none that has time.",
-        )
+    elif status.at - queue.next_sweep_at > _SWEEP_GRACE:
+        due = queue.next_sweep_at.isoformat(timespec="seconds")
+        says = f"The sweep was due at {due}: no worker runs ({command}), or none that has time."
+        yield Finding(Level.WARNING, says)
 
 
 def _of_training(status: Status) -> Iterator[Finding]:

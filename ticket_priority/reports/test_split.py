@@ -11,7 +11,7 @@ from ticket_priority.ml.types import ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.training.dataset import build
-from ticket_priority.training.gate import HeldOut, may_know_test, way_of_split
+from ticket_priority.training.gate import HeldOut, other_split
 
 
 def evaluate(
@@ -41,10 +41,10 @@ def evaluate(
     progress("Classifying some of them again, rewritten")
     robustness = held_out.rewrite(classifier)
     caution = ""
-    if may_know_test(version, held_out.split_by):
+    if way := other_split(version, held_out.split_by):
         caution = (
-            f"{version.name} was trained on tickets that were split {way_of_split(version)}, so "
-            "it may have been trained on part of this test, which flatters it"
+            f"{version.name} was trained on tickets that were split {way}, so it may have been "
+            "trained on part of this test, which flatters it"
         )
     return {
         "model_version": version.name,

@@ -188,9 +188,8 @@ def decide(new: NewVersion, held_out: HeldOut, activate: str) -> Verdict:
         outcome = _outcome(activate, over_majority)
         return Verdict(outcome, new.name, name, over_majority, error=str(error))
     over_active = new.scored.against(rival, metric)
-    knows_test = may_know_test(active, held_out.split_by, new.split_by)
-    way = way_of_split(active) if knows_test else ""
-    if knows_test and new.split_by != held_out.split_by and activate == "if-better":
+    way = other_split(active, held_out.split_by, new.split_by)
+    if way and new.split_by != held_out.split_by and activate == "if-better":
         # Neither kept to the split of this test, so either may know more of it than the other.
         return Verdict(Outcome.NOT_COMPARABLE, new.name, name, over_majority, None, way)
     tolerance = get_settings().training.gate_tolerance
@@ -218,18 +217,15 @@ def check_gate_settings() -> None:
         raise TrainingError(f'TICKET_PRIORITY["DECISIONS"]["COSTS"] is wrong: {error}.') from error
 
 
-def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
-    """Say whether a version may have been trained on part of a test split.
+def other_split(version: ModelVersion, *kinds: str | None) -> str:
+    """Say how a version's tickets were split, where it was in none of these kinds; else "".
 
-    It may where its own tickets were split in none of these kinds, or in an unknown one.
+    Then it may have been trained on part of a test split of these kinds.
     """
-    return not version.is_starter and split_of(version.dataset) not in kinds
-
-
-def way_of_split(version: ModelVersion) -> str:
-    """Say how a version's tickets were split, where it was not as today's are."""
-    known = split_of(version.dataset) in KINDS_OF_SPLIT
-    return "differently" if known else "in an unknown way"
+    kind = split_of(version.dataset)
+    if version.is_starter or kind in kinds:
+        return ""
+    return "differently" if kind in KINDS_OF_SPLIT else "in an unknown way"
 
 
 def _outcome(

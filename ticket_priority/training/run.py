@@ -44,11 +44,10 @@ def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:
     """
     training = get_settings().training
     changes = {name: value for name, value in changes.items() if value is not None}
-    output = {"output_dir": str(get_settings().output_dir)}
-    chosen = preset or training.preset
+    preset, output = preset or training.preset, {"output_dir": str(get_settings().output_dir)}
     try:
         return presets.configure(
-            training.model_name, chosen, output, training.hyperparameters, changes
+            training.model_name, preset, output, training.hyperparameters, changes
         )
     except (TypeError, ValueError) as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error

@@ -47,16 +47,19 @@ class Command(SourceCommand):
             raise CommandError(f"{version.name} was not certified: {error}") from error
         finally:
             # The audit is worth reading even where nothing can be certified.
-            self.report(_as_json(version, found, audited), _lines(found))
+            document = {
+                "model_version": version.name,
+                "certification": found and found.as_dict(),
+                "audit": {name: asdict(agreement) for name, agreement in audited.items()},
+            }
+            self.report(document, _lines(found) if found else ())
         if not found.holding:
             raise CommandError(
                 f"Nothing is certified, so every answer of {version.name} is only suggested."
             )
 
 
-def _lines(found: Certification | None) -> Iterator[str]:
-    if found is None:
-        return
+def _lines(found: Certification) -> Iterator[str]:
     yield (
         f"{'class':<8}{'language':<10}{'asked':>7}{'from':>8}{'tickets':>9}{'right':>8}"
         f"{'at least':>10}{'covers':>8}"
@@ -81,16 +84,3 @@ def _audit_line(name: str, agreement: Agreement) -> str:
         f"Audit of {name}: right on {agreement.agreeing} of {agreement.rows} tickets that people "
         f"judged without seeing its prediction, {agreement.accuracy:.3f}{interval}"
     )
-
-
-def _as_json(
-    version: ModelVersion, found: Certification | None, audited: dict[str, Agreement]
-) -> dict[str, Any]:
-    return {
-        "model_version": version.name,
-        "certification": None if found is None else found.as_dict(),
-        "audit": {
-            name: {**asdict(agreement), "accuracy": agreement.accuracy}
-            for name, agreement in audited.items()
-        },
-    }

@@ -111,7 +111,8 @@ def _lines(found: Status | None, findings: list[Finding], level: Level) -> Itera
     for label, mode in found.modes.items():
         yield f"source    {label}, {mode}"
     yield f"pending   {_pending(found)}"
-    yield f"failed    {_failed(found)}"
+    last = found.backlog.last_failed_at
+    yield f"failed    {found.backlog.failed}" + (f", the last at {_time(last)}" if last else "")
     yield f"queue     {_queue(found)}"
     yield f"training  {_training(found)}"
     yield ""
@@ -143,11 +144,6 @@ def _pending(found: Status) -> str:
         return "0"
     reasons = ", ".join(f"{reason} {group.count}" for reason, group in backlog.waiting.items())
     return f"{backlog.count}, the oldest for {_oldest_seconds(found)} s: {reasons}"
-
-
-def _failed(found: Status) -> str:
-    last = found.backlog.last_failed_at
-    return str(found.backlog.failed) + (f", the last at {_time(last)}" if last else "")
 
 
 def _queue(found: Status) -> str:
