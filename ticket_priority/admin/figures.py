@@ -49,7 +49,6 @@ REWRITTEN: Final = (
     ("overall", _("All together")),
 )
 _OWN: Final = ("served", "model")
-_SHADES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Cell:
 
     @property
     def shade(self) -> int:
-        return round(self.share * _SHADES)
+        return round(10 * self.share)
 
 
 @dataclass(frozen=True)
