@@ -19,25 +19,12 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.admin import bulk
-from ticket_priority.admin.listing import (
-    ConfidenceFilter,
-    PredictionColumn,
-    PredictionsOnPage,
-    PredictionStateFilter,
-    PriorityColumn,
-    PriorityFilter,
-)
+from ticket_priority.admin import bulk, listing
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.admin.records import page_of
 from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
 from ticket_priority.models import plugin_database
-from ticket_priority.predictions.overrides import (
-    check_override_rate,
-    record_override,
-    recorded_elsewhere,
-    tell_host,
-)
+from ticket_priority.predictions import overrides
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -92,18 +79,19 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             columns.insert(1, name)
         position = columns.index(name)
         if name not in self.list_editable:
-            columns[position] = PriorityColumn(name)
-        columns.insert(position + 1, PredictionColumn())
+            columns[position] = listing.PriorityColumn(name)
+        columns.insert(position + 1, listing.PredictionColumn())
         return columns
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         name = self.source.priority_field
         others = [item for item in super().get_list_filter(request) if item != name]
-        return [PriorityFilter, PredictionStateFilter, ConfidenceFilter, *others]
+        own = [listing.PriorityFilter, listing.PredictionStateFilter, listing.ConfidenceFilter]
+        return [*own, *others]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
         hosts = super().get_changelist(request, **kwargs)
-        return type("TicketChangeList", (PredictionsOnPage, hosts), {})
+        return type("TicketChangeList", (listing.PredictionsOnPage, hosts), {})
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
         formset: Any = super().get_changelist_formset(request, **kwargs)
@@ -175,15 +163,15 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 source.value_of(stored), value, request.user, reason=reason, via=bulk.VIA
             )
             if after is not None:
-                check_override_rate(request.user)
-            with recorded_elsewhere():
+                overrides.check_override_rate(request.user)
+            with overrides.recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if after is not None:
                 before = priorities_of([stored])[str(obj.pk)]
-                record_override(
+                overrides.record_override(
                     obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
                 )
-                tell_host(obj, decision)
+                overrides.tell_host(obj, decision)
             elif posted and reason:
                 text = _("The reason was not kept, since you did not decide on a priority.")
                 self.message_user(request, text, messages.WARNING)
