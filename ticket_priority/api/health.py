@@ -44,11 +44,11 @@ def check_health() -> Health:
         return Health("unavailable", loaded is not None, None)
     if loaded is not None and breaker != BreakerState.CLOSED:
         return Health("degraded", True, active.name, breaker)
-    if loaded is not None and loaded.pk == active.pk:
-        return Health("ok", True, active.name)
-    if not active.load_error and is_published(get_settings().artifact_root / active.directory):
-        return Health("ok", loaded is not None, active.name)
-    return Health("unavailable" if loaded is None else "degraded", loaded is not None, active.name)
+    status = "unavailable" if loaded is None else "degraded"
+    folder = get_settings().artifact_root / active.directory
+    if loaded == active or (not active.load_error and is_published(folder)):
+        status = "ok"
+    return Health(status, loaded is not None, active.name)
 
 
 def describe_service() -> dict[str, Any]:

@@ -158,6 +158,12 @@ class Prediction(Answer):
         """The probability of each class by its name; None until classified."""
         return {"low": self.prob_low, "medium": self.prob_medium, "high": self.prob_high}
 
+    @property
+    def ranked_probabilities(self) -> list[tuple[Priority, float]]:
+        """Each class with its probability, the highest priority first; empty until classified."""
+        pairs = [(priority, self.probabilities[priority.slug]) for priority in reversed(Priority)]
+        return [(priority, share) for priority, share in pairs if share is not None]
+
 
 class ShadowPredictionQuerySet(TicketRowQuerySet):
     """The shadow's answers, beside those that were served."""

@@ -66,28 +66,22 @@ class DjangoQQueue(Queue):
         return using == self._database
 
     def stores_schedules_in(self, using: str) -> bool:
-        from django_q.models import Schedule
-
-        if using != router.db_for_write(Schedule):
+        model = _schedules().model
+        if using != router.db_for_write(model):
             return False
-        return Schedule._meta.db_table in connections[using].introspection.table_names()
+        return model._meta.db_table in connections[using].introspection.table_names()
 
     def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
-        from django_q.models import Schedule
-
-        kind = Schedule.DAILY if minutes is None else Schedule.MINUTES
+        schedules = _schedules()
+        kind = schedules.model.DAILY if minutes is None else schedules.model.MINUTES
         values = {"func": task, "schedule_type": kind, "minutes": minutes, "repeats": -1}
-        Schedule.objects.update_or_create(name=name, defaults=values)
+        schedules.update_or_create(name=name, defaults=values)
 
     def unschedule(self, name: str) -> None:
-        from django_q.models import Schedule
-
-        Schedule.objects.filter(name=name).delete()
+        _schedules().filter(name=name).delete()
 
     def next_run_at(self, name: str) -> datetime | None:
-        from django_q.models import Schedule
-
-        runs = Schedule.objects.filter(name=name).values_list("next_run", flat=True)
+        runs = _schedules().filter(name=name).values_list("next_run", flat=True)
         found: datetime | None = runs.first()
         return found
 
@@ -177,3 +171,9 @@ class DjangoQQueue(Queue):
 
     def _call(self, function: Callable[[], Any]) -> Any:
         return self._pool.call(function, BROKER_SECONDS)
+
+
+def _schedules() -> Any:
+    from django_q.models import Schedule
+
+    return Schedule.objects

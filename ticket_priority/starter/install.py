@@ -16,6 +16,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import ArtifactError, TrainingError
 from ticket_priority.ml.artifacts import linear, scratch, store
 from ticket_priority.ml.artifacts.store import Artifact
+from ticket_priority.ml.evaluation.figures import mapping
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
@@ -47,7 +48,8 @@ def install(*, progress: ProgressCallback = silent) -> ModelVersion:
     cannot be written.
     """
     head = store.read(HEAD_DIRECTORY)
-    known = _version_of(head)
+    # Found by its head, because two exports may differ in their bytes.
+    known = ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
     if known is not None and _folder_of(known).exists():
         return known
     try:
@@ -82,7 +84,10 @@ def _install_better(
     if known is not None:
         name = known.directory
     else:
-        name = _free_name(f"{_base_name(head)}-{EMBEDDED}", lambda found: _is_made_of(found, head))
+        name = _free_name(
+            f"{_base_name(head)}-{EMBEDDED}",
+            lambda found: mapping(found.metrics.get("starter")).get("head") == head.digest,
+        )
         if (root / name).exists():
             return _register(store.read(root / name), EMBEDDED)
     words = store.read(STARTER_DIRECTORY)
@@ -151,16 +156,6 @@ def _write_descriptions(head: Artifact, serving: dict[str, Any], staged: Path) -
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     (staged / ArtifactFile.METRICS).write_text(text, encoding="utf-8")
     (staged / CARD).write_bytes((head.directory / CARD).read_bytes())
-
-
-def _version_of(head: Artifact) -> ModelVersion | None:
-    """Find it by its head, because two exports may differ in their bytes."""
-    return ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
-
-
-def _is_made_of(found: Artifact, head: Artifact) -> bool:
-    starter = found.metrics.get("starter")
-    return isinstance(starter, dict) and starter.get("head") == head.digest
 
 
 def _folder_of(version: ModelVersion) -> Path:

@@ -107,8 +107,8 @@ def register(
     else:
         progress("Comparing with the active version")
         verdict = decide(NewVersion(name, scored, split_of(fields["dataset"])), held_out, activate)
-    known = {"name": name, "directory": name, "kind": artifact.kind, "digest": artifact.digest}
-    version = ModelVersion(metrics=metrics, **known, **fields)
+    fields |= {"name": name, "directory": name, "kind": artifact.kind, "digest": artifact.digest}
+    version = ModelVersion(metrics=metrics, **fields)
     try:
         version.save(force_insert=True)
     except DatabaseError as failure:

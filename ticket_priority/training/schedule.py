@@ -55,9 +55,7 @@ def retrain() -> str:
     if reason := _why_not_yet(plan):
         return f"Not begun: {reason}"
     if reason := _why_refused(plan):
-        history.note(
-            TrainingRun.Trigger.SCHEDULE, TrainingRun.State.REFUSED, f"Not begun: {reason}"
-        )
+        history.note(TrainingRun.State.REFUSED, f"Not begun: {reason}")
         return f"Not begun: {reason}"
     return _start(plan)
 
@@ -120,10 +118,7 @@ def _start(plan: Retraining) -> str:
     except (OSError, DatabaseError) as error:
         logger.exception("A scheduled training could not be begun")
         message = f"The training could not be begun: {error}"
-        if run is None:
-            history.note(TrainingRun.Trigger.SCHEDULE, TrainingRun.State.FAILED, message)
-        else:
-            history.fail(run, message)
+        history.note(TrainingRun.State.FAILED, message, run)
         return message
     _children.append(child)
     history.set_process(run, child.pid)
