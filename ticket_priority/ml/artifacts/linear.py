@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.ml.artifacts.reading import read_config, write_config
-from ticket_priority.ml.numbers import is_positive
 from ticket_priority.ml.types import CLASS_NAMES
 
 KIND: Final = "linear"
@@ -50,10 +49,8 @@ class LinearConfig:
     def read(cls, directory: Path) -> LinearConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
         values = read_config(directory, KIND, _problem)
-        return cls(
-            learned=tuple(CLASS_NAMES.index(name) for name in values["learned"]),
-            temperature=float(values["temperature"]),
-        )
+        learned = tuple(CLASS_NAMES.index(name) for name in values["learned"])
+        return cls(learned, float(values["temperature"]))
 
     def write(self, directory: Path) -> None:
         """Write config.json into `directory`."""
@@ -76,6 +73,4 @@ def _problem(values: dict[str, Any]) -> str:
     for name, known in (("word_ngrams", WORD_NGRAMS), ("letter_ngrams", LETTER_NGRAMS)):
         if values.get(name) != list(known):
             return f"{name} is {values.get(name)!r}, not {list(known)!r}"
-    if not is_positive(temperature := values.get("temperature")):
-        return f"temperature is {temperature!r}, not a positive number"
     return ""

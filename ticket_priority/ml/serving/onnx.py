@@ -1,5 +1,3 @@
-"""Run a transformer artifact's model.onnx on the CPU."""
-
 from __future__ import annotations
 
 import ctypes

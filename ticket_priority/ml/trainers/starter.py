@@ -161,7 +161,11 @@ def write_members(
         )
     try:
         shutil.copyfile(head_directory / ArtifactFile.CONFIG, directory / ArtifactFile.CONFIG)
-        words = _copy_linear(linear_directory, directory / linear_config.KIND)
+        copy = directory / linear_config.KIND
+        copy.mkdir()
+        for name in (ArtifactFile.CONFIG, ArtifactFile.WEIGHTS):
+            shutil.copyfile(linear_directory / name, copy / name)
+        words = linear.serving_figures((copy / ArtifactFile.WEIGHTS).stat().st_size)
         found = _write_encoder(head, directory / transformer_config.KIND, progress)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{directory} cannot be written: {error}") from error
@@ -183,13 +187,6 @@ def _candidates(
     for kind, answers in ((linear_config.KIND, by_word), (transformer_config.KIND, by_encoder)):
         found.add(kind, Fitted(kind, answers, answers[:0], {}))
     return {candidate.name: candidate for candidate in found.candidates()}
-
-
-def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
-    directory.mkdir()
-    for name in (ArtifactFile.CONFIG, ArtifactFile.WEIGHTS):
-        shutil.copyfile(source / name, directory / name)
-    return linear.serving_figures((directory / ArtifactFile.WEIGHTS).stat().st_size)
 
 
 def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:

@@ -30,12 +30,7 @@ from ticket_priority.ml.trainers.export.comparison import (
     ExportSource,
     HeldOutTexts,
 )
-from ticket_priority.ml.types import (
-    ArtifactFile,
-    ProgressCallback,
-    TrainingConfig,
-    silent,
-)
+from ticket_priority.ml.types import ArtifactFile, ProgressCallback, TrainingConfig, silent
 
 _OPSET: Final = 20
 _MOST_TEXTS: Final = 500
@@ -91,7 +86,10 @@ def write_artifact(
     _save_tokenizer(source.tokenizer, directory / ArtifactFile.TOKENIZER)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=directory) as staging:
         exported = _export_all(source, Path(staging), held_out, quantization, progress)
-        size = _move_files(exported.path.parent, directory)
+        size = 0
+        for path in list(exported.path.parent.iterdir()):
+            size += path.stat().st_size
+            os.replace(path, directory / path.name)
     progress(f"Serving in {exported.precision}: {exported.reason}")
     _write_config(source, exported.precision, directory)
     return {
@@ -128,7 +126,13 @@ def _export_all(
     progress("Comparing the export with the torch model")
     # Some texts show that the answers are the same, so the quality on all of them is torch's.
     figures = {"fp32": comparison.figures(path, _MOST_COMPARED) | comparison.reference}
-    _require_same_answers(figures["fp32"])
+    difference = figures["fp32"]["max_probability_difference"]
+    if not difference <= _MOST_DIFFERENCE:
+        raise TrainingError(
+            f"The ONNX export does not answer as the torch model does: probabilities differ by up"
+            f" to {difference:.4f}, more than {_MOST_DIFFERENCE}. Nothing was published."
+            " Choose another base model, or report this one."
+        )
     if quantization is Quantization.NEVER:
         return _Exported(path, "fp32", "quantisation is switched off", figures)
     if quantization is Quantization.IF_LOSSLESS and not held_out.texts:
@@ -142,27 +146,13 @@ def _export_all(
     figures["int8"] = comparison.figures(quantized)
     if quantization is Quantization.ALWAYS:
         return _Exported(quantized, "int8", "int8 was asked for whatever it costs", figures)
-    if loss := _loss_of_quality(figures["int8"], comparison.reference):
-        return _Exported(path, "fp32", loss, figures)
+    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        before, after = comparison.reference[name], figures["int8"][name]
+        if not after >= before:
+            reason = f"int8 lowers {label} from {before:.4f} to {after:.4f}"
+            return _Exported(path, "fp32", reason, figures)
     reason = "int8 loses neither accuracy nor macro-F1 on the test texts"
     return _Exported(quantized, "int8", reason, figures)
-
-
-def _loss_of_quality(figures: dict[str, float], reference: dict[str, float]) -> str | None:
-    """Say what int8 lowers; None where it lowers nothing."""
-    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        if not figures[name] >= reference[name]:
-            return f"int8 lowers {label} from {reference[name]:.4f} to {figures[name]:.4f}"
-    return None
-
-
-def _move_files(source: Path, target: Path) -> int:
-    """Move a folder's files; return their size in bytes."""
-    paths = list(source.iterdir())
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        os.replace(path, target / path.name)
-    return size
 
 
 def _write_config(source: ExportSource, precision: str, directory: Path) -> None:
@@ -235,16 +225,6 @@ def _export(model: nn.Module, path: Path, max_length: int) -> None:
         ) from e
     finally:
         gc.collect()
-
-
-def _require_same_answers(figures: dict[str, float]) -> None:
-    difference = figures["max_probability_difference"]
-    if not difference <= _MOST_DIFFERENCE:
-        raise TrainingError(
-            f"The ONNX export does not answer as the torch model does: probabilities differ by up"
-            f" to {difference:.4f}, more than {_MOST_DIFFERENCE}. Nothing was published."
-            " Choose another base model, or report this one."
-        )
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from lightning.pytorch import Trainer, seed_everything
 
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.evaluation.calibration import cross_entropy, log_probabilities
+from ticket_priority.ml.trainers.encoders import layers
 from ticket_priority.ml.trainers.encoders.build import load_tokenizer
-from ticket_priority.ml.trainers.encoders.layers import attention, hidden_size
 from ticket_priority.ml.trainers.encoders.resolve import Encoder, resolve
 from ticket_priority.ml.trainers.export.comparison import ExportSource, HeldOutTexts
 from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
@@ -203,7 +203,7 @@ class TransformerRun:
         if hardware.on_cpu(self.config) and self.precision == "bf16-mixed":
             # Measured: the backward pass of torch's fused attention has a third of the speed in
             # bf16.
-            return attention(module.model, "eager")
+            return layers.attention(module.model, "eager")
         return nullcontext()
 
     @contextmanager
@@ -212,19 +212,14 @@ class TransformerRun:
     ) -> Iterator[None]:
         """Cache the frozen layers' output, on a single CPU, where it fits in memory."""
         alone = hardware.on_cpu(self.config) and hardware.device_count(self.config) == 1
-        if self.config.trainable_layers is None or not alone:
+        if self.config.trainable_layers is not None and alone:
+            lengths = [data.dataset(split).lengths for split in ("train", "validation")]
+            if self.activation_cache.fits(lengths, layers.hidden_size(module.model)):
+                module.activation_cache = self.activation_cache
+        cache = module.activation_cache
+        with cache.attached(module.model) if cache else nullcontext():
             yield
-            return
-        lengths = [data.dataset(split).lengths for split in ("train", "validation")]
-        if not self.activation_cache.fits(lengths, hidden_size(module.model)):
-            yield
-            return
-        module.activation_cache = self.activation_cache
-        try:
-            with self.activation_cache.attached(module.model):
-                yield
-        finally:
-            module.activation_cache = None
+        module.activation_cache = None
 
 
 def _log_test(trainer: Trainer, test: Sequence[LabelledText], probabilities: Probabilities) -> None:

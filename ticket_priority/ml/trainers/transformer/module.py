@@ -16,13 +16,8 @@ from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.ml.numbers import is_number, is_whole
+from ticket_priority.ml.trainers.encoders import layers
 from ticket_priority.ml.trainers.encoders.build import build_model, build_model_from_config
-from ticket_priority.ml.trainers.encoders.layers import (
-    freeze,
-    head_parameters,
-    layer_depths,
-    set_frozen_to_eval,
-)
 from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import losses
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
@@ -88,10 +83,11 @@ class TicketClassificationModule(LightningModule):
                 attention_dropout=attention_dropout,
                 hidden_dropout=hidden_dropout,
             )
-            encoder_config = _plain(self.model.config)
+            config: Any = self.model.config
+            encoder_config = json.loads(config.to_json_string(use_diff=False))
         else:
             self.model = build_model_from_config(dict(encoder_config), pooling, num_classes)
-        freeze(self.model, trainable_layers)
+        layers.freeze(self.model, trainable_layers)
         # Plain values only, so that torch can load the checkpoint with weights_only=True.
         # Lightning saves the arguments by what these names hold now.
         encoder_config = dict(encoder_config)
@@ -135,15 +131,7 @@ class TicketClassificationModule(LightningModule):
         loss = parts.mean() if weights is None else (parts * weights).mean()
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
-        self.log(
-            "train_loss",
-            loss,
-            on_step=True,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=size,
-            sync_dist=True,
-        )
+        self.log("train_loss", loss, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         self.log(
             "train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size
         )
@@ -151,15 +139,15 @@ class TicketClassificationModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Turn off dropout in the frozen modules, which Lightning has set to train mode."""
-        set_frozen_to_eval(self.model)
+        layers.set_frozen_to_eval(self.model)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Update and log the validation metrics."""
-        self._evaluate(batch, "val", self.val_accuracy, self.val_macro_f1)
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Update and log the test metrics."""
-        self._evaluate(batch, "test", self.test_accuracy, self.test_macro_f1)
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return probabilities [batch, num_classes] in float32."""
@@ -202,13 +190,8 @@ class TicketClassificationModule(LightningModule):
         logits: Tensor = output.logits.float()
         return logits
 
-    def _evaluate(
-        self,
-        batch: dict[str, Tensor],
-        stage: str,
-        accuracy: MulticlassAccuracy,
-        macro_f1: MulticlassF1Score,
-    ) -> None:
+    def _evaluate(self, batch: dict[str, Tensor], stage: str) -> None:
+        accuracy, macro_f1 = getattr(self, f"{stage}_accuracy"), getattr(self, f"{stage}_macro_f1")
         logits = self._logits(batch)
         loss = nn.functional.cross_entropy(logits, batch["labels"])
         size = len(batch["labels"])
@@ -222,8 +205,8 @@ class TicketClassificationModule(LightningModule):
         rate = self.hparams["learning_rate"]
         head_rate = self.hparams["head_learning_rate"] or rate
         layer_decay = self.hparams["layer_decay"]
-        head = {id(parameter) for parameter in head_parameters(self.model)}
-        depths = layer_depths(self.model) if layer_decay != 1.0 else {}
+        head = {id(parameter) for parameter in layers.head_parameters(self.model)}
+        depths = layers.layer_depths(self.model) if layer_decay != 1.0 else {}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
@@ -237,12 +220,6 @@ class TicketClassificationModule(LightningModule):
             {"params": parameters, "lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()
         ]
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """Return a transformers configuration as JSON-ready values."""
-    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return values
 
 
 def _check_schedule(schedule: Mapping[str, Any] | None) -> None:
