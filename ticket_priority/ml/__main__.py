@@ -69,14 +69,8 @@ def _fit(options: argparse.Namespace) -> None:
     if prints:
         for line in data_lines(figures):
             _say(line)
-    result = fit(
-        splits["train"],
-        splits["validation"],
-        splits["test"],
-        config,
-        progress=_say if prints else silent,
-        show_progress_bar=prints and sys.stdout.isatty(),
-    )
+    progress, show_progress_bar = _say if prints else silent, prints and sys.stdout.isatty()
+    result = fit(**splits, config=config, progress=progress, show_progress_bar=show_progress_bar)
     if is_first:
         _finish(result, out, figures, options)
 

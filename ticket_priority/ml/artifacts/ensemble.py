@@ -80,4 +80,6 @@ def _problem(values: dict[str, Any]) -> str:
             return f"a member's kind is {kind!r}, not {' or '.join(kinds)}"
         if not is_positive(weight := member.get("weight")):
             return f"a member's weight is {weight!r}, not a positive number"
+    if not is_positive(temperature := values.get("temperature")):
+        return f"temperature is {temperature!r}, not a positive number"
     return ""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.ml.artifacts.reading import read_config, write_config
+from ticket_priority.ml.numbers import is_positive
 from ticket_priority.ml.types import CLASS_NAMES
 
 KIND: Final = "linear"
@@ -73,4 +74,6 @@ def _problem(values: dict[str, Any]) -> str:
     for name, known in (("word_ngrams", WORD_NGRAMS), ("letter_ngrams", LETTER_NGRAMS)):
         if values.get(name) != list(known):
             return f"{name} is {values.get(name)!r}, not {list(known)!r}"
+    if not is_positive(temperature := values.get("temperature")):
+        return f"temperature is {temperature!r}, not a positive number"
     return ""

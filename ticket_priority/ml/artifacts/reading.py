@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.numbers import is_positive, is_whole
+from ticket_priority.ml.numbers import is_whole
 from ticket_priority.ml.types import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
 
 ADVICE: Final = "Publish the model again, or activate another version."
@@ -24,7 +24,7 @@ _MOST_TOKENIZER: Final = 256 << 20
 def read_config(
     directory: Path, kind: str, problem_of: Callable[[dict[str, Any]], str]
 ) -> dict[str, Any]:
-    """Return config.json of an artifact of `kind`, with what every kind has checked.
+    """Return config.json of an artifact of `kind`, its format, kind and classes checked.
 
     `problem_of` says what is wrong with the values of this kind, or "". Raises ArtifactError saying
     what to do.
@@ -36,10 +36,7 @@ def read_config(
         raise ArtifactError(f"{path} cannot be read: {error}. {ADVICE}") from error
     if problem := _problem(values, kind):
         raise ArtifactError(f"{path}: {problem}")
-    problem = problem_of(values)
-    if not problem and not is_positive(temperature := values.get("temperature")):
-        problem = f"temperature is {temperature!r}, not a positive number"
-    if problem:
+    if problem := problem_of(values):
         raise ArtifactError(f"{path}: {problem}. {ADVICE}")
     return values
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ticket_priority.ml.artifacts.reading import read_config, write_config
-from ticket_priority.ml.numbers import is_whole
+from ticket_priority.ml.numbers import is_positive, is_whole
 from ticket_priority.ml.types import MAX_TOKENS
 
 KIND: Final = "transformer"
@@ -66,6 +66,8 @@ def _problem(values: dict[str, Any]) -> str:
     prefix = values.get("prefix")
     if not isinstance(prefix, str) or len(prefix) > _LONGEST_PREFIX:
         return f"prefix is not a text of at most {_LONGEST_PREFIX} characters"
+    if not is_positive(temperature := values.get("temperature")):
+        return f"temperature is {temperature!r}, not a positive number"
     if not all(isinstance(values.get(name, {}), dict) for name in ("encoder", "onnx")):
         return "encoder and onnx must be objects"
     return ""

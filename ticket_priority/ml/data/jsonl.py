@@ -318,13 +318,12 @@ def describe(splits: Mapping[str, StoredRows], split_by: str) -> dict[str, Any]:
     of_rows = np.frombuffer(labels, dtype=np.int8)
     edges = np.cumsum([len(part) for part in splits.values()])
     places = dict(zip(splits, np.split(np.arange(len(rows)), edges[:-1]), strict=True))
-    similarity = TextSimilarity(Texts(rows))
     return {
         "fingerprint": fingerprint(np.frombuffer(bytes(digests), dtype="V32"), of_rows),
         **count_labels({name: of_rows[chosen] for name, chosen in places.items()}),
         "provenance": dict(provenances),
         "split": {"by": split_by or "file", "reason": ""},
-        "leakage": similarity.leakage(places["train"], places["test"]),
+        "leakage": TextSimilarity(Texts(rows)).leakage(places["train"], places["test"]),
     }
 
 

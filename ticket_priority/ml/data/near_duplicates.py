@@ -99,8 +99,7 @@ class TextSimilarity:
             for bucket in _buckets(signatures[:, band], nearby):
                 self._join(bucket, firsts, joined, threshold)
         roots = np.fromiter((joined.find(one) for one in range(len(firsts))), np.int64, len(firsts))
-        grouped: Rows = firsts[roots][places[copies_of]]
-        return grouped
+        return np.asarray(firsts[roots][places[copies_of]])
 
     def nearest(self, rows: Iterable[int], among: Iterable[int]) -> npt.NDArray[np.float64]:
         """Return for each of `rows` the Jaccard index with the closest text of `among`.

@@ -1,5 +1,3 @@
-"""Run a linear artifact, TF-IDF of words and letters and logistic regression, on numpy alone."""
-
 from __future__ import annotations
 
 import math

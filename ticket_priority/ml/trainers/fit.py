@@ -1,5 +1,3 @@
-"""The default trainer: trains a linear model or a transformer, by the model name."""
-
 from __future__ import annotations
 
 import shutil

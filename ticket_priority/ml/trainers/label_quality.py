@@ -137,10 +137,8 @@ def _suspicions(labels: Labels, probabilities: Probabilities) -> list[LabelSuspi
     rows = np.flatnonzero((believed.max(axis=1) > 0) & (best != labels))
     margins = probabilities[rows, best[rows]] - probabilities[rows, labels[rows]]
     return [
-        LabelSuspicion(
-            int(row), int(labels[row]), int(best[row]), float(probabilities[row, best[row]])
-        )
-        for row in rows[np.argsort(-margins, kind="stable")]
+        LabelSuspicion(row, int(labels[row]), int(best[row]), float(probabilities[row, best[row]]))
+        for row in rows[np.argsort(-margins, kind="stable")].tolist()
     ]
 
 

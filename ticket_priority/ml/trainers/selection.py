@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,26 +69,24 @@ def best_of(candidates: Sequence[Candidate], monitor: str) -> Candidate:
     return max(candidates, key=lambda candidate: sign * candidate.figures[monitor])
 
 
+@dataclass
 class ModelSelection:
-    """Fitted models, and the candidates that can be made of them."""
+    """Fitted models, and the candidates that can be made of them.
 
-    def __init__(
-        self,
-        directory: Path,
-        validation: Sequence[LabelledText],
-        test: Sequence[LabelledText],
-        linear_shares: Sequence[float] = LINEAR_SHARES,
-    ) -> None:
-        """Take the folder of the models' files, and the splits to measure on."""
-        self.linear_shares = linear_shares
-        self.directory = directory
-        self.validation = [row.label for row in validation]
-        self.test = test
-        self.fitted: dict[str, Fitted] = {}
-        self.figures: dict[str, Any] = {}
-        """How the models were fitted, ready for JSON."""
-        self.best_checkpoint: Path | None = None
-        """The best epoch of the first transformer that was fine-tuned."""
+    Their files are in `directory`; `validation` and `test` are the splits to measure on. `figures`
+    say how they were fitted, ready for JSON; `best_checkpoint` is that of the first transformer.
+    """
+
+    directory: Path
+    validation: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    linear_shares: Sequence[float] = LINEAR_SHARES
+    fitted: dict[str, Fitted] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    best_checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = [row.label for row in self.validation]
 
     def add(self, name: str, fitted: Fitted) -> None:
         """Add a model whose files are in the folder of its name."""
@@ -165,6 +163,6 @@ class ModelSelection:
         )
         mean = EnsembleConfig(members).combine([self.fitted[m.folder].validation for m in members])
         scores = calibration.log_probabilities(mean)
-        temperature = calibration.fit_temperature(scores, self.validation)
+        temperature = calibration.fit_temperature(scores, self.labels)
         config = EnsembleConfig(members, temperature)
-        return Candidate(name, config, validation_figures(self.validation, mean, temperature))
+        return Candidate(name, config, validation_figures(self.labels, mean, temperature))

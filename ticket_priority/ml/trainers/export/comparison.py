@@ -121,10 +121,9 @@ class ExportComparison:
         every = slice(None, None, _sampling_step(len(self.rows), most or len(self.rows)))
         answers = self._probabilities(run_onnx, self.rows[every])
         expected = self.probabilities[every]
-        same = answers.argmax(axis=1) == expected.argmax(axis=1)
         return {
             **self._quality(answers, self.labels[every]),
-            "agreement": float(same.mean()),
+            "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
             "max_probability_difference": float(np.abs(answers - expected).max()),
         }
 

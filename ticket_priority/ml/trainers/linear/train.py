@@ -59,7 +59,10 @@ def _fit(
 
     best = choose(splits.train, splits.validation, config.monitor, on_trial=note)
     seconds = time.monotonic() - started
-    _write_trials(run_dir / "metrics.csv", tried)
+    with (run_dir / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["C", "class_weight", *best.figures])
+        writer.writerows([one.C, one.class_weight or "", *one.figures.values()] for one in tried)
     answers = best.model.probabilities([row.text for row in splits.test])
     artifact_dir = run_dir / folders.ARTIFACT
     with folders.all_or_nothing(artifact_dir) as partial:
@@ -81,11 +84,3 @@ def _fit(
         }
         folders.write_metrics(partial, figures)
     return TrainingResult(artifact_dir, run_dir, None, figures)
-
-
-def _write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["C", "class_weight", *trials[0].figures])
-        for trial in trials:
-            writer.writerow([trial.C, trial.class_weight or "", *trial.figures.values()])

@@ -1,5 +1,3 @@
-"""The Lightning module: steps, metrics, optimiser and schedule."""
-
 from __future__ import annotations
 
 import json
@@ -8,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -127,8 +125,7 @@ class TicketClassificationModule(LightningModule):
             smoothing=self.hparams["ordinal_smoothing"],
             distance_weight=self.hparams["ordinal_loss"],
         )
-        weights = batch.get("weights")
-        loss = parts.mean() if weights is None else (parts * weights).mean()
+        loss = (parts * batch["weights"] if "weights" in batch else parts).mean()
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
         self.log("train_loss", loss, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
@@ -165,14 +162,11 @@ class TicketClassificationModule(LightningModule):
         if schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = schedule.get("warmup_steps")
-        if warmup is None:
+        if (warmup := schedule.get("warmup_steps")) is None:
             warmup = round(schedule.get("warmup_ratio", 0.0) * steps)
         scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        by_step: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the validation metrics of the epoch."""
