@@ -20,6 +20,7 @@ from tests.support.classifiers import FaultyClassifier
 from ticket_priority.checks.sources import MIDDLEWARE
 from ticket_priority.classifiers import active
 from ticket_priority.ml.artifacts import store as artifacts
+from ticket_priority.ml.artifacts.store import Artifact
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources import registry
@@ -46,11 +47,10 @@ def _cell(oddity: Oddity, step: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def shipped_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an ARTIFACT_ROOT that holds the starter under its own name."""
+def shipped_model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Return the starter, in an ARTIFACT_ROOT of its own."""
     root = tmp_path_factory.mktemp("foreign")
-    shutil.copytree(STARTER_DIRECTORY, root / "starter")
-    return root
+    return artifacts.read(Path(shutil.copytree(STARTER_DIRECTORY, root / "starter")))
 
 
 @pytest.fixture
@@ -79,23 +79,32 @@ def attach(model: type[models.Model], **options: Any) -> None:
 
 
 def _options_of(source: Any) -> dict[str, Any]:
-    return {item.name: getattr(source, item.name) for item in fields(source) if item.name != "model"}
+    options = {item.name: getattr(source, item.name) for item in fields(source)}
+    del options["model"]
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @pytest.fixture
-def active_starter(shipped_model: Path, request: pytest.FixtureRequest) -> ModelVersion:
+def host_settings(oddity: Oddity, settings: Any) -> None:
+    for name, value in oddity.settings.items():
+        setattr(settings, name, value)
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, MIDDLEWARE]
+
+
+@pytest.fixture
+def active_starter(shipped_model: Artifact, host_settings: None) -> ModelVersion:
     version = ModelVersion.objects.create(
         name="starter",
         kind="linear",
         directory="starter",
-        digest=artifacts.read(shipped_model / "starter").digest,
+        digest=shipped_model.digest,
     )
     version.activate()
     return version
 
 
 @pytest.fixture
-def agent(settings: Any) -> Any:
+def agent(host_settings: None) -> Any:
     """Return a person who sees what `not_secret` says, and may use the admin where there is one."""
     name = get_user_model().USERNAME_FIELD
     flags = {"is_staff": True, "is_superuser": True}
@@ -108,18 +117,14 @@ def agent(settings: Any) -> Any:
 def journey(
     oddity: Oddity,
     source: Any,
-    settings: Any,
-    shipped_model: Path,
     configure: Callable[..., None],
+    shipped_model: Artifact,
     active_starter: ModelVersion,
     agent: Any,
 ) -> Iterator[Journey]:
     """Return a host whose model is loaded and answers what the oddity says."""
-    for name, value in oddity.settings.items():
-        setattr(settings, name, value)
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, MIDDLEWARE]
     configure(
-        ARTIFACT_ROOT=shipped_model,
+        ARTIFACT_ROOT=shipped_model.directory.parent,
         MODE="sync",
         SERVING={
             "CLASSIFIERS": {"linear": "tests.support.classifiers.FaultyClassifier"},

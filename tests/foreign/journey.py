@@ -16,6 +16,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 import ticket_priority
+from tests.foreign import urls
 from tests.foreign.models import Plain
 from tests.foreign.oddity import Oddity
 from tests.support.classifiers import FaultyClassifier
@@ -58,7 +59,7 @@ class Journey:
 
     def create_unseen(self, body: str = TEXT) -> Any:
         with ticket_priority.muted():
-            return self.create(body)
+            return self.fresh(self.create(body))
 
     def create_decided(self) -> Any:
         """Create a ticket that the model has answered and a person has overruled."""
@@ -78,7 +79,7 @@ class Journey:
 
     def fresh(self, ticket: Any) -> Any:
         """Read the ticket as another process does."""
-        return self.source.queryset(ticket._state.db).get(pk=ticket.pk)
+        return self.source.queryset().get(pk=ticket.pk)
 
     def value(self, ticket: Any) -> Any:
         return self.source.value_of(self.fresh(ticket))
@@ -95,6 +96,9 @@ class Journey:
     @property
     def decided_value(self) -> Any:
         return self.value_for(self.oddity.decision)
+
+    def everything(self) -> models.QuerySet[Any]:
+        return self.source.queryset(router.db_for_write(self.oddity.model))
 
     def look_at_constraints(self) -> None:
         """Have the database say now what it would say at the commit."""
@@ -182,6 +186,13 @@ class Journey:
     def address(self, client: Client) -> str:
         """Return that key as a part of an address."""
         return urlquote(self.object_id(client), safe="")
+
+    def listed(self, query: str) -> set[Any]:
+        """Return the keys of the tickets that the admin's list shows for a query."""
+        request = RequestFactory().get(f"/?{query}")
+        request.user = self.agent
+        host = urls.site.get_model_admin(self.oddity.model)
+        return {ticket.pk for ticket in host.get_changelist_instance(request).result_list}
 
     def admin_page(self, page: str, *keys: Any) -> str:
         meta = self.oddity.model._meta

@@ -13,6 +13,25 @@ from ticket_priority.priorities import Priority
 SOMETHING = "something"
 """In `Oddity.checks`: any message about the source, where its id is not settled yet."""
 
+CREATING = (
+    "create_sync",
+    "create_async",
+    "create_suggest",
+    "create_switched_off",
+    "create_without_a_model",
+    "create_with_a_hanging_model",
+)
+OVERRIDING = (
+    "override_in_code",
+    "override_by_the_api",
+    "override_in_the_admin",
+    "override_by_the_hosts_own_save",
+)
+LATER = ("backfill", "classify_again_in_the_admin", "train_labels", "erase", "delete")
+SHOWING = ("admin_list", "api_list", "api_list_of_an_agent", "check")
+STEPS = (*CREATING, *OVERRIDING, *LATER, *SHOWING)
+ADMIN_STEPS = ("admin_list", "override_in_the_admin", "classify_again_in_the_admin")
+
 Row = Callable[[int], dict[str, Any]]
 
 
@@ -58,6 +77,8 @@ class Oddity:
     """Whether the row stays when the host deletes a ticket."""
     checks: tuple[str, ...] = ()
     """The ids of what `check` says about the source."""
+    sees_nothing: bool = False
+    """Whether the agent may see no ticket, once they are no superuser."""
     commits: bool = False
     """Whether each statement is committed, as some constraints are looked at only then."""
     project: str = ""
@@ -73,9 +94,19 @@ class Oddity:
         return connection.vendor not in self.vendors or bool(_about(self.without, step))
 
 
+def steps_but(why: str, *names: str) -> dict[str, str]:
+    """Give every step but these one reason."""
+    return steps(why, *(name for name in STEPS if name not in names))
+
+
 def steps(why: str, *names: str) -> dict[str, str]:
     """Give several steps one reason, for `fails` and `without`."""
     return dict.fromkeys(names, why)
+
+
+def steps_on(vendor: str, why: str, *names: str) -> dict[str, str]:
+    """Give several steps one reason, on one database."""
+    return steps(why, *(f"{name} on {vendor}" for name in names))
 
 
 def _about(reasons: Mapping[str, str], step: str) -> str:

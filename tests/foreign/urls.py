@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.db import models
 from django.urls import include, path
 
+from helpdesk.urls import pages
 from tests.foreign.table import ODDITIES
 from ticket_priority.admin import OverrideAdminMixin
 
@@ -26,6 +27,7 @@ def has_admin(model: type[models.Model]) -> bool:
 site.register({oddity.model for oddity in ODDITIES if has_admin(oddity.model)}, HostAdmin)
 
 urlpatterns: list[Any] = [
+    path("", include((pages, "helpdesk"))),
     path("admin/", site.urls),
     path("api/", include("ticket_priority.api.urls")),
 ]

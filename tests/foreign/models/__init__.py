@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.foreign.models.base import Basis as Basis
 from tests.foreign.models.base import Plain as Plain
 from tests.foreign.models.columns import *  # noqa: F403
 from tests.foreign.models.keys import *  # noqa: F403

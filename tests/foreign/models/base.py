@@ -17,4 +17,8 @@ class Ticket(models.Model):
 
 
 class Plain(Ticket):
-    """No oddity."""
+    """No oddity. Every journey attaches it beside its own host."""
+
+
+class Basis(Ticket):
+    """What proxies, children and keys build on."""

@@ -22,7 +22,12 @@ class Level(models.Model):
 
 def normal_level() -> int:
     """Return the key of the level that tickets begin with; it is made when it is missing."""
-    return Level.objects.get_or_create(name="Normal")[0].pk
+    return Level.objects.get_or_create(pk=9, name="Normal")[0].pk
+
+
+def level_that_is_there() -> int:
+    """Return the key of the level that tickets begin with; fails before somebody has made it."""
+    return Level.objects.get(pk=9).pk
 
 
 class ForeignKeyPriority(Ticket):
@@ -33,10 +38,18 @@ class QueryingDefault(Ticket):
     priority = models.ForeignKey(Level, on_delete=models.PROTECT, default=normal_level)
 
 
+class DemandingDefault(Ticket):
+    priority = models.ForeignKey(Level, on_delete=models.PROTECT, default=level_that_is_there)
+
+
 class Urgency(Enum):
+    UNKNOWN = "unknown"
     LATER = "later"
     SOON = "soon"
     NOW = "now"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class UrgencyField(models.CharField):
@@ -53,12 +66,20 @@ class UrgencyField(models.CharField):
     def get_prep_value(self, value: Any) -> Any:
         return value.value if isinstance(value, Urgency) else value
 
+    @property
+    def validators(self) -> list[Any]:
+        return []
+
     def value_to_string(self, obj: Any) -> str:
         return str(self.get_prep_value(self.value_from_object(obj)))
 
 
 class EnumPriority(Ticket):
     priority = UrgencyField(max_length=10, null=True, blank=True)
+
+
+class EnumDefault(Ticket):
+    priority = UrgencyField(max_length=10, default=Urgency.UNKNOWN)
 
 
 class TextChoices(Ticket):
@@ -72,7 +93,9 @@ class TextChoices(Ticket):
 class FewChoices(Ticket):
     """A class has no value among the choices."""
 
-    priority = models.SmallIntegerField(null=True, blank=True, choices=[(0, "some day"), (1, "now")])
+    priority = models.SmallIntegerField(
+        null=True, blank=True, choices=[(0, "some day"), (1, "now")]
+    )
 
 
 class ConstrainedPriority(Ticket):
@@ -92,7 +115,8 @@ class ConstrainedTogether(Ticket):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(is_guest=False) | models.Q(priority__isnull=True)
+                condition=models.Q(is_guest=False)
+                | models.Q(priority__isnull=True)
                 | models.Q(priority__lt=2),
                 name="foreign_no_urgent_guest",
             )

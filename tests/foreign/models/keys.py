@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connection, models
 
-from tests.foreign.models.base import Plain, Ticket
+from tests.foreign.models.base import Basis, Ticket
 
 # The other two tell letter case apart without being asked.
 CASE_SENSITIVE = "utf8mb4_bin" if connection.vendor == "mysql" else None
@@ -76,7 +76,7 @@ class CompositeKey(Ticket):
 
 
 class OneToOneKey(Ticket):
-    plain = models.OneToOneField(Plain, on_delete=models.CASCADE, primary_key=True)
+    basis = models.OneToOneField(Basis, on_delete=models.CASCADE, primary_key=True)
 
 
 class KeyToUuid(Ticket):

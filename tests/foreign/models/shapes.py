@@ -7,7 +7,7 @@ from typing import Any
 from django.db import models
 from simple_history.models import HistoricalRecords
 
-from tests.foreign.models.base import Plain, Ticket
+from tests.foreign.models.base import Basis, Ticket
 from ticket_priority.fields import PriorityField
 
 
@@ -60,12 +60,12 @@ class JoiningBaseManager(Ticket):
         base_manager_name = "objects"
 
 
-class ProxyOfPlain(Plain):
+class Proxy(Basis):
     class Meta:
         proxy = True
 
 
-class ChildOfPlain(Plain):
+class ChildOfBasis(Basis):
     """Its priority is a column of its parent's table."""
 
     room = models.CharField(max_length=20, blank=True)
@@ -121,7 +121,7 @@ class Unmanaged(Ticket):
 
     class Meta:
         managed = False
-        db_table = "foreign_plain"
+        db_table = "foreign_basis"
 
 
 class Dated(Ticket):
