@@ -124,14 +124,12 @@ class ConstrainedTogether(Ticket):
 
 
 class UniquePriority(Ticket):
-    """Of each priority there is one ticket of a customer."""
-
-    customer = models.IntegerField(default=1)
+    """One ticket at a time is urgent."""
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["customer", "priority"], name="foreign_one_of_each_priority"
+                fields=["priority"], condition=models.Q(priority=2), name="foreign_one_urgent"
             )
         ]
 

@@ -8,6 +8,7 @@ from unittest.mock import ANY
 from tests.foreign import models
 from tests.foreign.models.columns import Level, Urgency
 from tests.foreign.oddity import SOMETHING, Oddity, steps, steps_but
+from ticket_priority import muted
 from ticket_priority.priorities import Priority
 
 
@@ -18,6 +19,11 @@ def levels(*keys: int) -> Callable[[], None]:
         Level.objects.bulk_create(Level(pk=key, name=f"Level {key}") for key in keys)
 
     return create
+
+
+def an_urgent_one() -> None:
+    with muted():
+        models.UniquePriority.objects.create(body="The roof is on fire", priority=2)
 
 
 _UNHARMED = ("create_suggest", "create_switched_off", "create_without_a_model")
@@ -122,6 +128,16 @@ COLUMNS = (
         model=models.ConstrainedTogether,
         state="suggested",
         fails=_REFUSED,
+    ),
+    Oddity(
+        name="unique_constraint",
+        model=models.UniquePriority,
+        prepare=an_urgent_one,
+        state="suggested",
+        # MariaDB knows no constraint with a condition.
+        vendors=("sqlite", "postgresql"),
+        fails=_REFUSED,
+        without=steps("the urgent one would be there too", "train_labels", "admin_list"),
     ),
     Oddity(name="not_null", model=models.NotNull, unset=1),
     Oddity(
