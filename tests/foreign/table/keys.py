@@ -19,6 +19,8 @@ from tests.foreign.oddity import (
 
 _NEEDING_ROWS = (*CREATING, *OVERRIDING, *LATER, "admin_list", "api_list_of_an_agent")
 
+_TOO_LONG = "no row takes a key above 64 characters"
+
 KEYS = (
     Oddity(name="plain", model=models.Plain),
     Oddity(name="small_key", model=models.SmallKey),
@@ -50,7 +52,8 @@ KEYS = (
         row=lambda number: {"message_id": f"<{'long' * 30}.{number}@mail.example>"},
         in_time=False,
         fails=steps("a filter takes no key above 64 characters", "api_list")
-        | steps_on("postgresql", "no row takes a key above 64 characters", *_NEEDING_ROWS),
+        | steps_on("postgresql", _TOO_LONG, *_NEEDING_ROWS)
+        | steps_on("mysql", _TOO_LONG, *_NEEDING_ROWS),
     ),
     Oddity(
         name="key_with_a_slash",
@@ -70,12 +73,23 @@ KEYS = (
         model=models.CaseSensitiveKey,
         row=lambda number: {"code": ("aB1", "ab1", "AB1", "Ab1")[number - 1]},
         in_time=False,
+        fails=steps_on(
+            "mysql",
+            "rows are found under a key of another case",
+            *("create_async", "backfill", "erase", "delete"),
+            *("admin_list", "api_list", "api_list_of_an_agent"),
+        ),
     ),
     Oddity(
         name="key_of_another_collation",
         model=models.CollatedKey,
         row=lambda number: {"code": f"A{number}"},
         in_time=False,
+        fails=steps_on(
+            "mysql",
+            "the key's collation is not that of the rows about it",
+            *("train_labels", "admin_list"),
+        ),
     ),
     Oddity(
         name="hashid_key",
