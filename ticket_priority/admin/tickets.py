@@ -29,7 +29,11 @@ from ticket_priority.admin.listing import (
     PriorityFilter,
 )
 from ticket_priority.admin.panel import TicketPanel
-from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
+from ticket_priority.exceptions import (
+    ModelUnavailableError,
+    OverrideRateError,
+    PriorityRefusedError,
+)
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions.overrides import (
     check_override_rate,
@@ -292,7 +296,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             return
         try:
             bulk.TicketActions(self, request).accept(ticket, suggestion)
-        except OverrideRateError as error:
+        except (OverrideRateError, PriorityRefusedError) as error:
             self.message_user(request, str(error), messages.ERROR)
             return
         label = Priority(suggestion.priority or 0).label

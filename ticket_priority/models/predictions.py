@@ -109,6 +109,7 @@ class Prediction(Answer):
         DEADLINE = "deadline", _("the model took too long")
         OVERLOADED = "overloaded", _("the model is overloaded")
         BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
+        REFUSED = "refused", _("the helpdesk does not take it")
 
     # Without a constraint: a violation at COMMIT would lose the ticket too.
     model_version = models.ForeignKey(
