@@ -37,6 +37,7 @@ from ticket_priority.predictions.outcome import (
 )
 from ticket_priority.predictions.refusals import settle_or_suggest
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.column import defaults_called_once
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def drain() -> int:
     return decided
 
 
+@defaults_called_once()
 def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
     """Make failed predictions pending again; return how many were, and how many were not.
 

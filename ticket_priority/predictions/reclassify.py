@@ -31,6 +31,7 @@ from ticket_priority.predictions.outcome import (
 from ticket_priority.predictions.refusals import settle_or_suggest
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.column import defaults_called_once
 
 
 def classify_instances(
@@ -166,6 +167,7 @@ def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, 
     return overrides.for_keys(source.model, [ticket.pk]).exists()
 
 
+@defaults_called_once()
 def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) -> set[str]:
     """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]

@@ -26,12 +26,14 @@ _called_defaults: ContextVar[dict[Any, Any] | None] = ContextVar(
 
 
 @contextmanager
-def defaults_called_once() -> Iterator[None]:
-    """Call each column's default at most once in this context, as it may query the database."""
-    if _called_defaults.get() is not None:
-        yield
-        return
-    token = _called_defaults.set({})
+def defaults_called_once(called: dict[Any, Any] | None = None) -> Iterator[None]:
+    """Call each column's default at most once in this context, as it may query the database.
+
+    `called` keeps the values from one context to another.
+    """
+    if called is None:
+        called = _called_defaults.get()
+    token = _called_defaults.set({} if called is None else called)
     try:
         yield
     finally:
@@ -202,7 +204,7 @@ class PriorityColumn:
     def _is_storable(self, value: Any) -> bool:
         try:
             self.host_field.to_python(value)
-        except ValidationError:
+        except (ValidationError, TypeError, ValueError):
             return False
         return value != "" or isinstance(self.host_field, models.CharField | models.TextField)
 

@@ -18,6 +18,7 @@ from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.sources.base import TicketSource, is_column
+from ticket_priority.sources.column import defaults_called_once
 
 _BATCH: Final = 2000
 
@@ -164,6 +165,7 @@ class LabelResolver:
         self, source: TicketSource, batch: Collection[models.Model], using: str | None
     ) -> None:
         self.source = source
+        self.defaults: dict[Any, Any] = {}
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
@@ -177,6 +179,10 @@ class LabelResolver:
 
     def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         """Return the label and its provenance, or None and why there is none."""
+        with defaults_called_once(self.defaults):
+            return self._label_of(ticket)
+
+    def _label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         facts = self._facts_of(ticket)
         rule = next(rule for rule in _RULES if rule.holds(facts))
         label, key = rule.label(facts), str(ticket.pk)

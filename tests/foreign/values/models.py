@@ -193,6 +193,14 @@ class QueryingDefault(Ticket):
     priority = models.ForeignKey(Level, on_delete=models.PROTECT, default=normal_level)
 
 
+def lost_level() -> int:
+    return int(Level.objects.get(code="lost").pk)
+
+
+class BrokenDefault(Ticket):
+    priority = models.ForeignKey(Level, on_delete=models.PROTECT, default=lost_level)
+
+
 class ClassDefault(Ticket):
     priority = models.SmallIntegerField(default=1)
 
