@@ -143,7 +143,7 @@ def _check_other_fields(source: TicketSource) -> Iterator[checks.CheckMessage]:
             f"unset, as {source.priority_field} is the source's.",
             hint=f"Leave text_fields out of {', '.join(others)}.",
             obj=source.model,
-            id="ticket_priority.E028",
+            id="ticket_priority.E036",
         )
 
 

@@ -135,7 +135,7 @@ def lookups(queries: Any) -> list[str]:
 class TestTwoPriorities:
     def test_check_says_which_is_left_out(self, attach_host: Attach) -> None:
         attach_host(models.TwoPriorities, priority_field="impact")
-        assert said() == ["E028"]
+        assert said() == ["E036"]
 
     def test_one_may_be_without_text(self, attach_host: Attach) -> None:
         column = models.TwoPriorities._meta.get_field("urgency")
