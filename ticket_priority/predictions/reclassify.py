@@ -172,10 +172,13 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
     decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
-    applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
+    predictions = Prediction.objects.using(plugin_database())
+    applied = predictions.applied_values(source.model, keys)
+    begun = predictions.values_at_creation(source.model, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), str(ticket.pk)
         ours = {source.to_host_value(priority) for priority in applied[key]}
-        if not source.is_unset(value) and value not in ours:
+        is_as_begun = source.as_json(value) in begun[key]
+        if not source.is_unset(value) and value not in ours and not is_as_begun:
             decided.add(key)
     return decided

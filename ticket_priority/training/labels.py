@@ -169,6 +169,7 @@ class LabelResolver:
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
+        self.begun = Prediction.objects.using(alias).values_at_creation(source.model, keys)
         overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
         decisions = list(overrides.values_list("object_id", "from_priority", "to_priority"))
         self.decisions = {key: (before, after) for key, before, after in decisions}
@@ -202,12 +203,14 @@ class LabelResolver:
             # A host's default is no label, unless it was predicted and then seen.
             current = self.source.meaning_of(self.source.value_of(ticket))
             current = current if current in applied else None
+        # A table that takes no ticket without a priority gets one that nobody chose.
+        is_as_begun = self.source.as_json(self.source.value_of(ticket)) in self.begun[key]
         decided_from, decided = self.decisions.get(key, (None, None))
         return _Facts(
             current=None if current is None else int(current),
             decided=decided,
             decided_from=decided_from,
-            is_ours=current is not None and current in applied,
+            is_ours=current is not None and (current in applied or is_as_begun),
             was_changed=bool(applied) or decided is not None,
             was_reviewed=key in self.reviewed,
             was_undone=key in self.undone and decided is None,

@@ -14,7 +14,10 @@ from tests.foreign.values import models
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.predictions import outbox
+from ticket_priority.predictions.reclassify import classify_instances
+from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource
+from ticket_priority.training.labels import labelled_texts
 
 State, Reason = Prediction.State, Prediction.Reason
 Attach = Callable[..., TicketSource]
@@ -140,6 +143,23 @@ def test_what_a_person_chose_stays(host: TicketSource, configure: Callable[..., 
     call_command("classify_tickets", verbosity=0)
     assert [value_of(host, ticket) for ticket in chosen] == values
     assert [about(ticket) for ticket in chosen] == [[]] * len(chosen)
+
+
+def test_the_medium_is_no_label_and_may_be_replaced(
+    host: TicketSource, configure: Callable[..., None]
+) -> None:
+    configure(MODE="suggest")
+    ticket = create(host)
+    outbox.drain()
+    medium = host.to_host["medium"]
+    chosen = create(host, **{host.host_field.attname: medium})
+    labels = [text.label for text in labelled_texts(host)]
+    assert labels == ([] if host.model is models.NotNullField else [Priority.MEDIUM])
+    configure(MODE="sync")
+    classify_instances([ticket, host.queryset().get(pk=chosen.pk)])
+    assert value_of(host, ticket) == host.to_host["high"]
+    if host.model is not models.NotNullField:
+        assert value_of(host, chosen) == medium
 
 
 def test_medium_may_be_what_the_host_does_not_take(
