@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, models, router
 from django.utils.module_loading import import_string
 
@@ -257,7 +256,7 @@ def _is_of_type(column: models.Field[Any, Any], value: Any) -> bool:
         python = target.to_python(value)
         # A member of an enumeration may be given as it is stored.
         return bool(value in (python, target.get_prep_value(python)))
-    except (ValidationError, TypeError, ValueError):
+    except Exception:
         return False
 
 

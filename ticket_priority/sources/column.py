@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import FieldDoesNotExist
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models.expressions import DatabaseDefault
@@ -104,14 +104,14 @@ class PriorityColumn:
             column = column.target_field
         try:
             return column.to_python(value)
-        except (ValidationError, TypeError, ValueError):
+        except Exception:
             return value
 
     def plain(self, value: Any) -> Any:
         """Return a value as the database stores it, if it can be converted: no Enum's member."""
         try:
             return self.host_field.get_prep_value(value)
-        except (ValidationError, TypeError, ValueError):
+        except Exception:
             return value
 
     def as_json(self, value: Any) -> Any:
@@ -204,7 +204,9 @@ class PriorityColumn:
     def _is_storable(self, value: Any) -> bool:
         try:
             self.host_field.to_python(value)
-        except (ValidationError, TypeError, ValueError):
+            self.host_field.get_prep_value(value)
+        except Exception:
+            # A field of somebody's own may raise anything.
             return False
         return value != "" or isinstance(self.host_field, models.CharField | models.TextField)
 

@@ -63,7 +63,8 @@ def why_unfit(column: models.Field[Any, Any], value: Any) -> str:
         if choices and not {value, python, plain}.intersection(choices):
             return _("it is not among the column's choices")
         _validate(column, python, plain)
-    except (ValidationError, TypeError, ValueError):
+    except Exception:
+        # A field of somebody's own may raise anything.
         return _("the column cannot hold it")
     return "" if value is not None or column.null else _("the column cannot hold it")
 

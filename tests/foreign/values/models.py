@@ -175,10 +175,10 @@ class UrgencyField(models.CharField):  # type: ignore[type-arg]
         return self.to_python(value)
 
     def to_python(self, value: Any) -> Any:
-        return value if value is None or isinstance(value, Urgency) else Urgency(value)
+        return None if value in (None, "") else Urgency(value)
 
     def get_prep_value(self, value: Any) -> Any:
-        return value.value if isinstance(value, Urgency) else value
+        return None if value is None else Urgency(value).value
 
 
 class Enumerated(Ticket):
