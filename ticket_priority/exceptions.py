@@ -77,3 +77,7 @@ class OverrideRateError(TicketPriorityError):
     def __init__(self, message: str, *, wait: int) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class PriorityRefusedError(TicketPriorityError):
+    """The host does not take the priority for the ticket that a person chose it for."""

@@ -22,7 +22,11 @@ from django.utils.translation import gettext_lazy as _
 from ticket_priority.admin import bulk, listing
 from ticket_priority.admin.panel import TicketPanel
 from ticket_priority.admin.records import page_of
-from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
+from ticket_priority.exceptions import (
+    ModelUnavailableError,
+    OverrideRateError,
+    PriorityRefusedError,
+)
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions import overrides
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
@@ -264,7 +268,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         if request.method == "POST":
             try:
                 level, text = act(request, ticket)
-            except (ModelUnavailableError, OverrideRateError) as error:
+            except (ModelUnavailableError, OverrideRateError, PriorityRefusedError) as error:
                 level, text = messages.ERROR, str(error)
             self.message_user(request, text, level)
         page = page_of(self.admin_site, self.model, ticket.pk)

@@ -76,6 +76,7 @@ _DESCRIPTIONS: Final = {
     401: "No valid credentials were given.",
     403: "This user may not do it, or the CSRF token is missing.",
     404: "It does not exist, or this user may not see it.",
+    409: "The ticket's model or its database does not take this priority.",
     413: "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE.",
     415: "The body is not application/json.",
     429: "Too many requests; Retry-After is the number of seconds to wait.",

@@ -47,6 +47,17 @@ class PredictionQuerySet(TicketRowQuerySet):
             found[key].add(priority)
         return found
 
+    def values_at_creation(
+        self, model: type[models.Model], keys: Iterable[Any]
+    ) -> defaultdict[str, set[Any]]:
+        """Return the host values that each ticket had before its first prediction, by `str(pk)`."""
+        found: defaultdict[str, set[Any]] = defaultdict(set)
+        # Only `classify_instances` stores rows that no worker claimed and that were tried.
+        rows = self.for_keys(model, keys).exclude(attempts__gte=1, claimed_at=None)
+        for key, value in rows.values_list("object_id", "value_before"):
+            found[key].add(value)
+        return found
+
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
         """Return the hash of the first text classified of each ticket, by `str(pk)`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
@@ -109,6 +120,7 @@ class Prediction(Answer):
         DEADLINE = "deadline", _("the model took too long")
         OVERLOADED = "overloaded", _("the model is overloaded")
         BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
+        REFUSED = "refused", _("the helpdesk does not take it")
 
     # Without a constraint: a violation at COMMIT would lose the ticket too.
     model_version = models.ForeignKey(

@@ -21,6 +21,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
 from ticket_priority.models import Override, Prediction, PredictionQuerySet, plugin_database
+from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.outcome import (
     Answer,
     Reason,
@@ -34,7 +35,9 @@ from ticket_priority.predictions.outcome import (
     suggest_unless_applicable,
     write_if_unchanged,
 )
+from ticket_priority.predictions.refusals import settle_or_suggest
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.column import defaults_called_once
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ def drain() -> int:
     return decided
 
 
+@defaults_called_once()
 def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
     """Make failed predictions pending again; return how many were, and how many were not.
 
@@ -157,7 +161,11 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
             else:
                 answer, milliseconds = asked.answer
                 fill(row, asked.text, answer, classifier, milliseconds, language=asked.language)
-            yield _settle(source, tickets[row.object_id], row, using)
+            was_settled = False
+            # The others go on. The row is tried again, alone, when its claim has expired.
+            with contain_errors(using, "An answer about a %s could not be stored", source.label):
+                was_settled = _settle(source, tickets[row.object_id], row, using)
+            yield was_settled
 
 
 def _all_failed(answers: Iterable[Answer]) -> bool:
@@ -182,7 +190,7 @@ def _settle(
 
     def settle() -> None:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
-            if applies:
+            if applies and prediction.reason != Reason.REFUSED:
                 write_if_unchanged(source, instance, prediction, using)
             ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
@@ -191,7 +199,7 @@ def _settle(
                 after_apply(source, instance, prediction, using)
 
     try:
-        retry_on_deadlock(settle, using=using)
+        settle_or_suggest(source, instance, prediction, settle, using)
     except _Overtaken:
         return False
     announce(instance, prediction)

@@ -22,6 +22,7 @@ from ticket_priority.models import ABOUT_TICKETS, Prediction, plugin_database
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.containment import contain_errors, savepoint
+from ticket_priority.predictions.refusals import suggest_if_refused
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -186,7 +187,8 @@ def is_as_drafted(source: TicketSource, instance: models.Model, draft: Predictio
     value = source.value_of(instance)
     if draft.state == State.APPLIED:
         return bool(value == source.to_host_value(priority_of(draft)))
-    return source.is_unset(value)
+    # A class that the host's table asked for is what the draft keeps as the value before.
+    return source.is_unset(value) or value == source.clean(draft.value_before)
 
 
 def supersede_pending(
@@ -230,7 +232,12 @@ def send_after_commit(signal: Signal, **named: Any) -> None:
 def write_if_unchanged(
     source: TicketSource, instance: models.Model, prediction: Prediction, using: str
 ) -> None:
-    """Write a prediction to the ticket's row, and supersede it if the row's value has changed."""
+    """Write a prediction to the ticket's row, and supersede it if the row's value has changed.
+
+    One that the host does not take becomes a suggestion.
+    """
+    if suggest_if_refused(source, instance, prediction, using):
+        return
     before = source.clean(prediction.value_before)
     priority = priority_of(prediction)
     if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):

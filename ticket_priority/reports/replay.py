@@ -22,6 +22,7 @@ from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
 from ticket_priority.models import ModelVersion, Prediction, plugin_database
 from ticket_priority.predictions.outcome import Answer, answers_about, answers_of
 from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.column import defaults_called_once
 from ticket_priority.training.labels import labels_of
 
 _BATCH = 500
@@ -146,6 +147,7 @@ def replay(
     return [tally.as_dict(period) for tally in tallies]
 
 
+@defaults_called_once()
 def _replay_batch(
     source: TicketSource,
     batch: Sequence[models.Model],
