@@ -18,8 +18,8 @@ from django.utils.translation import ngettext
 
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
-from ticket_priority.models import Override, Prediction
-from ticket_priority.predictions import audit, outbox
+from ticket_priority.models import Override, Prediction, PredictionQuerySet
+from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
 from ticket_priority.priorities import Priority
 
@@ -108,7 +108,8 @@ class PredictionAdmin(TicketRowAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
-        return audit.shown(super().get_queryset(request))
+        rows: PredictionQuerySet = super().get_queryset(request)
+        return rows.shown()
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ticket_priority.change_prediction")

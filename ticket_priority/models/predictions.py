@@ -56,6 +56,14 @@ class PredictionQuerySet(TicketRowQuerySet):
         """Return the tickets, by `str(pk)`, where a stale form restored the old value."""
         return self.filter(reason=Prediction.Reason.STALE_FORM).keys_among(model, keys)
 
+    def shown(self) -> Self:
+        """Exclude what is held back: the audit slice's answers until a decision is recorded."""
+        decided = Override.objects.filter(
+            content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+        )
+        is_held_back = models.Q(reason=Prediction.Reason.AUDIT)
+        return self.filter(~is_held_back | models.Q(models.Exists(decided.order_by())))
+
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Keep the pending rows that no worker holds a valid claim on, oldest first."""
         expired = timezone.now() - timedelta(seconds=claim_seconds)
@@ -163,7 +171,10 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
     """The shadow's answers, beside those that were served."""
 
     def beside(self, served_by: ModelVersion) -> Self:
-        """Annotate `served`: another version's class for the same ticket and text, or None."""
+        """Annotate `served`: another version's class for the same ticket and text, or None.
+
+        What is held back is None.
+        """
         about = Prediction.objects.filter(
             content_type=models.OuterRef("content_type"),
             object_id=models.OuterRef("object_id"),
@@ -171,7 +182,8 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
             model_version=served_by,
             priority__isnull=False,
         )
-        return self.annotate(served=models.Subquery(about.order_by("-pk").values("priority")[:1]))
+        newest = about.shown().order_by("-pk").values("priority")[:1]
+        return self.annotate(served=models.Subquery(newest))
 
 
 class ShadowPrediction(Answer):

@@ -30,7 +30,7 @@ from ticket_priority.models import ModelVersion, Override, Prediction, plugin_da
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.containment import contain_errors, savepoint
 from ticket_priority.predictions.outcome import (
-    DRAFT,
+    DRAFTS,
     Reason,
     State,
     after_apply,
@@ -85,9 +85,10 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         with savepoint(using):
             _classify_draft(source, instance, classified)
         draft = classified
-    instance.__dict__[DRAFT] = draft or Prediction(
+    unanswered = Prediction(
         mode=mode, value_before=_storable(value), state=State.PENDING, reason=Reason.MODEL_ERROR
     )
+    DRAFTS.put(instance, draft or unanswered)
 
 
 def record_after_insert(
@@ -115,7 +116,7 @@ def record_after_insert(
             store = partial(_store_new, source, instance, prediction, using, tell)
             retry_on_deadlock(store, using=using, seconds=SAVE_SECONDS)
             if prediction.state == State.PENDING:
-                instance.__dict__[DRAFT] = prediction
+                DRAFTS.put(instance, prediction)
         is_stored = True
     if prediction is None or not is_stored:
         _unset_unrecorded(source, instance, prediction, using)
@@ -132,7 +133,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
     Some hosts save a new ticket's object several times. If a worker applies a prediction in
     between, the next save restores the old value. Errors as in `contain_errors`.
     """
-    draft = instance.__dict__.get(DRAFT)
+    draft = DRAFTS.get(instance)
     if draft is None or draft.pk is None or draft.state != State.PENDING:
         return
     message = "A save of %s may have overwritten a prediction"
@@ -236,13 +237,13 @@ def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
     An object that is saved again after a rollback, or copied to a new row, still has the predicted
     priority. Without a prediction of its own that row would look like a person's decision.
     """
-    draft: Prediction | None = instance.__dict__.get(DRAFT)
+    draft = DRAFTS.get(instance)
     if draft is None or not is_as_drafted(source, instance, draft):
         return None
     if draft.pk is not None:
         draft = copy(draft)
         draft.pk, draft._state = None, ModelState()
-        instance.__dict__[DRAFT] = draft
+        DRAFTS.put(instance, draft)
     return draft
 
 

@@ -25,12 +25,13 @@ from ticket_priority.predictions.containment import contain_errors, savepoint
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.notes import Notes
 
 logger = logging.getLogger(__name__)
 
 State, Reason = Prediction.State, Prediction.Reason
-DRAFT: Final = "_ticket_priority_draft"
-"""The attribute in which a newly created ticket object keeps its first prediction."""
+DRAFTS: Final = Notes[Prediction]()
+"""The first prediction of each newly created ticket object."""
 
 Answer = tuple[Classification, float] | Exception | None
 """A classification and its milliseconds, or the error, or None for an empty text."""

@@ -48,8 +48,9 @@ def classify_instances(
     classifier = get_classifier()
     mode = mode or source.effective_mode
     decided_by_person = _decided_by_person(source, tickets)
-    audited = audit.audited_keys(source.model, [ticket.pk for ticket in tickets])
-    held_back = audited - decided_by_person
+    keys = [ticket.pk for ticket in tickets]
+    recorded = Override.objects.using(plugin_database()).keys_among(source.model, keys)
+    held_back = audit.audited_keys(source.model, keys) - recorded
     answers = answers_about(source, classifier, tickets)
     predictions = []
     for ticket, asked in zip(tickets, answers, strict=True):
@@ -85,7 +86,9 @@ def _store(
         prediction.state, prediction.reason = said
         with transaction.atomic(using=using):
             if prediction.state == State.PENDING:
-                if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
+                if prediction.reason != Reason.AUDIT and (
+                    by_person or _decided_meanwhile(source, ticket, prediction.value_before, using)
+                ):
                     prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
                 elif suggest_unless_applicable(prediction):
                     write_if_unchanged(source, ticket, prediction, using)
