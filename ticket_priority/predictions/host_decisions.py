@@ -15,7 +15,7 @@ from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions.containment import contain_errors, savepoint
-from ticket_priority.predictions.outcome import DRAFTS, Reason, State, is_as_drafted
+from ticket_priority.predictions.outcome import DRAFTS, Reason, State, is_as_drafted, saved_value
 from ticket_priority.predictions.overrides import is_recorded_elsewhere, record_override
 from ticket_priority.predictions.standings import priority_at
 from ticket_priority.sources import PriorityChange, TicketSource, get_source
@@ -59,7 +59,7 @@ def notice_save(source: TicketSource, instance: models.Model) -> None:
     decision = None
     message = "It is not known who changed the priority of a %s"
     with contain_errors(using, message, source.label):
-        change = PriorityChange(stored[0], source.value_of(instance))
+        change = PriorityChange(stored[0], saved_value(source, instance, using))
         if change.before == change.after:
             return
         DRAFTS.pop(instance)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.containment import contain_errors, savepoint
+from ticket_priority.predictions.copies import again, note_copy
 from ticket_priority.predictions.outcome import (
     DRAFTS,
     Reason,
@@ -41,6 +41,7 @@ from ticket_priority.predictions.outcome import (
     language_for,
     priority_of,
     save_about,
+    saved_value,
     suggest_unless_applicable,
 )
 from ticket_priority.sources import TicketSource
@@ -107,8 +108,10 @@ def record_after_insert(
     """
     prediction, is_stored = None, False
     with contain_errors(using, _NOT_STORED, source.label):
-        prediction = _drafted(source, instance) or _pending(source, instance)
+        value = saved_value(source, instance, using)
+        prediction = _drafted(source, instance) or _pending(source, value)
         if prediction is None:
+            note_copy(source, instance, value, using)
             return None
         if using != plugin_database():
             after_commit(partial(_store_apart, source, instance, prediction, using), using=using)
@@ -234,21 +237,19 @@ def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction
 def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
     """Return what was predicted for this object, also when it is inserted a second time.
 
-    An object that is saved again after a rollback, or copied to a new row, still has the predicted
+    An object that is saved again after a rollback, or as a new row, still has the predicted
     priority. Without a prediction of its own that row would look like a person's decision.
     """
     draft = DRAFTS.get(instance)
     if draft is None or not is_as_drafted(source, instance, draft):
         return None
     if draft.pk is not None:
-        draft = copy(draft)
-        draft.pk, draft._state = None, ModelState()
+        draft = again(draft)
         DRAFTS.put(instance, draft)
     return draft
 
 
-def _pending(source: TicketSource, instance: models.Model) -> Prediction | None:
-    value = source.value_of(instance)
+def _pending(source: TicketSource, value: Any) -> Prediction | None:
     if not source.is_unset(value):
         return None
     enabled = get_settings().enabled

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import models
+from django.db.models.expressions import DatabaseDefault
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -182,6 +183,16 @@ def priority_of(prediction: Prediction) -> Priority:
     return Priority(prediction.priority)
 
 
+def saved_value(source: TicketSource, instance: models.Model, using: str) -> Any:
+    """Return the host value that was saved; read from the row where it was an expression."""
+    value = source.value_of(instance)
+    if isinstance(value, DatabaseDefault) or not hasattr(value, "resolve_expression"):
+        return value
+    with savepoint(using):
+        rows = source.queryset(using).filter(pk=instance.pk)
+        return rows.values_list(source.host_field.attname, flat=True).get()
+
+
 def is_as_drafted(source: TicketSource, instance: models.Model, draft: Prediction) -> bool:
     """Say whether an object still has the priority that its first prediction gave it, or none."""
     value = source.value_of(instance)
@@ -272,4 +283,4 @@ def forget(instance: models.Model) -> None:
     message = "Rows about a deleted %s remain, for `manage.py erase_priority_data --gone`"
     with contain_errors(using, message, type(instance)._meta.label), savepoint(using):
         for table in ABOUT_TICKETS:
-            table.objects.using(using).for_instance(instance).delete()
+            table.objects.using(using).for_instance(instance).erase()

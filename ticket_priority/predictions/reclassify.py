@@ -13,7 +13,7 @@ from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key, retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
-from ticket_priority.predictions import audit
+from ticket_priority.predictions import audit, copies
 from ticket_priority.predictions.outcome import (
     Reason,
     State,
@@ -158,7 +158,9 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
     decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
-    applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
+    # What was copied may be a person's word as well: it is no label, and no model changes it.
+    predictions = Prediction.objects.using(plugin_database()).exclude(mode=copies.MODE)
+    applied = predictions.applied_values(source.model, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), str(ticket.pk)
         ours = {source.to_host_value(priority) for priority in applied[key]}
