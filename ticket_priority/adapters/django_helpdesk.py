@@ -368,7 +368,7 @@ def attribute(change: Any, using: str) -> None:
     followup = _cached(change, "followup")
     ticket = None if followup is None else _cached(followup, "ticket")
     source = None if ticket is None else _source_of(type(ticket))
-    if source is None or change.field != str(source.host_field.verbose_name):
+    if ticket is None or source is None or change.field != str(source.host_field.verbose_name):
         return
     user = getattr(followup, "user", None)
     if user is not None and source.meaning_of(source.clean(change.new_value)) is not None:

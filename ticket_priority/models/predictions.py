@@ -66,7 +66,9 @@ class PredictionQuerySet(TicketRowQuerySet):
         rows = self.for_model(model).filter(state=Prediction.State.APPLIED, text_hash__in=hashes)
         number = Cast("object_id", models.BigIntegerField())
         first = number if isinstance(key_column(model), models.IntegerField) else "created_at"
-        found = rows.order_by().values_list("text_hash", "priority").annotate(least=models.Min(first))
+        found = (
+            rows.order_by().values_list("text_hash", "priority").annotate(least=models.Min(first))
+        )
         return {(text_hash, priority): least for text_hash, priority, least in found}
 
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from copy import copy
 from random import SystemRandom
 from typing import Any, Final
 
+from django.db import models
+
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.numbers import is_number
 from ticket_priority.models import Prediction, plugin_database

@@ -74,4 +74,3 @@ def _store(source: TicketSource, instance: models.Model, priority: Priority, ori
         copied.mode, copied.reason = MODE, Reason.OK
         copied.attempts, copied.created_at = 0, timezone.now()
         save_about(source, instance, copied)
-

@@ -73,8 +73,8 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
 
     A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
     nobody has decided since. Tickets without a prediction, and those whose prediction is held
-    back, are left out. The tickets must be of one model. Takes one query, `priorities_of`'s, and one
-    where a prediction is of the audit slice.
+    back, are left out. The tickets must be of one model. Takes one query,
+    `priorities_of`'s, and one where a prediction is of the audit slice.
     """
     tickets = {str(ticket.pk): ticket for ticket in instances}
     if not tickets:

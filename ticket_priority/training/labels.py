@@ -233,7 +233,6 @@ class LabelResolver:
             changes_are_recorded=self.source.record_changes,
         )
 
-
     def text_of(self, ticket: models.Model) -> str:
         """Return the ticket's text at its creation."""
         return self.texts.get(ticket.pk) or self.source.text_at_creation(ticket)

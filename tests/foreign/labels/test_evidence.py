@@ -86,7 +86,7 @@ COPIES: dict[str, Callable[[Ticket], Ticket]] = {
     "__dict__": by_dict,
     "copy.copy": lambda ticket: as_new(copy.copy(ticket)),
     "copy.deepcopy": lambda ticket: as_new(copy.deepcopy(ticket)),
-    "pickle": lambda ticket: as_new(pickle.loads(pickle.dumps(ticket))),
+    "pickle": lambda ticket: as_new(pickle.loads(pickle.dumps(ticket))),  # noqa: S301
     "bulk_create": in_bulk,
     "fixture": from_a_fixture,
 }
