@@ -48,8 +48,13 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
     def contribute_to_class(
         self, cls: type[models.Model], name: str, private_only: bool = False
     ) -> None:
-        """Register the model as a source where `text_fields` are given."""
+        """Register the model as a source where `text_fields` are given.
+
+        A copy of another model's field, as in a table of former versions, registers nothing;
+        Django itself copies the fields of abstract models.
+        """
+        first = getattr(self, "model", cls)
         super().contribute_to_class(cls, name, private_only)
-        historical = cls._meta.apps is not apps
-        if self.source_options.get("text_fields") and not cls._meta.abstract and not historical:
+        is_ticket = not cls._meta.abstract and (first is cls or first._meta.abstract)
+        if self.source_options.get("text_fields") and is_ticket and cls._meta.apps is apps:
             register(cls, priority_field=name, **self.source_options)

@@ -205,6 +205,24 @@ class TestShown:
         assert admin_client.get(row).json()["priority"] == "high"
         assert admin_client.get(about).json()["prediction"]["reason"] == "audit"
 
+    def test_a_priority_that_is_set_without_a_record_reveals_nothing(
+        self, active_model: ModelVersion, drawn: None, admin_client: Client
+    ) -> None:
+        ticket = ticket_in_slice()
+        about = f"/api/tickets/helpdesk.Ticket/{ticket.pk}/"
+        change = f"/admin/helpdesk/ticket/{ticket.pk}/change/"
+        for priority in (Priority.MEDIUM, None, Priority.HIGH):
+            ticket.priority = priority
+            ticket.save()
+            assert admin_client.get(about).json()["prediction"] is None
+            assert admin_client.post(f"{about}classify/").json()["priority"] is None
+            assert "tp-bars" not in admin_client.get(change).content.decode()
+            listing = admin_client.get("/admin/helpdesk/ticket/").content.decode()
+            assert "tp-state--suggested" not in listing
+            assert admin_client.get("/api/predictions/").json()["count"] == 0
+        assert labels() == {}
+        assert audit_agreement(active_model, [get_source(Ticket)]) is None
+
     def test_the_demo_hides_it(
         self, active_model: ModelVersion, drawn: None, admin_client: Client
     ) -> None:
@@ -221,12 +239,12 @@ class TestLabels:
         by_override, in_the_host, unset = (ticket_in_slice() for _ in range(3))
         ticket_priority.override(by_override, Priority.LOW)
         Ticket.objects.filter(pk=by_override.pk).update(description="overridden")
-        Ticket.objects.filter(pk=in_the_host.pk).update(priority=1, description="in the host")
+        Ticket.objects.filter(pk=in_the_host.pk).update(priority=1)
         assert unset.priority is None
-        assert labels() == {
-            "outage\noverridden": (0, "audit"),
-            "outage\nin the host": (1, "audit"),
-        }
+        dropped: Counter[str] = Counter()
+        (row,) = labelled_texts(get_source(Ticket), dropped=dropped)
+        assert (row.text, row.label, row.provenance) == ("outage\noverridden", 0, "audit")
+        assert dropped == {"undecided in the audit slice": 1}, "nobody knows who set it, or when"
 
     def test_who_changes_their_mind_has_seen_the_prediction(
         self, active_model: ModelVersion, drawn: None
@@ -252,7 +270,7 @@ class TestLabels:
             ticket = Ticket.objects.create(**OUTAGE, priority=1)
             dropped: Counter[str] = Counter()
             assert list(labelled_texts(get_source(Ticket), dropped=dropped)) == []
-            assert dropped == {"unset in the audit slice": 1}
+            assert dropped == {"undecided in the audit slice": 1}
             ticket_priority.override(ticket, Priority.MEDIUM)
             assert set(labels().values()) == {(1, "audit")}
         finally:
@@ -297,14 +315,14 @@ def test_the_agreement_counts_first_words_of_the_versions_own_answers(
     Ticket.objects.filter(pk=by_host.pk).update(priority=2)
     found = audit_agreement(active_model, sources)
     assert found is not None
-    assert (found.rows, found.agreeing, found.accuracy) == (4, 2, 0.5)
+    assert (found.rows, found.agreeing, found.accuracy) == (3, 1, 1 / 3)
     assert found.interval is not None
     low, high = found.interval
     assert 0 < low < 0.1
     assert 0.9 < high < 1
     newest = audit_agreement(active_model, sources, newest=3)
     assert newest is not None
-    assert (newest.rows, newest.agreeing) == (2, 2), "one is unset, and wrong and changed are older"
+    assert (newest.rows, newest.agreeing) == (1, 1), "two have no decision, and others are older"
     other = ModelVersion.objects.create(name="other", kind="x", directory="x", digest="0")
     assert audit_agreement(other, sources) is None
 

@@ -10,6 +10,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Case as Case_
+from django.db.models import F, Value, When
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -78,6 +80,21 @@ class TestASave:
         case.refresh_from_db()
         assert (case.body, case.urgency) == ("lift", 4)
         assert decisions() == []
+
+    @pytest.mark.parametrize(
+        "written",
+        [F("urgency") - 2, Value(2), Case_(When(urgency=4, then=Value(2)), default=Value(5))],
+        ids=["F", "Value", "Case"],
+    )
+    def test_may_compute_it_in_the_database(
+        self, attach: Attach, active_model: ModelVersion, written: Any
+    ) -> None:
+        attach(record_changes=True, adapter="tests.uuid_host.adapters.FormSource")
+        case = muted_case(urgency=4)
+        case.urgency = written
+        case.save(update_fields=["urgency"])
+        assert Case.objects.get().urgency == 2
+        assert decisions() == [(0, 2)]
 
     def test_that_unsets_the_urgency_is_none(self, case: Case, admin_client: Client) -> None:
         admin_client.post(f"/cases/{case.pk}/", {"urgency": ""})

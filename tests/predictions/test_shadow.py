@@ -24,7 +24,7 @@ from ticket_priority import classifiers, tasks
 from ticket_priority.classifiers import slots
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.models import ModelVersion, Prediction, ShadowPrediction
-from ticket_priority.predictions import outbox, shadow
+from ticket_priority.predictions import audit, outbox, shadow
 from ticket_priority.priorities import Priority
 from ticket_priority.reports import shadow as shadow_report
 from ticket_priority.sources.registry import get_source
@@ -90,6 +90,18 @@ class TestAnswering:
                 Ticket.objects.create(**OUTAGE)
             counts.append(len(captured))
         assert counts[0] == counts[1]
+
+    def test_its_table_does_not_tell_what_is_held_back(
+        self, rival: ModelVersion, active_model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(audit, "draw", lambda mode: audit.MODE)
+        ticket = Ticket.objects.create(**OUTAGE)
+        assert shadow.catch_up() == 1
+        assert sum(map(sum, shadow.agreement(rival, active_model))) == 0
+        assert shadow_report.report(rival, active_model)["compared"] == 0
+        ticket_priority.override(ticket, Priority.LOW)
+        assert sum(map(sum, shadow.agreement(rival, active_model))) == 1
+        assert shadow_report.report(rival, active_model)["labels"]["labelled"] == 1
 
     def test_only_what_came_since_and_each_ticket_once(
         self, active_model: ModelVersion, toy_run: Any, artifact_root: Path

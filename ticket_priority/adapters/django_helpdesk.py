@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -41,6 +42,7 @@ from ticket_priority.sources import (
     get_source,
     is_column,
 )
+from ticket_priority.sources.notes import Notes
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +53,6 @@ _PUBLIC_PRIORITY: Final = "HELPDESK_PUBLIC_TICKET_PRIORITY"
 _FIRST_TITLE: Final = "ticket_priority_first_title"
 _FIRST_DESCRIPTION: Final = "ticket_priority_first_description"
 _OPENED_WITHIN: Final = timedelta(minutes=1)
-
-_OPENING: Final = "_ticket_priority_opening"
-_ATTRIBUTED: Final = "_ticket_priority_attributed"
 
 _AUTOMATIC = _("Priority set automatically")
 _CHANGED = _("Priority changed")
@@ -76,9 +75,13 @@ def changeable_by_staff(rows: models.QuerySet[Any], user: Any) -> models.QuerySe
 class _Attribution:
     """A change of priority that a follow-up describes, and its new value."""
 
-    followup: models.Model
+    followup: weakref.ref[models.Model]
     user: Any
     value: str
+
+
+_OPENING: Final = Notes[bool]()
+_ATTRIBUTED: Final = Notes[_Attribution]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +152,12 @@ class DjangoHelpdeskSource(TicketSource):
         An update that did nothing else, and a PATCH, are deliberate. Other routes save every field,
         so the person may not have noticed the change.
         """
-        attributed: _Attribution | None = instance.__dict__.pop(_ATTRIBUTED, None)
+        attributed = _ATTRIBUTED.pop(instance)
         if attributed is not None and attributed.value == str(change.after):
             if not is_staff(self.model, attributed.user):
                 return None
-            incidental = self._did_more(attributed.followup)
+            followup = attributed.followup()
+            incidental = followup is None or self._did_more(followup)
             return replace(change, user=attributed.user, via="update_form", incidental=incidental)
         user = acting_user()
         if user is None or not is_staff(self.model, user):
@@ -164,7 +168,7 @@ class DjangoHelpdeskSource(TicketSource):
     def write_history(self, instance: models.Model, change: PriorityChange, *, using: str) -> None:
         """Write a private follow-up with the change of priority; the ticket is not saved."""
         if change.at_creation:
-            instance.__dict__[_OPENING] = True
+            _OPENING.put(instance, True)
         is_person = change.user is not None and change.user.is_authenticated
         with translation.override(settings.LANGUAGE_CODE), transaction.atomic(using=using):
             followup: Any = self._related("FollowUp")(
@@ -345,14 +349,14 @@ def await_opening(ticket: models.Model, using: str) -> None:
     if source is None or connections[using].in_atomic_block:
         return
     if source.effective_mode == "async" and source.is_unset(source.value_of(ticket)):
-        ticket.__dict__[_OPENING] = True
+        _OPENING.put(ticket, True)
 
 
 @_for_new_rows
 def follow_opening(followup: models.Model, using: str) -> None:
     """Put the host's first follow-up before one that the plugin may have written already."""
     ticket = _cached(followup, "ticket")
-    if ticket is None or not ticket.__dict__.pop(_OPENING, False):
+    if ticket is None or not _OPENING.pop(ticket):
         return
     if (source := _source_of(type(ticket))) is not None:
         source.put_first(followup, using)
@@ -364,11 +368,11 @@ def attribute(change: Any, using: str) -> None:
     followup = _cached(change, "followup")
     ticket = None if followup is None else _cached(followup, "ticket")
     source = None if ticket is None else _source_of(type(ticket))
-    if source is None or change.field != str(source.host_field.verbose_name):
+    if ticket is None or source is None or change.field != str(source.host_field.verbose_name):
         return
     user = getattr(followup, "user", None)
     if user is not None and source.meaning_of(source.clean(change.new_value)) is not None:
-        ticket.__dict__[_ATTRIBUTED] = _Attribution(followup, user, str(change.new_value))
+        _ATTRIBUTED.put(ticket, _Attribution(weakref.ref(followup), user, str(change.new_value)))
 
 
 def _source_of(model: type[models.Model]) -> DjangoHelpdeskSource | None:

@@ -21,6 +21,7 @@ from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.notes import Notes
 from ticket_priority.sources.registry import get_source
 
 UNSET: Final = "unset"
@@ -30,8 +31,7 @@ LOW_UNREVIEWED: Final = "low-unreviewed"
 
 Tickets = models.QuerySet[Any]
 
-_PREDICTION: Final = "_ticket_priority_prediction"
-_PRIORITY: Final = "_ticket_priority_priority"
+_ON_PAGE: Final = Notes[tuple[Prediction | None, Priority | None]]()
 
 
 class PredictionsOnPage(ChangeList):
@@ -42,12 +42,11 @@ class PredictionsOnPage(ChangeList):
         # The queryset caches the rows, so the page shows these objects.
         tickets = list(self.result_list)
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
+        held_back = audit.held_back(latest.values())
         for ticket in tickets:
             prediction, priority = latest.get(str(ticket.pk)), priorities[str(ticket.pk)]
-            if prediction is not None and audit.is_held_back(prediction, priority):
-                prediction = None
-            setattr(ticket, _PREDICTION, prediction)
-            setattr(ticket, _PRIORITY, priority)
+            shown = None if prediction in held_back else prediction
+            _ON_PAGE.put(ticket, (shown, priority))
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,10 @@ class PredictionColumn:
     __name__: ClassVar[str] = "ticket_priority_prediction"
 
     def __call__(self, ticket: models.Model) -> SafeString | str:
-        prediction: Prediction | None = getattr(ticket, _PREDICTION, None)
+        prediction, priority = _ON_PAGE.get(ticket) or (None, None)
         if prediction is None:
             return "–"
-        differs = prediction.priority != _priority_on_page(ticket)
+        differs = prediction.priority != priority
         parts: list[Any] = []
         if prediction.priority is not None:
             parts += [priority_badge(prediction.priority)] if differs else []
@@ -150,7 +149,7 @@ class PredictionStateFilter(TicketFilter):
         return [*Prediction.State.choices, (NO_PREDICTION, _("no prediction"))]
 
     def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
-        predictions = audit.shown(Prediction.objects.for_model(tickets.model))
+        predictions = Prediction.objects.for_model(tickets.model).shown()
         if wanted == NO_PREDICTION:
             return tickets.exclude(pk__in=_keys(predictions, tickets))
         newest = predictions.newest().filter(state=wanted)
@@ -176,7 +175,7 @@ class ConfidenceFilter(TicketFilter):
 
     def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
         model = tickets.model
-        newest = audit.shown(Prediction.objects.for_model(model)).newest()
+        newest = Prediction.objects.for_model(model).shown().newest()
         unsure = newest.filter(confidence__lt=self.limit)
         if wanted == LOW_UNREVIEWED:
             reviewed = Override.objects.for_model(model).values("object_id")
@@ -185,10 +184,8 @@ class ConfidenceFilter(TicketFilter):
 
 
 def _priority_on_page(ticket: models.Model) -> Priority | None:
-    if not hasattr(ticket, _PRIORITY):
-        setattr(ticket, _PRIORITY, priorities_of([ticket])[str(ticket.pk)])
-    priority: Priority | None = getattr(ticket, _PRIORITY)
-    return priority
+    on_page = _ON_PAGE.get(ticket)
+    return on_page[1] if on_page else priorities_of([ticket])[str(ticket.pk)]
 
 
 def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:

@@ -37,15 +37,14 @@ class TicketPanel:
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")
-        priority = priorities_of([stored])[str(stored.pk)]
         newest = list(predictions[:SHOWN])
-        visible = [row for row in newest if not audit.is_held_back(row, priority)]
+        held_back = audit.held_back(newest)
         return cls(
-            priority=priority,
-            predictions=visible,
+            priority=priorities_of([stored])[str(stored.pk)],
+            predictions=[row for row in newest if row not in held_back],
             overrides=list(overrides[:SHOWN]),
             suggestion=open_suggestions([stored]).get(str(ticket.pk)),
-            is_held_back=len(visible) < len(newest),
+            is_held_back=bool(held_back),
         )
 
     @property

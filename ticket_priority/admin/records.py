@@ -19,7 +19,7 @@ from django.utils.translation import ngettext
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
-from ticket_priority.predictions import audit, outbox
+from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
 
 
@@ -112,7 +112,9 @@ class PredictionAdmin(TicketRowAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
-        return audit.shown(super().get_queryset(request))
+        rows: Any = super().get_queryset(request)
+        shown: models.QuerySet[Prediction] = rows.shown()
+        return shown
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ticket_priority.change_prediction")

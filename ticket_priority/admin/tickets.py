@@ -29,6 +29,7 @@ from ticket_priority.exceptions import (
 )
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions import overrides
+from ticket_priority.predictions.copies import copied_from
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -153,7 +154,8 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         value = source.value_of(obj)
         posted = self._is_posted(form, value)
         if not change or not (posted or self._is_untouched(form, value)):
-            super().save_model(request, obj, form, change)
+            with copied_from(self._origin_of(request, form, value)):
+                super().save_model(request, obj, form, change)
             return
         with transaction.atomic(using=using):
             stored = source.lock(obj.pk, using=using)
@@ -192,6 +194,15 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         field = form.base_fields.get(self.source.priority_field)
         if field is not None:
             field.show_hidden_initial = True
+
+    def _origin_of(self, request: HttpRequest, form: Any, value: Any) -> Any:
+        """Return the key of the ticket that "Save as new" copies with its priority, or None."""
+        match = request.resolver_match
+        key = match.kwargs.get("object_id") if match and "_saveasnew" in request.POST else None
+        origin = self.get_object(request, unquote(key)) if key else None
+        if origin is None or self._is_chosen(form, value, self.source.value_of(origin)):
+            return None
+        return origin.pk
 
     def _is_posted(self, form: Any, value: Any) -> bool:
         """Whether the form holds the priority, and the host's own code has not replaced it."""

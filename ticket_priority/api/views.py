@@ -103,7 +103,7 @@ class ListMixin(RowsMixin):
     filter_backends: Any = [FilterBackend, StableOrdering]
 
 
-_PREDICTIONS: Final = audit.shown(Prediction.objects.select_related("model_version"))
+_PREDICTIONS: Final = Prediction.objects.select_related("model_version").shown()
 
 
 @extend_schema_view(
@@ -202,7 +202,7 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
         priority = priorities_of([ticket])[str(ticket.pk)]
         prediction = predictions.order_by("-pk").first()
-        if prediction is not None and audit.is_held_back(prediction, priority):
+        if prediction is not None and audit.held_back([prediction]):
             prediction = None
         latest_overrides = list(overrides.order_by("-pk")[:SHOWN_OVERRIDES])
         found = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ticket_priority.models.predictions import (
     ABOUT_TICKETS,
+    ErasedTicket,
     Override,
     Prediction,
     PredictionQuerySet,
@@ -16,6 +17,7 @@ from ticket_priority.models.versions import ModelVersion
 
 __all__ = [
     "ABOUT_TICKETS",
+    "ErasedTicket",
     "ModelVersion",
     "Override",
     "Prediction",

@@ -10,16 +10,25 @@ from typing import Any, Final, Self
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, router
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.models.rows import TicketRow, TicketRowQuerySet
+from ticket_priority.models.rows import TicketRow, TicketRowQuerySet, key_column
 from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
 
 
 class PredictionQuerySet(TicketRowQuerySet):
     """Predictions, found by ticket and by state."""
+
+    def erase(self) -> int:
+        """Delete these rows, and remember which tickets they were about; return their number."""
+        applied = self.filter(state=Prediction.State.APPLIED).order_by()
+        about = applied.values_list("content_type", "object_id").distinct()
+        erased = [ErasedTicket(content_type_id=of, object_id=key) for of, key in about]
+        ErasedTicket.objects.using(self.db).bulk_create(erased, ignore_conflicts=True)
+        return super().erase()
 
     def newest(self) -> Self:
         """Keep the newest of these rows for each ticket."""
@@ -58,14 +67,33 @@ class PredictionQuerySet(TicketRowQuerySet):
             found[key].add(value)
         return found
 
+    def first_applied(
+        self, model: type[models.Model], hashes: Iterable[str]
+    ) -> dict[tuple[str, int], Any]:
+        """Return by text hash and class the least key of the tickets that got it, if an integer.
+
+        For other keys it is the time of the first of these predictions.
+        """
+        rows = self.for_model(model).filter(state=Prediction.State.APPLIED, text_hash__in=hashes)
+        number = Cast("object_id", models.BigIntegerField())
+        first = number if isinstance(key_column(model), models.IntegerField) else "created_at"
+        found = (
+            rows.order_by().values_list("text_hash", "priority").annotate(least=models.Min(first))
+        )
+        return {(text_hash, priority): least for text_hash, priority, least in found}
+
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
         """Return the hash of the first text classified of each ticket, by `str(pk)`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
         return dict(rows.values_list("object_id", "text_hash"))
 
-    def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-        """Return the tickets, by `str(pk)`, where a stale form restored the old value."""
-        return self.filter(reason=Prediction.Reason.STALE_FORM).keys_among(model, keys)
+    def shown(self) -> Self:
+        """Exclude what is held back: the audit slice's answers until a decision is recorded."""
+        decided = Override.objects.filter(
+            content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+        )
+        is_held_back = models.Q(reason=Prediction.Reason.AUDIT)
+        return self.filter(~is_held_back | models.Q(models.Exists(decided.order_by())))
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Keep the pending rows that no worker holds a valid claim on, oldest first."""
@@ -154,6 +182,7 @@ class Prediction(Answer):
         indexes = [
             models.Index(fields=["content_type", "object_id"], name="tp_prediction_ticket"),
             models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
+            models.Index(fields=["text_hash"], name="tp_prediction_text"),
         ]
 
     def __str__(self) -> str:
@@ -181,7 +210,10 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
     """The shadow's answers, beside those that were served."""
 
     def beside(self, served_by: ModelVersion) -> Self:
-        """Annotate `served`: another version's class for the same ticket and text, or None."""
+        """Annotate `served`: another version's class for the same ticket and text, or None.
+
+        What is held back is None.
+        """
         about = Prediction.objects.filter(
             content_type=models.OuterRef("content_type"),
             object_id=models.OuterRef("object_id"),
@@ -189,7 +221,8 @@ class ShadowPredictionQuerySet(TicketRowQuerySet):
             model_version=served_by,
             priority__isnull=False,
         )
-        return self.annotate(served=models.Subquery(about.order_by("-pk").values("priority")[:1]))
+        newest = about.shown().order_by("-pk").values("priority")[:1]
+        return self.annotate(served=models.Subquery(newest))
 
 
 class ShadowPrediction(Answer):
@@ -262,6 +295,23 @@ class Override(TicketRow):
     def __str__(self) -> str:
         before = "-" if self.from_priority is None else Priority(self.from_priority).label
         return f"{before} → {Priority(self.to_priority).label}"
+
+
+class ErasedTicket(TicketRow):
+    """A ticket whose predictions were erased.
+
+    It may come back from a backup or a history with the priority that was predicted.
+    """
+
+    objects = TicketRowQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["content_type", "object_id"], name="tp_erased_ticket"),
+        ]
+
+    def __str__(self) -> str:
+        return self.object_id
 
 
 ABOUT_TICKETS: Final = (Override, Prediction, ShadowPrediction)

@@ -30,6 +30,10 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         """Return which of these tickets have a row here, by `str(pk)`."""
         return set(self.for_keys(model, keys).values_list("object_id", flat=True))
 
+    def erase(self) -> int:
+        """Delete these rows; return their number."""
+        return self.delete()[0]
+
     def for_model(self, model: type[models.Model]) -> Self:
         """Keep the rows about a model's tickets."""
         return self.filter(content_type=content_type_of(model))

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy
 from random import SystemRandom
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.db import models
 
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.numbers import is_number
-from ticket_priority.models import Override, Prediction, plugin_database
-
-Rows = TypeVar("Rows", bound="models.QuerySet[Prediction]")
+from ticket_priority.models import Prediction, plugin_database
 
 MODE: Final = "audit"
 """The mode of predictions about tickets of the slice."""
@@ -46,19 +44,12 @@ def audited_keys(model: type[models.Model], keys: Iterable[Any]) -> set[str]:
     return rows.keys_among(model, keys)
 
 
-def is_held_back(prediction: Prediction, priority: int | None) -> bool:
-    """Say whether a prediction is hidden, given the priority that its ticket has."""
-    return prediction.reason == Prediction.Reason.AUDIT and priority is None
-
-
-def shown(rows: Rows) -> Rows:
-    """Exclude what is held back: the slice's predictions until a decision is recorded."""
-    decided = Override.objects.filter(
-        content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
-    )
-    return rows.filter(
-        ~models.Q(reason=Prediction.Reason.AUDIT) | models.Q(models.Exists(decided.order_by()))
-    )
+def held_back(predictions: Iterable[Prediction]) -> set[Prediction]:
+    """Return which of these nobody may see yet; takes a query where one is of the slice."""
+    audited = {row for row in predictions if row.reason == Prediction.Reason.AUDIT}
+    if not audited:
+        return audited
+    return audited.difference(Prediction.objects.filter(pk__in=[row.pk for row in audited]).shown())
 
 
 def blanked(prediction: Prediction) -> Prediction:

@@ -83,4 +83,4 @@ def _rows(table: _Table, model: type[models.Model]) -> TicketRowQuerySet:
 
 
 def _erase(rows: TicketRowQuerySet, dry_run: bool) -> int:
-    return rows.count() if dry_run else rows.delete()[0]
+    return rows.count() if dry_run else rows.erase()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from django.db import models, router, transaction
 from django.utils import timezone
@@ -15,12 +15,14 @@ from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions.containment import contain_errors, savepoint
-from ticket_priority.predictions.outcome import DRAFT, Reason, State, is_as_drafted
+from ticket_priority.predictions.outcome import DRAFTS, Reason, State, is_as_drafted, saved_value
 from ticket_priority.predictions.overrides import is_recorded_elsewhere, record_override
 from ticket_priority.predictions.standings import priority_at
 from ticket_priority.sources import PriorityChange, TicketSource, get_source
+from ticket_priority.sources.notes import Notes
 
-_STORED: Final = "_ticket_priority_stored"
+_STORED: Final = Notes[tuple[Any]]()
+"""The value in the row of each ticket object that is being saved."""
 
 
 def remember_stored(
@@ -34,32 +36,33 @@ def remember_stored(
     Hosts save the object of a new ticket several times. As long as it has the priority of its
     INSERT, these saves are not decisions, and nothing is read. Errors as in `contain_errors`.
     """
-    instance.__dict__.pop(_STORED, None)
+    _STORED.pop(instance)
     # The row may be gone or the database fail: the save itself will raise that.
     message = "The stored priority of a %s that is saved is not known"
     with contain_errors(using, message, source.label, level=logging.DEBUG):
-        draft = instance.__dict__.get(DRAFT)
+        draft = DRAFTS.get(instance)
         is_as_inserted = draft is not None and is_as_drafted(source, instance, draft)
         if is_as_inserted or not source.is_among(update_fields):
             return
         column = source.host_field.attname
         with savepoint(using):
             stored = source.queryset(using).values_list(column, flat=True).get(pk=instance.pk)
-        instance.__dict__[_STORED] = stored
+        _STORED.put(instance, (stored,))
 
 
 def notice_save(source: TicketSource, instance: models.Model) -> None:
     """Record the decision behind a save that changed the priority; errors as `contain_errors`."""
-    if _STORED not in instance.__dict__:
+    stored = _STORED.pop(instance)
+    if stored is None:
         return
     using = instance._state.db or router.db_for_write(type(instance))
     decision = None
     message = "It is not known who changed the priority of a %s"
     with contain_errors(using, message, source.label):
-        change = PriorityChange(instance.__dict__.pop(_STORED), source.value_of(instance))
+        change = PriorityChange(stored[0], saved_value(source, instance, using))
         if change.before == change.after:
             return
-        instance.__dict__.pop(DRAFT, None)
+        DRAFTS.pop(instance)
         if is_recorded_elsewhere():
             return
         with savepoint(using):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from typing import Any, Final
 
@@ -28,8 +27,9 @@ from ticket_priority.ml.types import Classification
 from ticket_priority.models import ModelVersion, Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.containment import contain_errors, savepoint
+from ticket_priority.predictions.copies import again, note_copy
 from ticket_priority.predictions.outcome import (
-    DRAFT,
+    DRAFTS,
     Reason,
     State,
     after_apply,
@@ -40,6 +40,7 @@ from ticket_priority.predictions.outcome import (
     language_for,
     priority_of,
     save_about,
+    saved_value,
     suggest_unless_applicable,
 )
 from ticket_priority.predictions.refusals import (
@@ -91,7 +92,7 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
         value = source.value_of(instance)
         if not answers:
             if is_filled:
-                instance.__dict__[DRAFT] = _request(source, value)
+                DRAFTS.put(instance, _request(source, value))
             return
         mode = audit.draw(mode)
         classified = Prediction(mode=mode, value_before=source.as_json(value))
@@ -99,12 +100,13 @@ def classify_before_insert(source: TicketSource, instance: models.Model, using: 
             _classify_draft(source, instance, classified, using)
         draft = classified
     if answers:
-        instance.__dict__[DRAFT] = draft or Prediction(
+        unanswered = Prediction(
             mode=mode,
             value_before=source.as_json(value),
             state=State.PENDING,
             reason=Reason.MODEL_ERROR,
         )
+        DRAFTS.put(instance, draft or unanswered)
 
 
 def record_after_insert(
@@ -123,8 +125,10 @@ def record_after_insert(
     """
     prediction, is_stored = None, False
     with contain_errors(using, _NOT_STORED, source.label):
-        prediction = _drafted(source, instance) or _pending(source, instance)
+        value = saved_value(source, instance, using)
+        prediction = _drafted(source, instance) or _pending(source, value)
         if prediction is None:
+            note_copy(source, instance, value, using)
             return None
         if using != plugin_database():
             after_commit(partial(_store_apart, source, instance, prediction, using), using=using)
@@ -132,7 +136,7 @@ def record_after_insert(
             store = partial(_store_new, source, instance, prediction, using, tell)
             retry_on_deadlock(store, using=using, seconds=SAVE_SECONDS)
             if prediction.state == State.PENDING:
-                instance.__dict__[DRAFT] = prediction
+                DRAFTS.put(instance, prediction)
         is_stored = True
     if prediction is None or not is_stored:
         _unset_unrecorded(source, instance, prediction, using)
@@ -149,7 +153,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
     Some hosts save a new ticket's object several times. If a worker applies a prediction in
     between, the next save restores the old value. Errors as in `contain_errors`.
     """
-    draft = instance.__dict__.get(DRAFT)
+    draft = DRAFTS.get(instance)
     if draft is None or draft.pk is None or draft.state != State.PENDING:
         return
     message = "A save of %s may have overwritten a prediction"
@@ -263,21 +267,19 @@ def _ask_in_time(
 def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
     """Return what was predicted for this object, also when it is inserted a second time.
 
-    An object that is saved again after a rollback, or copied to a new row, still has the predicted
+    An object that is saved again after a rollback, or as a new row, still has the predicted
     priority. Without a prediction of its own that row would look like a person's decision.
     """
-    draft: Prediction | None = instance.__dict__.get(DRAFT)
+    draft = DRAFTS.get(instance)
     if draft is None or not is_as_drafted(source, instance, draft):
         return None
     if draft.pk is not None:
-        draft = copy(draft)
-        draft.pk, draft._state = None, ModelState()
-        instance.__dict__[DRAFT] = draft
+        draft = again(draft)
+        DRAFTS.put(instance, draft)
     return draft
 
 
-def _pending(source: TicketSource, instance: models.Model) -> Prediction | None:
-    value = source.value_of(instance)
+def _pending(source: TicketSource, value: Any) -> Prediction | None:
     return _request(source, value) if source.is_unset(value) else None
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import models
+from django.db.models.expressions import DatabaseDefault
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -26,12 +27,13 @@ from ticket_priority.predictions.refusals import suggest_if_refused
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.notes import Notes
 
 logger = logging.getLogger(__name__)
 
 State, Reason = Prediction.State, Prediction.Reason
-DRAFT: Final = "_ticket_priority_draft"
-"""The attribute in which a newly created ticket object keeps its first prediction."""
+DRAFTS: Final = Notes[Prediction]()
+"""The first prediction of each newly created ticket object."""
 
 Answer = tuple[Classification, float] | Exception | None
 """A classification and its milliseconds, or the error, or None for an empty text."""
@@ -182,6 +184,16 @@ def priority_of(prediction: Prediction) -> Priority:
     return Priority(prediction.priority)
 
 
+def saved_value(source: TicketSource, instance: models.Model, using: str) -> Any:
+    """Return the host value that was saved; read from the row where it was an expression."""
+    value = source.value_of(instance)
+    if isinstance(value, DatabaseDefault) or not hasattr(value, "resolve_expression"):
+        return value
+    with savepoint(using):
+        rows = source.queryset(using).filter(pk=instance.pk)
+        return rows.values_list(source.host_field.attname, flat=True).get()
+
+
 def is_as_drafted(source: TicketSource, instance: models.Model, draft: Prediction) -> bool:
     """Say whether an object still has the priority that its first prediction gave it, or none."""
     value = source.value_of(instance)
@@ -278,4 +290,4 @@ def forget(instance: models.Model) -> None:
     message = "Rows about a deleted %s remain, for `manage.py erase_priority_data --gone`"
     with contain_errors(using, message, type(instance)._meta.label), savepoint(using):
         for table in ABOUT_TICKETS:
-            table.objects.using(using).for_instance(instance).delete()
+            table.objects.using(using).for_instance(instance).erase()

@@ -13,7 +13,7 @@ from ticket_priority.classifiers import get_classifier
 from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key
 from ticket_priority.models import Override, Prediction, plugin_database
-from ticket_priority.predictions import audit
+from ticket_priority.predictions import audit, copies
 from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.outcome import (
     Reason,
@@ -52,8 +52,9 @@ def classify_instances(
     classifier = get_classifier()
     mode = mode or source.effective_mode
     decided_by_person = _decided_by_person(source, tickets)
-    audited = audit.audited_keys(source.model, [ticket.pk for ticket in tickets])
-    held_back = audited - decided_by_person
+    keys = [ticket.pk for ticket in tickets]
+    recorded = Override.objects.using(plugin_database()).keys_among(source.model, keys)
+    held_back = audit.audited_keys(source.model, keys) - recorded
     answers = answers_about(source, classifier, tickets)
     predictions = []
     for ticket, asked in zip(tickets, answers, strict=True):
@@ -97,7 +98,9 @@ def _store(
             prediction.state, prediction.reason = said
         with transaction.atomic(using=using):
             if prediction.state == State.PENDING:
-                if by_person or _decided_meanwhile(source, ticket, prediction.value_before, using):
+                if prediction.reason != Reason.AUDIT and (
+                    by_person or _decided_meanwhile(source, ticket, prediction.value_before, using)
+                ):
                     prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
                 elif suggest_unless_applicable(prediction):
                     write_if_unchanged(source, ticket, prediction, using)
@@ -172,7 +175,8 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     """Return the keys of tickets with an Override, or with a value that was not predicted."""
     keys = [ticket.pk for ticket in tickets]
     decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
-    predictions = Prediction.objects.using(plugin_database())
+    # What was copied may be a person's word as well: it is no label, and no model changes it.
+    predictions = Prediction.objects.using(plugin_database()).exclude(mode=copies.MODE)
     applied = predictions.applied_values(source.model, keys)
     begun = predictions.values_at_creation(source.model, keys)
     for ticket in tickets:

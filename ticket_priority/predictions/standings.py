@@ -75,7 +75,8 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
 
     A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
     nobody has decided since. Tickets without a prediction, and those whose prediction is held
-    back, are left out. The tickets must be of one model. Takes one query, and `priorities_of`'s.
+    back, are left out. The tickets must be of one model. Takes one query,
+    `priorities_of`'s, and one where a prediction is of the audit slice.
     """
     tickets = {str(ticket.pk): ticket for ticket in instances}
     if not tickets:
@@ -83,6 +84,7 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
     priorities = priorities_of(tickets.values())
     decided = models.Exists(Override.objects.filter(prediction=models.OuterRef("pk")))
     latest = Prediction.objects.annotate(is_decided=decided).latest_for(tickets.values())
+    held_back = audit.held_back(latest.values())
     return {
         key: Standing(
             prediction=prediction,
@@ -94,7 +96,7 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
             and prediction.priority != priorities[key],
         )
         for key, prediction in latest.items()
-        if not audit.is_held_back(prediction, priorities[key])
+        if prediction not in held_back
     }
 
 

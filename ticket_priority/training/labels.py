@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -15,12 +15,13 @@ from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import LabelledText
-from ticket_priority.models import Override, Prediction, plugin_database
+from ticket_priority.models import ErasedTicket, Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.sources.base import TicketSource, is_column
 from ticket_priority.sources.column import defaults_called_once
 
 _BATCH: Final = 2000
+_READ: Final = ("object_id", "state", "reason", "mode", "priority")
 
 
 def labelled_texts(
@@ -33,7 +34,7 @@ def labelled_texts(
     """Yield a source's examples: text, and the priority that a person set.
 
     `_RULES` says which priority is a label. A ticket of the audit slice has one only where a
-    person set it, never by a default. The table is read in pages. Texts are normalised, and are
+    decision is recorded. The table is read in pages. Texts are normalised, and are
     those of the ticket's creation, as far as the source knows them. `dropped` counts tickets
     without an example, by reason; `edited` those whose text is known to have been changed.
     """
@@ -48,7 +49,7 @@ def labelled_texts(
             label, provenance = resolver.label_of(ticket)
             if label is None:
                 dropped[provenance] += 1
-            elif not (text := source.text_at_creation(ticket)):
+            elif not (text := resolver.text_of(ticket)):
                 dropped["empty text"] += 1
             else:
                 if first_hash := first_hashes.get(str(ticket.pk)):
@@ -101,8 +102,7 @@ def audited_labels(
     tickets = list(source.labelled_rows(using, decided_keys=decided).filter(pk__in=keys))
     resolver = LabelResolver(source, tickets, using)
     labels = {str(ticket.pk): resolver.label_of(ticket)[0] for ticket in tickets}
-    first = resolver.first_words
-    return {key: first.get(key, label) for key, label in labels.items() if label is not None}
+    return {key: resolver.first_words[key] for key, label in labels.items() if label is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,9 @@ class _Facts:
     `current` is None where the priority maps to no class, or is a default that nobody chose;
     `decided` where there is no override. `is_ours`: the plugin wrote the current priority.
     `was_changed`: the plugin or an override changed it before. `was_undone`: a form opened before
-    the prediction put the old one back, and nobody decided.
+    the prediction put the old one back, and nobody decided. `is_copied`: a ticket before it, with
+    the same text, was predicted the current priority. `was_erased`: the plugin wrote a priority,
+    but what was stored about it was erased, so it may be the current one.
     """
 
     current: int | None
@@ -122,6 +124,8 @@ class _Facts:
     was_changed: bool
     was_reviewed: bool
     was_undone: bool
+    was_erased: bool
+    is_copied: bool
     changes_are_recorded: bool
 
     @property
@@ -151,6 +155,8 @@ _RULES: Final = (
     _Rule("override", lambda it: it.decision_holds, lambda it: it.decided),
     _Rule("put back by a stale form", lambda it: it.was_undone and not it.is_ours, lambda it: None),
     _Rule("value maps to no class", lambda it: it.current is None, lambda it: None),
+    _Rule("predictions were erased", lambda it: it.was_erased and not it.is_ours, lambda it: None),
+    _Rule("copied prediction", lambda it: it.is_copied and not it.is_ours, lambda it: None),
     _Rule("host_change", lambda it: not it.is_ours and it.was_changed, lambda it: it.current),
     _Rule("host", lambda it: not it.is_ours, lambda it: it.current),
     _Rule("reviewed", lambda it: it.was_reviewed, lambda it: it.current),
@@ -168,15 +174,32 @@ class LabelResolver:
         self.defaults: dict[Any, Any] = {}
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
-        self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
-        self.begun = Prediction.objects.using(alias).values_at_creation(source.model, keys)
+        predictions = Prediction.objects.using(alias)
+        self.begun = predictions.values_at_creation(source.model, keys)
+        self.applied: defaultdict[str, set[int]] = defaultdict(set)
+        self.audited: set[str] = set()
+        self.undone: set[str] = set()
+        known: set[str] = set()
+        for row in predictions.for_keys(source.model, keys).only(*_READ).order_by():
+            known.add(row.object_id)
+            if row.state == Prediction.State.APPLIED:
+                self.applied[row.object_id].add(row.priority)
+            if row.mode == audit.MODE:
+                self.audited.add(row.object_id)
+            if row.reason == Prediction.Reason.STALE_FORM:
+                self.undone.add(row.object_id)
         overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
         decisions = list(overrides.values_list("object_id", "from_priority", "to_priority"))
         self.decisions = {key: (before, after) for key, before, after in decisions}
         self.first_words = {key: after for key, _before, after in reversed(decisions)}
-        self.audited = audit.audited_keys(source.model, keys)
         self.reviewed = source.reviewed_keys(keys, using)
-        self.undone = Prediction.objects.using(alias).undone_keys(source.model, keys)
+        self.erased = ErasedTicket.objects.using(alias).keys_among(source.model, keys)
+        # Copies that the plugin saw created have a prediction of their own.
+        known.update(self.decisions)
+        unknown = [ticket for ticket in batch if str(ticket.pk) not in known]
+        self.texts = {ticket.pk: source.text_at_creation(ticket) for ticket in unknown}
+        self.hashes = {pk: text_hash(text) for pk, text in self.texts.items() if text}
+        self.first_applied = predictions.first_applied(source.model, set(self.hashes.values()))
 
     def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         """Return the label and its provenance, or None and why there is none."""
@@ -189,10 +212,10 @@ class LabelResolver:
         label, key = rule.label(facts), str(ticket.pk)
         if label is None or key not in self.audited:
             return label, rule.name
-        if key not in self.decisions and self.source.is_unset(self.source.value_of(ticket)):
-            return None, "unset in the audit slice"
+        if key not in self.decisions:
+            return None, "undecided in the audit slice"
         # The prediction can be seen from the first decision on.
-        was_unseen = self.first_words.get(key, label) == label and not self.applied[key]
+        was_unseen = self.first_words[key] == label and not self.applied[key]
         return label, "audit" if was_unseen else rule.name
 
     def _facts_of(self, ticket: models.Model) -> _Facts:
@@ -214,8 +237,22 @@ class LabelResolver:
             was_changed=bool(applied) or decided is not None,
             was_reviewed=key in self.reviewed,
             was_undone=key in self.undone and decided is None,
+            was_erased=key in self.erased,
+            is_copied=self._is_copied(ticket, current),
             changes_are_recorded=self.source.record_changes,
         )
+
+    def text_of(self, ticket: models.Model) -> str:
+        """Return the ticket's text at its creation."""
+        return self.texts.get(ticket.pk) or self.source.text_at_creation(ticket)
+
+    def _is_copied(self, ticket: models.Model, priority: int | None) -> bool:
+        if priority is None:
+            return False
+        first = self.first_applied.get((self.hashes.get(ticket.pk, ""), int(priority)))
+        if isinstance(first, datetime):
+            return _created_at(ticket, self.source.created_field) > _as_text(first)
+        return first is not None and ticket.pk > first
 
 
 def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator[tuple[str, int]]:
@@ -259,7 +296,11 @@ def _created_at(ticket: models.Model, name: str | None) -> str:
         return ""
     aware = timezone.make_aware(value) if timezone.is_naive(value) else value
     try:
-        return aware.astimezone(UTC).isoformat(timespec="microseconds")
+        return _as_text(aware)
     except OverflowError:
         # Some hosts write the year 1 or 9999 for "unknown".
         return ""
+
+
+def _as_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
