@@ -9,6 +9,7 @@ from ticket_priority.classifiers.active import get_shadow_classifier as get_shad
 from ticket_priority.classifiers.active import loaded_model_version as loaded_model_version
 from ticket_priority.classifiers.active import preload as preload
 from ticket_priority.classifiers.active import release_shadow as release_shadow
+from ticket_priority.classifiers.active import serving_version as serving_version
 from ticket_priority.classifiers.active import store_load_error as store_load_error
 from ticket_priority.classifiers.breaker import Breaker as Breaker
 from ticket_priority.classifiers.breaker import BreakerState as BreakerState
