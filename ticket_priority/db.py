@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 from django.db import OperationalError, connections, transaction
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Model, QuerySet
 from django.db.transaction import TransactionManagementError
 
@@ -41,6 +43,22 @@ def reopen(using: str) -> None:
     """Close the connection outside a transaction, so that the next query opens a new one."""
     if not is_open(using):
         connections[using].close()
+
+
+def identity_of(using: str) -> str:
+    """Return a text that no other database has, nor another schema, nor a copy elsewhere.
+
+    It is made of where the database is, and of when the plugin's first migration was applied.
+    """
+    connection = connections[using]
+    recorder = MigrationRecorder(connection)
+    applied = None
+    if recorder.has_table():
+        ours = recorder.migration_qs.filter(app="ticket_priority").order_by("pk")
+        applied = ours.values_list("applied", flat=True).first()
+    where = [str(connection.settings_dict.get(key)) for key in ("ENGINE", "HOST", "PORT", "NAME")]
+    parts = (*where, getattr(connection, "schema_name", ""), applied and applied.isoformat())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def after_commit(function: Callable[[], object], *, using: str) -> None:

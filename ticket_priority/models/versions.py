@@ -74,8 +74,7 @@ class ModelVersion(models.Model):
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What tells it from every other version: in another schema, or after a restore, a key may
-        be another version's."""
+        """What tells it from others: in another schema, or after a restore, a key does not."""
         return self.name, self.digest
 
     @property

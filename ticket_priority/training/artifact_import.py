@@ -20,6 +20,7 @@ from ticket_priority.training.registration import (
     TrainingOutcome,
     activate_passing,
     is_registered,
+    owner,
     register,
     require_servable,
     to_be_registered,
@@ -47,7 +48,7 @@ def import_model(
     root = get_settings().artifact_root
     with hold(root):
         check_gate_settings()
-        store.sweep(root, is_registered=is_registered)
+        store.sweep(root, owner=owner(), is_registered=is_registered)
         progress(f"Verifying {directory}")
         found = store.read(directory)
         progress("Reading labelled tickets to compare on")
@@ -60,7 +61,7 @@ def import_model(
         base_model = str(config.get("model_name", ""))[:300]
         progress("Publishing the artifact")
         with to_be_registered(root) as name:
-            artifact = store.take(found, root, name)
+            artifact = store.take(found, root, name, owner=owner())
             require_servable(artifact)
             fields = {"config": config, "dataset": artifact.dataset, "base_model": base_model}
             outcome = register(artifact, dataset, activate, progress, **fields)

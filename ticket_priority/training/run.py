@@ -29,6 +29,7 @@ from ticket_priority.training.registration import (
     TrainingOutcome,
     activate_passing,
     is_registered,
+    owner,
     register,
     to_be_registered,
 )
@@ -74,7 +75,7 @@ def train_model(
         # Now, and not after hours of training.
         check_gate_settings()
         _check_writable(Path(config.output_dir))
-        store.sweep(root, is_registered=is_registered)
+        store.sweep(root, owner=owner(), is_registered=is_registered)
         fit = _load_trainer()
         progress("Reading labelled tickets")
         chosen = all_sources() if sources is None else sources
@@ -98,7 +99,7 @@ def train_model(
         progress("Publishing the artifact")
         with _kept(result.artifact_dir, summary), to_be_registered(root) as name:
             outcome = register(
-                store.publish(result.artifact_dir, root, name),
+                store.publish(result.artifact_dir, root, name, owner=owner()),
                 dataset,
                 activate,
                 progress,
