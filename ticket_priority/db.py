@@ -7,12 +7,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from django.db import OperationalError, connections, transaction
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.db.transaction import TransactionManagementError
+from django.utils import timezone
 
 T = TypeVar("T")
 
@@ -89,6 +91,16 @@ def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = mat
                 raise
             time.sleep(random.uniform(0, attempt * LONGEST_PAUSE_SECONDS))  # noqa: S311
     return step()
+
+
+def unclaimed(column: str, seconds: float) -> Q:
+    """Match rows without a claim, or with one that is older, or lies as far in the future.
+
+    The latter was made while a clock was ahead, and would not expire before that time.
+    """
+    now, valid = timezone.now(), timedelta(seconds=seconds)
+    overdue = Q(**{f"{column}__lt": now - valid}) | Q(**{f"{column}__gt": now + valid})
+    return Q(**{f"{column}__isnull": True}) | overdue
 
 
 def pages_by_key(

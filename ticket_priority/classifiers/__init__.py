@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from ticket_priority.classifiers.active import LOAD_WAIT_SECONDS as LOAD_WAIT_SECONDS
 from ticket_priority.classifiers.active import breaker_state as breaker_state
 from ticket_priority.classifiers.active import find_version as find_version
 from ticket_priority.classifiers.active import get_classifier as get_classifier
+from ticket_priority.classifiers.active import (
+    get_classifier_in_request as get_classifier_in_request,
+)
 from ticket_priority.classifiers.active import get_shadow_classifier as get_shadow_classifier
 from ticket_priority.classifiers.active import loaded_model_version as loaded_model_version
 from ticket_priority.classifiers.active import preload as preload

@@ -12,6 +12,7 @@ from django.db import DatabaseError, router, transaction
 from ticket_priority.classifiers.breaker import BreakerState
 from ticket_priority.classifiers.loading import ActiveClassifier, rule_of
 from ticket_priority.classifiers.slots import Load, Role, Slot, slot_for
+from ticket_priority.conf import get_settings
 from ticket_priority.db import needs_rollback
 from ticket_priority.exceptions import ModelTimeoutError, ModelUnavailableError, SwitchedOffError
 from ticket_priority.models import ModelVersion, SwitchChange
@@ -41,13 +42,22 @@ def get_classifier(seconds: float | None = None) -> ActiveClassifier:
     return _classifier(slot, version, seconds)
 
 
-def preload() -> bool:
+def get_classifier_in_request() -> ActiveClassifier:
+    """Return it like `get_classifier()`, and wait for its loading LOAD_WAIT_SECONDS at most.
+
+    A request that asks for an answer is more patient than a save, but must not hang.
+    """
+    deadline = get_settings().serving.deadline_of(1)
+    return get_classifier(None if deadline is None else max(deadline, LOAD_WAIT_SECONDS))
+
+
+def preload(seconds: float | None = None) -> bool:
     """Load the active model where a process starts; return whether one is loaded. Never raises.
 
-    Call it after the fork: threads do not survive one.
+    Call it after the fork: threads do not survive one. `seconds` as in `get_classifier`.
     """
     try:
-        get_classifier()
+        get_classifier(seconds)
     except (ModelUnavailableError, DatabaseError) as error:
         logger.warning("No model is loaded as this process starts: %s", error)
         return False

@@ -57,14 +57,24 @@ class ActiveClassifier:
         Raises ModelTimeoutError, or ModelOverloadedError or BreakerOpenError without waiting.
         """
         with self.breaker.attempt():
-            if seconds is None:
-                return self.classify(texts)
-            return self.pool.call(partial(self.classify, texts), seconds)
+            return self._call(seconds, texts)
 
-    def can_answer(self) -> bool:
+    def ask(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify like `classify()`, and wait DEADLINE_MS for each text at most.
+
+        Raises ModelTimeoutError or ModelOverloadedError. The breaker is the caller's affair.
+        """
+        return self._call(get_settings().serving.deadline_of(len(texts)), texts)
+
+    def _call(self, seconds: float | None, texts: Sequence[str]) -> list[Classification]:
+        if seconds is None:
+            return self.classify(texts)
+        return self.pool.call(partial(self.classify, texts), seconds)
+
+    def can_answer(self, *, bounded: bool = False) -> bool:
         """Say whether the model can classify a harmless text; if not, no ticket is the cause."""
         try:
-            self.classify([EVERYDAY_TEXT])
+            (self.ask if bounded else self.classify)([EVERYDAY_TEXT])
         except Exception:
             # The text is not a ticket's, so the message may be logged.
             logger.exception("Model version %s fails at every text", self.model_version.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Final
@@ -13,7 +13,7 @@ from django.db import models, transaction
 from django.db.models.base import ModelState
 from django.db.models.expressions import DatabaseDefault
 
-from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers import get_classifier, get_classifier_in_request
 from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.exceptions import (
@@ -48,6 +48,8 @@ from ticket_priority.sources import TicketSource
 logger = logging.getLogger(__name__)
 
 _NOT_STORED: Final = "The prediction of a new %s could not be stored"
+_READ_ANEW: Final = "_prefetched_objects_cache"
+"""What `refresh_from_db()` gives to an object, and a new one lacks."""
 _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
@@ -59,15 +61,18 @@ _WHY_UNANSWERED: Final = {
 def classify(texts: Sequence[str]) -> list[Classification]:
     """Classify raw texts with the active model, in their order, without storing anything.
 
-    Raises ModelUnavailableError when no model can answer.
+    Raises ModelUnavailableError when no model can answer, as when it takes longer than DEADLINE_MS
+    for each text.
     """
     return classify_with_version(texts)[1]
 
 
 def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Classification]]:
     """Classify raw texts like `classify()`; return the model version that answered too."""
-    classifier = get_classifier()
-    return classifier.model_version, classifier.classify([normalise(text) for text in texts])
+    classifier = get_classifier_in_request()
+    seconds = get_settings().serving.deadline_of(len(texts))
+    answers = classifier.classify_within(seconds, [normalise(text) for text in texts])
+    return classifier.model_version, answers
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
@@ -124,6 +129,18 @@ def record_after_insert(
         after_apply(source, instance, prediction, using, at_creation=True)
     announce_new(instance, prediction)
     return prediction
+
+
+def forget_what_was_read(
+    source: TicketSource, instance: models.Model, update_fields: Collection[str] | None
+) -> None:
+    """Forget the first prediction of an object that knows what became of it.
+
+    Then an unset priority is meant: the object was read anew, or the save names the priority.
+    """
+    is_named = update_fields is not None and source.is_among(update_fields)
+    if is_named or _READ_ANEW in instance.__dict__:
+        instance.__dict__.pop(DRAFT, None)
 
 
 def reassert_after_update(source: TicketSource, instance: models.Model, using: str) -> None:
