@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models, router, transaction
 from django.utils import timezone
 
@@ -99,7 +100,7 @@ def _store(
             # It also orders this and a person's decision at the same moment.
             try:
                 source.lock(ticket.pk, using=using)
-            except source.model.DoesNotExist:
+            except ObjectDoesNotExist:
                 prediction.state, prediction.reason = State.ABSTAINED, Reason.TICKET_GONE
                 return
             if prediction.state == State.PENDING:
