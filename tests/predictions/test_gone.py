@@ -56,12 +56,18 @@ def delete_past_django(ticket: Ticket) -> Callable[[Sequence[str]], None]:
 @pytest.mark.parametrize("vanish", [delete, delete_past_django])
 @pytest.mark.parametrize("mode", ["sync", "suggest"])
 def test_classifying_it_stores_nothing_and_goes_on_with_the_others(
-    faulty_model: type[FaultyClassifier], ticket: Ticket, told: list[Any], mode: str, vanish: Any
+    faulty_model: type[FaultyClassifier],
+    ticket: Ticket,
+    told: list[Any],
+    mode: str,
+    vanish: Any,
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     with muted():
         other = Ticket.objects.create(**TYPO)
     faulty_model.fault = vanish(ticket)
-    gone, kept = classify_instances([ticket, other], mode=mode)
+    with django_capture_on_commit_callbacks(execute=True):
+        gone, kept = classify_instances([ticket, other], mode=mode)
     assert (gone.pk, gone.state, gone.reason) == (None, State.ABSTAINED, Reason.TICKET_GONE)
     assert list(Prediction.objects.all()) == [kept]
     assert told == [kept]
@@ -86,11 +92,13 @@ def test_a_worker_blames_no_person(
     told: list[Any],
     vanish: Any,
     left: list[str],
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     configure(MODE="async")
     pending = Ticket.objects.create(**OUTAGE)
     faulty_model.fault = vanish(pending)
-    outbox.drain()
+    with django_capture_on_commit_callbacks(execute=True):
+        outbox.drain()
     assert list(Prediction.objects.values_list("reason", flat=True)) == left
     assert told == []
 
