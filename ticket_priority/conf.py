@@ -98,9 +98,10 @@ class ServingSettings:
     breaker_failures: int = 5
     breaker_seconds: float = 30
 
-    def deadline_of(self, texts: int) -> float | None:
-        """Return how many seconds the model may take for so many texts; None: any number."""
-        return None if self.deadline_ms is None else self.deadline_ms / 1000 * max(texts, 1)
+    @property
+    def deadline_seconds(self) -> float | None:
+        """`deadline_ms` in seconds."""
+        return None if self.deadline_ms is None else self.deadline_ms / 1000
 
 
 @dataclass(frozen=True, slots=True)

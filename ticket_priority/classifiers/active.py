@@ -47,7 +47,7 @@ def get_classifier_in_request() -> ActiveClassifier:
 
     A request that asks for an answer is more patient than a save, but must not hang.
     """
-    deadline = get_settings().serving.deadline_of(1)
+    deadline = get_settings().serving.deadline_seconds
     return get_classifier(None if deadline is None else max(deadline, LOAD_WAIT_SECONDS))
 
 

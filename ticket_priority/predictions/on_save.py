@@ -70,8 +70,8 @@ def classify(texts: Sequence[str]) -> list[Classification]:
 def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Classification]]:
     """Classify raw texts like `classify()`; return the model version that answered too."""
     classifier = get_classifier_in_request()
-    seconds = get_settings().serving.deadline_of(len(texts))
-    answers = classifier.classify_within(seconds, [normalise(text) for text in texts])
+    with classifier.breaker.attempt():
+        answers = classifier.ask([normalise(text) for text in texts])
     return classifier.model_version, answers
 
 
@@ -226,8 +226,7 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
 
 def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
     """Classify a ticket before the deadline; raises ModelUnavailableError where that fails."""
-    limit = get_settings().serving.deadline_ms
-    seconds = None if limit is None else limit / 1000
+    seconds = get_settings().serving.deadline_seconds
     begun = time.monotonic()
     classifier = get_classifier(seconds)
     if seconds is not None:
