@@ -11,6 +11,10 @@ class ArtifactError(TicketPriorityError):
     """A published artifact is missing, incomplete, altered, or too new."""
 
 
+class NameTakenError(ArtifactError):
+    """Another artifact was published under this name."""
+
+
 class ModelUnavailableError(TicketPriorityError):
     """No model can answer: none is active, or it cannot be loaded."""
 

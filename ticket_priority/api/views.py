@@ -259,6 +259,8 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
             (prediction,) = classify_instances([ticket])
+        if prediction.reason == Prediction.Reason.TICKET_GONE:
+            raise NotFound
         if prediction.reason == Prediction.Reason.AUDIT:
             prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)

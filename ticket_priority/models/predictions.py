@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any, Final, Self
 
 from django.conf import settings
@@ -14,9 +13,16 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.models.rows import TicketRow, TicketRowQuerySet, key_column
+from ticket_priority.db import unclaimed
+from ticket_priority.models.rows import (
+    TicketRow,
+    TicketRowQuerySet,
+    content_type_of,
+    key_column,
+)
 from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
+from ticket_priority.sources import all_sources
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -96,13 +102,13 @@ class PredictionQuerySet(TicketRowQuerySet):
         return self.filter(~is_held_back | models.Q(models.Exists(decided.order_by())))
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
-        """Keep the pending rows that no worker holds a valid claim on, oldest first."""
-        expired = timezone.now() - timedelta(seconds=claim_seconds)
-        return (
-            self.filter(state=Prediction.State.PENDING)
-            .filter(models.Q(claimed_at=None) | models.Q(claimed_at__lt=expired))
-            .order_by("pk")
-        )
+        """Keep the pending rows that no worker holds a valid claim on, oldest first.
+
+        Those of models that are no source in this process are left to processes with other code.
+        """
+        known = [content_type_of(source.model).pk for source in all_sources()]
+        pending = self.filter(state=Prediction.State.PENDING, content_type__in=known)
+        return pending.filter(unclaimed("claimed_at", claim_seconds)).order_by("pk")
 
 
 class Answer(TicketRow):

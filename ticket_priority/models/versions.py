@@ -78,6 +78,11 @@ class ModelVersion(models.Model):
         return self.name
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """What tells it from others: in another schema, or after a restore, a key does not."""
+        return self.name, self.digest
+
+    @property
     def is_starter(self) -> bool:
         """Whether it is a starter, which was not trained on this project's tickets."""
         return isinstance(self.metrics, dict) and "starter" in self.metrics

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
 from django.db import models, transaction
 from django.db.models.base import ModelState
 
-from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers import get_classifier, get_classifier_in_request
 from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.exceptions import (
@@ -54,6 +54,8 @@ from ticket_priority.sources.refusals import lacks_value
 logger = logging.getLogger(__name__)
 
 _NOT_STORED: Final = "The prediction of a new %s could not be stored"
+_READ_ANEW: Final = "_prefetched_objects_cache"
+"""What `refresh_from_db()` gives to an object, and a new one lacks."""
 _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
@@ -65,15 +67,18 @@ _WHY_UNANSWERED: Final = {
 def classify(texts: Sequence[str]) -> list[Classification]:
     """Classify raw texts with the active model, in their order, without storing anything.
 
-    Raises ModelUnavailableError when no model can answer.
+    Raises ModelUnavailableError when no model can answer, as when it takes longer than DEADLINE_MS
+    for each text.
     """
     return classify_with_version(texts)[1]
 
 
 def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Classification]]:
     """Classify raw texts like `classify()`; return the model version that answered too."""
-    classifier = get_classifier()
-    return classifier.model_version, classifier.classify([normalise(text) for text in texts])
+    classifier = get_classifier_in_request()
+    with classifier.breaker.attempt():
+        answers = classifier.ask([normalise(text) for text in texts])
+    return classifier.model_version, answers
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
@@ -145,6 +150,18 @@ def record_after_insert(
         after_apply(source, instance, prediction, using, at_creation=True)
     announce_new(instance, prediction)
     return prediction
+
+
+def forget_what_was_read(
+    source: TicketSource, instance: models.Model, update_fields: Collection[str] | None
+) -> None:
+    """Forget the first prediction of an object that knows what became of it.
+
+    Then an unset priority is meant: the object was read anew, or the save names the priority.
+    """
+    is_named = update_fields is not None and source.is_among(update_fields)
+    if is_named or _READ_ANEW in instance.__dict__:
+        DRAFTS.pop(instance)
 
 
 def reassert_after_update(source: TicketSource, instance: models.Model, using: str) -> None:
@@ -241,8 +258,7 @@ def _ask_in_time(
     source: TicketSource, instance: models.Model, draft: Prediction, using: str
 ) -> None:
     """Classify a ticket before the deadline; raises ModelUnavailableError where that fails."""
-    limit = get_settings().serving.deadline_ms
-    seconds = None if limit is None else limit / 1000
+    seconds = get_settings().serving.deadline_seconds
     begun = time.monotonic()
     classifier = get_classifier(seconds)
     if seconds is not None:

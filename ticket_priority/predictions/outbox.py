@@ -9,24 +9,28 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers import ActiveClassifier, get_classifier
+from ticket_priority.classifiers import (
+    ActiveClassifier,
+    get_classifier,
+    get_classifier_in_request,
+)
 from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
 from ticket_priority.models import Override, Prediction, PredictionQuerySet, plugin_database
 from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.outcome import (
-    Answer,
     Reason,
     State,
     after_apply,
+    all_failed,
     announce,
     answers_about,
     fill,
@@ -36,6 +40,7 @@ from ticket_priority.predictions.outcome import (
     write_if_unchanged,
 )
 from ticket_priority.predictions.refusals import settle_or_suggest
+from ticket_priority.queues import has_workers
 from ticket_priority.sources import TicketSource, get_source
 from ticket_priority.sources.column import defaults_called_once
 
@@ -55,7 +60,7 @@ def drain() -> int:
     _give_up_on_poison()
     while _pending_exists():
         try:
-            classifier = get_classifier()
+            classifier = get_classifier() if has_workers() else get_classifier_in_request()
             with classifier.breaker.attempt():
                 claimed = _claim(options.serving.batch_size)
                 for was_decided in _decide_claimed(claimed, classifier):
@@ -147,8 +152,12 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
         for row in predictions:
             if row.object_id not in tickets:
                 yield _close_without_ticket(row)
-        answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
-        if _all_failed(asked.answer for asked in answers) and not classifier.can_answer():
+        asked_about = [tickets[row.object_id] for row in known]
+        # A worker may take its time, and its queue ends it; a request may not hang.
+        bounded = not has_workers()
+        answers = answers_about(source, classifier, asked_about, bounded=bounded)
+        failed = all_failed(asked.answer for asked in answers)
+        if failed and not classifier.can_answer(bounded=bounded):
             _unclaim(claimed)
             classifier.breaker.trip()
             raise ModelFailingError("The model fails at every text.")
@@ -166,11 +175,6 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
             with contain_errors(using, "An answer about a %s could not be stored", source.label):
                 was_settled = _settle(source, tickets[row.object_id], row, using)
             yield was_settled
-
-
-def _all_failed(answers: Iterable[Answer]) -> bool:
-    asked = [answer for answer in answers if answer is not None]
-    return bool(asked) and all(isinstance(answer, Exception) for answer in asked)
 
 
 def _unclaim(claimed: list[Prediction]) -> None:

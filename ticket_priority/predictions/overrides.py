@@ -94,7 +94,8 @@ def check_override_rate(user: Any) -> None:
         return
     now, period = timezone.now(), timedelta(seconds=rate.seconds)
     theirs = Override.objects.using(plugin_database()).filter(user=user.pk)
-    recent = theirs.filter(created_at__gt=now - period).order_by("-created_at")
+    # Neither earlier ones, nor those made while the clock was ahead.
+    recent = theirs.filter(created_at__range=(now - period, now + period)).order_by("-created_at")
     # The oldest of as many as are allowed: when it leaves the period, another is allowed.
     oldest = recent.values_list("created_at", flat=True)[rate.number - 1 : rate.number].first()
     if oldest is None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers import get_classifier, get_classifier_in_request
 from ticket_priority.conf import get_settings
 from ticket_priority.db import pages_by_key
+from ticket_priority.exceptions import ModelFailingError
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions import audit, copies
 from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.outcome import (
     Reason,
     State,
+    TicketAnswer,
     after_apply,
+    all_failed,
     announce,
     answers_about,
     fill,
@@ -35,9 +40,12 @@ from ticket_priority.sources.column import defaults_called_once
 
 
 def classify_instances(
-    instances: Iterable[models.Model], *, mode: str | None = None
+    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = True
 ) -> list[Prediction]:
     """Classify saved tickets of one model, and store the predictions.
+
+    That about a ticket which was deleted meanwhile is returned, but not stored. Unless `bounded` is
+    False, the model has DEADLINE_MS for each ticket.
 
     A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
     the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
@@ -49,13 +57,17 @@ def classify_instances(
         return []
     source = get_source(type(tickets[0]))
     using = tickets[0]._state.db or router.db_for_write(type(tickets[0]))
-    classifier = get_classifier()
+    classifier = get_classifier_in_request() if bounded else get_classifier()
     mode = mode or source.effective_mode
     decided_by_person = _decided_by_person(source, tickets)
     keys = [ticket.pk for ticket in tickets]
     recorded = Override.objects.using(plugin_database()).keys_among(source.model, keys)
     held_back = audit.audited_keys(source.model, keys) - recorded
-    answers = answers_about(source, classifier, tickets)
+    answers: list[TicketAnswer] = []
+    with suppress(ModelFailingError), classifier.breaker.attempt():
+        answers = answers_about(source, classifier, tickets, bounded=bounded)
+        if all_failed(asked.answer for asked in answers):
+            raise ModelFailingError("The breaker counts it; each ticket is stored as failed.")
     predictions = []
     for ticket, asked in zip(tickets, answers, strict=True):
         prediction = Prediction(
@@ -97,9 +109,16 @@ def _store(
         if prediction.reason != Reason.REFUSED:
             prediction.state, prediction.reason = said
         with transaction.atomic(using=using):
+            # Until the commit nobody can delete the ticket, which would leave the new row behind.
+            # It also orders this and a person's decision at the same moment.
+            try:
+                source.lock(ticket.pk, using=using)
+            except ObjectDoesNotExist:
+                prediction.state, prediction.reason = State.ABSTAINED, Reason.TICKET_GONE
+                return
             if prediction.state == State.PENDING:
                 if prediction.reason != Reason.AUDIT and (
-                    by_person or _decided_meanwhile(source, ticket, prediction.value_before, using)
+                    by_person or _decided_meanwhile(source, ticket, prediction.value_before)
                 ):
                     prediction.state, prediction.reason = State.SUGGESTED, Reason.PERSON_DECIDED
                 elif suggest_unless_applicable(prediction):
@@ -151,7 +170,7 @@ def backfill(
                 elif asked.answer is not None:
                     counts[asked.answer[0].label] += 1
         else:
-            for prediction in classify_instances(fresh):
+            for prediction in classify_instances(fresh, bounded=False):
                 counts[prediction.state] += 1
                 if prediction.reason == Reason.REFUSED:
                     counts[Reason.REFUSED] += 1
@@ -160,12 +179,10 @@ def backfill(
         yield counts, len(page)
 
 
-def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any, using: str) -> bool:
+def _decided_meanwhile(source: TicketSource, ticket: models.Model, before: Any) -> bool:
     """Say whether a person chose the stored value, which compare-and-set cannot see."""
     if before is None:
         return False
-    # The lock orders this and a person's decision at the same moment.
-    source.lock(ticket.pk, using=using)
     overrides = Override.objects.using(plugin_database())
     return overrides.for_keys(source.model, [ticket.pk]).exists()
 

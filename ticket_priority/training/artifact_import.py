@@ -40,7 +40,7 @@ def import_model(
     root = get_settings().artifact_root
     with hold(root):
         check_gate_settings()
-        store.sweep(root, is_registered=registration.is_registered)
+        store.sweep(root, owner=registration.owner(), is_registered=registration.is_registered)
         progress(f"Verifying {directory}")
         found = store.read(directory)
         progress("Reading labelled tickets to compare on")
@@ -53,7 +53,7 @@ def import_model(
         base_model = str(config.get("model_name", ""))[:300]
         progress("Publishing the artifact")
         with registration.to_be_registered(root) as name:
-            artifact = store.take(found, root, name)
+            artifact = store.take(found, root, name, owner=registration.owner())
             registration.require_servable(artifact)
             fields = {"config": config, "dataset": artifact.dataset, "base_model": base_model}
             outcome = registration.register(artifact, dataset, activate, progress, **fields)

@@ -83,7 +83,8 @@ def _settle_dead() -> None:
 
 
 def _is_dead(run: TrainingRun) -> bool:
-    age = timezone.now() - run.started_at
+    # A start in the future was read from a clock that was ahead.
+    age = abs(timezone.now() - run.started_at)
     if run.host != _host():
         return age > _ELSEWHERE_WITHIN
     # The system reuses process ids, so after a while a living process proves nothing.

@@ -67,7 +67,7 @@ def train_model(
         # Now, and not after hours of training.
         check_gate_settings()
         _check_writable(Path(config.output_dir))
-        store.sweep(root, is_registered=registration.is_registered)
+        store.sweep(root, owner=registration.owner(), is_registered=registration.is_registered)
         fit = _load_trainer()
         progress("Reading labelled tickets")
         chosen = all_sources() if sources is None else sources
@@ -91,7 +91,7 @@ def train_model(
         progress("Publishing the artifact")
         with _kept(result.artifact_dir, summary), registration.to_be_registered(root) as name:
             outcome = registration.register(
-                store.publish(result.artifact_dir, root, name),
+                store.publish(result.artifact_dir, root, name, owner=registration.owner()),
                 dataset,
                 activate,
                 progress,

@@ -74,7 +74,8 @@ def count_new_labels() -> tuple[int, ModelVersion | None]:
 def _why_not_yet(plan: Retraining) -> str:
     runs = TrainingRun.objects.using(plugin_database())
     last = runs.filter(trigger=TrainingRun.Trigger.SCHEDULE).first()
-    if last is None or timezone.now() - last.started_at > timedelta(plan.every_days) - _EARLY:
+    # Also where the clock was ahead when it began.
+    if last is None or abs(timezone.now() - last.started_at) > timedelta(plan.every_days) - _EARLY:
         return ""
     return (
         f"the last scheduled run is of {last.started_at:%Y-%m-%d %H:%M}, and RETRAIN asks for one "
