@@ -17,6 +17,7 @@ from ticket_priority.db import identity_of
 from ticket_priority.exceptions import ArtifactError, NameTakenError, TrainingError
 from ticket_priority.ml.artifacts import linear, scratch, store
 from ticket_priority.ml.artifacts.store import Artifact
+from ticket_priority.ml.evaluation.figures import mapping
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
 from ticket_priority.models import ModelVersion, plugin_database
