@@ -21,6 +21,7 @@ from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.registry import get_source
 
 UNSET: Final = "unset"
@@ -43,7 +44,7 @@ class PredictionsOnPage(ChangeList):
         tickets = list(self.result_list)
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         for ticket in tickets:
-            prediction, priority = latest.get(str(ticket.pk)), priorities[str(ticket.pk)]
+            prediction, priority = latest.get(key := ticket_key(ticket)), priorities[key]
             if prediction is not None and audit.is_held_back(prediction, priority):
                 prediction = None
             setattr(ticket, _PREDICTION, prediction)
@@ -186,12 +187,10 @@ class ConfidenceFilter(TicketFilter):
 
 def _priority_on_page(ticket: models.Model) -> Priority | None:
     if not hasattr(ticket, _PRIORITY):
-        setattr(ticket, _PRIORITY, priorities_of([ticket])[str(ticket.pk)])
+        setattr(ticket, _PRIORITY, priorities_of([ticket])[ticket_key(ticket)])
     priority: Priority | None = getattr(ticket, _PRIORITY)
     return priority
 
 
 def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:
-    """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
-    keys = rows.ticket_keys(tickets.model)
-    return keys if rows.db == tickets.db else list(keys)
+    return rows.ticket_keys(tickets.model, tickets.db)

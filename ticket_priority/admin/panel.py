@@ -11,6 +11,7 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.registry import get_source
 
 SHOWN: Final = 20
@@ -37,14 +38,14 @@ class TicketPanel:
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
         predictions = Prediction.objects.for_instance(stored).select_related("model_version")
         overrides = Override.objects.for_instance(stored).select_related("user")
-        priority = priorities_of([stored])[str(stored.pk)]
+        priority = priorities_of([stored])[ticket_key(stored)]
         newest = list(predictions[:SHOWN])
         visible = [row for row in newest if not audit.is_held_back(row, priority)]
         return cls(
             priority=priority,
             predictions=visible,
             overrides=list(overrides[:SHOWN]),
-            suggestion=open_suggestions([stored]).get(str(ticket.pk)),
+            suggestion=open_suggestions([stored]).get(ticket_key(stored)),
             is_held_back=len(visible) < len(newest),
         )
 

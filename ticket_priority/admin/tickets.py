@@ -40,6 +40,7 @@ from ticket_priority.predictions.overrides import (
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.registry import get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
@@ -178,7 +179,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             with recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if after is not None:
-                _record(obj, decision, before=priorities_of([stored])[str(obj.pk)], after=after)
+                _record(obj, decision, before=priorities_of([stored])[ticket_key(obj)], after=after)
             elif posted and reason:
                 text = _("The reason was not kept, since you did not decide on a priority.")
                 self.message_user(request, text, messages.WARNING)
@@ -285,7 +286,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         self.message_user(request, text, level)
 
     def _accept(self, request: HttpRequest, ticket: Any) -> None:
-        suggestion = open_suggestions([ticket]).get(str(ticket.pk))
+        suggestion = open_suggestions([ticket]).get(ticket_key(ticket))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
             text = _("The suggestion has changed in the meantime. Please look again.")
             self.message_user(request, text, messages.WARNING)

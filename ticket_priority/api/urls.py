@@ -13,17 +13,18 @@ urlpatterns = [
     path("predictions/", views.PredictionListView.as_view(), name="predictions"),
     path("predictions/<int:pk>/", views.PredictionView.as_view(), name="prediction"),
     path("overrides/", views.OverrideListView.as_view(), name="overrides"),
-    path("tickets/<str:source>/<str:object_id>/", views.TicketView.as_view(), name="ticket"),
     path(
-        "tickets/<str:source>/<str:object_id>/override/",
+        "tickets/<str:source>/<path:object_id>/override/",
         views.TicketOverrideView.as_view(),
         name="ticket-override",
     ),
     path(
-        "tickets/<str:source>/<str:object_id>/classify/",
+        "tickets/<str:source>/<path:object_id>/classify/",
         views.TicketClassifyView.as_view(),
         name="ticket-classify",
     ),
+    # Last, as a key may hold slashes.
+    path("tickets/<str:source>/<path:object_id>/", views.TicketView.as_view(), name="ticket"),
     path("info/", views.InfoView.as_view(), name="info"),
     path("health/", views.HealthView.as_view(), name="health"),
     path("schema/", views.SchemaView.as_view(), name="schema"),

@@ -17,7 +17,7 @@ from ticket_priority import conf
 from ticket_priority.exceptions import SourceError
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.sources.base import TicketSource, is_column
-from ticket_priority.sources.registry import all_sources, register
+from ticket_priority.sources.registry import all_sources, left_out, register
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
 
@@ -49,6 +49,14 @@ def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             "No model has automatic priority.",
             hint=f"Give a model a PriorityField, or name it in {conf.SETTING}['SOURCES'].",
             id="ticket_priority.W011",
+        )
+    for source, other in left_out():
+        yield checks.Error(
+            f"The ticket source {source.label} is left out: {other.label} has the same table, and "
+            "with it the same tickets.",
+            hint="Register one of the two. The source of a model is that of its proxies too.",
+            obj=source.model,
+            id="ticket_priority.E028",
         )
     for source in all_sources():
         yield from _check_source(source)

@@ -27,7 +27,7 @@ class PredictionQuerySet(TicketRowQuerySet):
         return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
 
     def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
-        """Return the newest row of each ticket by `str(pk)`, in one query.
+        """Return the newest row of each ticket by `key_text`, in one query.
 
         The tickets must be of one model. Tickets without a row are left out.
         """
@@ -40,7 +40,7 @@ class PredictionQuerySet(TicketRowQuerySet):
     def applied_values(
         self, model: type[models.Model], keys: Iterable[Any]
     ) -> defaultdict[str, set[int]]:
-        """Return the class ids that were ever applied to each ticket, by `str(pk)`."""
+        """Return the class ids that were ever applied to each ticket, by `key_text`."""
         found: defaultdict[str, set[int]] = defaultdict(set)
         rows = self.for_keys(model, keys).filter(state=Prediction.State.APPLIED)
         for key, priority in rows.values_list("object_id", "priority"):
@@ -48,12 +48,12 @@ class PredictionQuerySet(TicketRowQuerySet):
         return found
 
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
-        """Return the hash of the first text classified of each ticket, by `str(pk)`."""
+        """Return the hash of the first text classified of each ticket, by `key_text`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
         return dict(rows.values_list("object_id", "text_hash"))
 
     def undone_keys(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-        """Return the tickets, by `str(pk)`, where a stale form restored the old value."""
+        """Return the tickets, by `key_text`, where a stale form restored the old value."""
         return self.filter(reason=Prediction.Reason.STALE_FORM).keys_among(model, keys)
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:

@@ -25,6 +25,7 @@ from ticket_priority.predictions.containment import contain_errors, savepoint
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.keys import ticket_key
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def stored_values(prediction: Prediction) -> dict[str, Any]:
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
     """Insert a prediction about this ticket; raises DatabaseError."""
     prediction.content_type = content_type_of(source.model)
-    prediction.object_id = str(instance.pk)
+    prediction.object_id = ticket_key(instance)
     prediction.save(using=plugin_database(), force_insert=True)
 
 

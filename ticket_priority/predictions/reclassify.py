@@ -29,6 +29,7 @@ from ticket_priority.predictions.outcome import (
 )
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.keys import ticket_key
 
 
 def classify_instances(
@@ -54,7 +55,7 @@ def classify_instances(
     predictions = []
     for ticket, asked in zip(tickets, answers, strict=True):
         prediction = Prediction(
-            mode=audit.MODE if str(ticket.pk) in held_back else mode,
+            mode=audit.MODE if ticket_key(ticket) in held_back else mode,
             value_before=source.value_of(ticket),
             attempts=1,
         )
@@ -65,7 +66,7 @@ def classify_instances(
         else:
             answer, milliseconds = asked.answer
             fill(prediction, asked.text, answer, classifier, milliseconds, language=asked.language)
-        by_person = str(ticket.pk) in decided_by_person
+        by_person = ticket_key(ticket) in decided_by_person
         predictions.append(_store(source, ticket, prediction, by_person=by_person, using=using))
     return predictions
 
@@ -123,12 +124,12 @@ def backfill(
         overrides = Override.objects.using(alias).for_keys(source.model, keys)
         # A person may have decided for a value that otherwise means unset.
         chosen = {
-            str(ticket.pk)
+            ticket_key(ticket)
             for ticket in page
             if source.meaning_of(source.value_of(ticket)) is not None
         }.intersection(overrides.values_list("object_id", flat=True))
         passed_over = chosen.union(answered)
-        fresh = [ticket for ticket in page if str(ticket.pk) not in passed_over]
+        fresh = [ticket for ticket in page if ticket_key(ticket) not in passed_over]
         counts = Counter({"skipped": len(page) - len(fresh)})
         if dry_run:
             texts = [text for text in map(source.text_of, fresh) if text]
@@ -157,7 +158,7 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
     applied = Prediction.objects.using(plugin_database()).applied_values(source.model, keys)
     for ticket in tickets:
-        value, key = source.value_of(ticket), str(ticket.pk)
+        value, key = source.value_of(ticket), ticket_key(ticket)
         ours = {source.to_host_value(priority) for priority in applied[key]}
         if not source.is_unset(value) and value not in ours:
             decided.add(key)

@@ -74,14 +74,33 @@ def subscribe(subscriber: Callable[[TicketSource], None]) -> None:
 
 
 def all_sources() -> list[TicketSource]:
-    """Return the registered sources."""
-    return list(_sources.values())
+    """Return the registered sources, one for each table."""
+    return [source for model, source in _sources.items() if _of_its_table(model) is model]
+
+
+def left_out() -> list[tuple[TicketSource, TicketSource]]:
+    """Return the sources that are left out, each with the one that has its table's tickets."""
+    chosen = {model: _of_its_table(model) for model in _sources}
+    return [(_sources[it], _sources[other]) for it, other in chosen.items() if it is not other]
+
+
+def _of_its_table(model: type[models.Model]) -> type[models.Model]:
+    """Return the registered model whose source has a model's tickets.
+
+    A proxy has its model's rows, so it can have no rules of its own: who may see a ticket must
+    not depend on the name under which it is asked for.
+    """
+    table = model._meta.concrete_model
+    if table is None or not model._meta.proxy:
+        return model
+    sharing = (other for other in _sources if other._meta.concrete_model is table)
+    return table if table in _sources else next(sharing, model)
 
 
 def get_source(model: type[models.Model]) -> TicketSource:
     """Return the source of a model, of its proxy or of its child; raises SourceError."""
     for base in model.__mro__:
-        if base in _sources:
+        if base in _sources and _of_its_table(base) is base:
             return _sources[base]
     raise SourceError(
         f"{model.__name__} is not a ticket source: give it a PriorityField, or name it in "
@@ -91,10 +110,11 @@ def get_source(model: type[models.Model]) -> TicketSource:
 
 def find_source(label: str) -> TicketSource:
     """Return the source called `app_label.ModelName` in any case; raises SourceError."""
-    for source in _sources.values():
+    sources = all_sources()
+    for source in sources:
         if source.label.lower() == label.lower():
             return source
-    known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
+    known = ", ".join(sorted(source.label for source in sources)) or "none"
     raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
 
 

@@ -18,6 +18,7 @@ from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.sources.base import TicketSource, is_column
+from ticket_priority.sources.keys import read_keys, ticket_key
 
 _BATCH: Final = 2000
 
@@ -50,13 +51,13 @@ def labelled_texts(
             elif not (text := source.text_at_creation(ticket)):
                 dropped["empty text"] += 1
             else:
-                if first_hash := first_hashes.get(str(ticket.pk)):
+                if first_hash := first_hashes.get(ticket_key(ticket)):
                     edited.update(_edits(first_hash, text, source.text_of(ticket)))
                 yield LabelledText(
                     text=text,
                     label=label,
                     source=source.label,
-                    pk=str(ticket.pk),
+                    pk=ticket_key(ticket),
                     language=source.language_of(ticket),
                     segment=source.segment_of(ticket),
                     created_at=_created_at(ticket, source.created_field),
@@ -68,9 +69,8 @@ def labelled_texts(
 def labels_of(
     source: TicketSource, keys: Iterable[str], using: str | None = None
 ) -> dict[str, int]:
-    """Return the label of each of these tickets that has one, by `str(pk)`."""
-    column = source.model._meta.pk
-    only = models.Q(pk__in=[column.to_python(key) for key in keys])
+    """Return the label of each of these tickets that has one, by `key_text`."""
+    only = models.Q(pk__in=read_keys(source.model, keys, using))
     return dict(_labels(source, only, using))
 
 
@@ -96,12 +96,14 @@ def audited_labels(
 ) -> dict[str, int]:
     """Return by key what people said of these audited tickets before they saw a prediction."""
     overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
-    decided = set(overrides.values_list("object_id", flat=True))
-    tickets = list(source.labelled_rows(using, decided_keys=decided).filter(pk__in=keys))
+    decided, asked = set(overrides.values_list("object_id", flat=True)), set(keys)
+    rows = source.labelled_rows(using, decided_keys=read_keys(source.model, decided, using))
+    tickets = list(rows.filter(pk__in=read_keys(source.model, keys, using)))
     resolver = LabelResolver(source, tickets, using)
-    labels = {str(ticket.pk): resolver.label_of(ticket)[0] for ticket in tickets}
+    labels = {ticket_key(ticket): resolver.label_of(ticket)[0] for ticket in tickets}
     first = resolver.first_words
-    return {key: first.get(key, label) for key, label in labels.items() if label is not None}
+    labels = {key: label for key, label in labels.items() if label is not None and key in asked}
+    return {key: first.get(key, label) for key, label in labels.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class LabelResolver:
         """Return the label and its provenance, or None and why there is none."""
         facts = self._facts_of(ticket)
         rule = next(rule for rule in _RULES if rule.holds(facts))
-        label, key = rule.label(facts), str(ticket.pk)
+        label, key = rule.label(facts), ticket_key(ticket)
         if label is None or key not in self.audited:
             return label, rule.name
         if key not in self.decisions and self.source.is_unset(self.source.value_of(ticket)):
@@ -189,7 +191,7 @@ class LabelResolver:
         return label, "audit" if was_unseen else rule.name
 
     def _facts_of(self, ticket: models.Model) -> _Facts:
-        key = str(ticket.pk)
+        key = ticket_key(ticket)
         applied = self.applied[key]
         current = self.source.label_of(ticket)
         if current is None and key in self.reviewed:
@@ -215,17 +217,15 @@ def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator
         for ticket in batch:
             label, _provenance = resolver.label_of(ticket)
             if label is not None:
-                yield str(ticket.pk), label
+                yield ticket_key(ticket), label
 
 
 def _batches(
     source: TicketSource, using: str | None, only: models.Q | None = None
 ) -> Iterator[list[models.Model]]:
     """Yield the rows that may have a label, in pages."""
-    keys: Any = Override.objects.using(plugin_database()).for_model(source.model)
-    keys = keys.ticket_keys(source.model)
-    if plugin_database() != (using or router.db_for_read(source.model)):
-        keys = list(keys)
+    overrides = Override.objects.using(plugin_database())
+    keys = overrides.ticket_keys(source.model, using or router.db_for_read(source.model))
     rows = source.labelled_rows(using, decided_keys=keys)
     if only:
         rows = rows.filter(only)

@@ -5,13 +5,13 @@ from collections import Counter
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import connections
 
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.predictions import erasure
 from ticket_priority.sources.registry import find_source, find_sources
+from ticket_priority.sources.keys import read_keys
 
 
 class Command(PluginCommand):
@@ -69,10 +69,9 @@ def _ticket(given: str) -> tuple[Any, Any]:
     if not key:
         raise CommandError(f"{given!r} is no app_label.Model:PK")
     model = find_source(label).model
-    try:
-        return model, model._meta.pk.to_python(key)
-    except ValidationError as error:
-        raise CommandError(f"{key!r} cannot be a key of {label}.") from error
+    if not read_keys(model, [key]):
+        raise CommandError(f"{key!r} cannot be a key of {label}.")
+    return model, key
 
 
 def _user(name: str) -> Any:

@@ -1,0 +1,3 @@
+"""Hosts that no one here has written for: small ticket models, each with one oddity."""
+
+from __future__ import annotations
