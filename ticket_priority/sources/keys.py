@@ -99,7 +99,8 @@ class ValueList(models.Expression):
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         """Write one parameter, a JSON list."""
-        return "(SELECT value FROM json_each(%s))", [json.dumps(self._prepared(connection))]
+        values = self._prepared(connection)
+        return "(SELECT value FROM json_each(%s))", [json.dumps(values, default=str)]
 
     def _prepared(self, connection: Any) -> list[Any]:
         if not self.values:

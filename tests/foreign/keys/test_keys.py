@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.core.management import call_command
 from django.test import Client
 
@@ -106,6 +107,7 @@ def register(model: Any, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def served(db: None, artifact_root: Path) -> None:
+    cache.clear()
     call_command("activate_priority_model", starter="linear", verbosity=0)
 
 
