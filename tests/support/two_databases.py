@@ -104,7 +104,11 @@ def found_among_many(number: int) -> dict[str, int]:
     from django.db import connections
 
     from tests.uuid_host.models import Case, own_cases
-    from ticket_priority.admin.listing import ConfidenceFilter, PredictionStateFilter, PriorityFilter
+    from ticket_priority.admin.listing import (
+        ConfidenceFilter,
+        PredictionStateFilter,
+        PriorityFilter,
+    )
     from ticket_priority.api.scoping import visible
     from ticket_priority.models import Override, Prediction
     from ticket_priority.models.rows import content_type_of

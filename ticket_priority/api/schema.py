@@ -76,8 +76,8 @@ TICKET_PARAMETERS: Final = [
         "object_id",
         OpenApiTypes.STR,
         OpenApiParameter.PATH,
-        description="The ticket's primary key, written as in the lists, and percent-encoded: it may "
-        "hold any character, also a slash.",
+        description="The ticket's primary key, written as in the lists and percent-encoded: it "
+        "may hold any character, also a slash.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The keys of tickets: the one text under which rows about a ticket are stored, and the way back."""
+"""The text of a ticket's key, under which rows about the ticket are stored, and the way back."""
 
 from __future__ import annotations
 

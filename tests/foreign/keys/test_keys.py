@@ -25,7 +25,6 @@ from django.test import Client
 import ticket_priority
 from tests.foreign.keys import models
 from ticket_priority.admin.listing import ConfidenceFilter, PredictionStateFilter, PriorityFilter
-from ticket_priority.ml.artifacts.store import Artifact
 from ticket_priority.models import ModelVersion, Override, Prediction, ShadowPrediction
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.shadow import batches
@@ -66,7 +65,7 @@ KINDS = {
     # They begin with the same 255 characters.
     "long message id": Kind(models.LongMail, lambda n: {"message_id": f"<{LONG}.{n}@m.example>"}),
     "short message id": Kind(models.LongMail, lambda n: {"message_id": f"<{n}@m.example>"}),
-    "letter case": Kind(models.Coded, lambda n: {"code": ["aB1", "ab1", "AB1", "Ab1"][n]}),
+    "letter case": Kind(models.Coded, lambda n: {"code": ["", "aB1", "ab1", "AB1", "Ab1"][n]}),
     "slash": Kind(models.Coded, lambda n: {"code": f"2026/000{n}"}),
     "slash at the ends": Kind(models.Coded, lambda n: {"code": f"/{n}/"}),
     "other characters": Kind(models.Coded, lambda n: {"code": f"%2F_5F?#ü 😀,İ'\"{n}"}),
@@ -114,7 +113,7 @@ def served(db: None, artifact_root: Path) -> None:
 @pytest.fixture
 def create(kind: Kind) -> Callable[..., Any]:
     """Return a function that creates the next ticket, and reads it as the host does later."""
-    numbers = count()
+    numbers = count(1)
 
     def create(**values: Any) -> Any:
         made = kind.model(**{"body": TEXT, **kind.row(next(numbers)), **values})
@@ -217,9 +216,7 @@ def test_the_api_lists_the_rows_of_visible_tickets(
         ticket_priority.override(ticket, 0)
     for page in ("predictions", "overrides"):
         found = agent.get(f"/api/{page}/").json()
-        assert [row["object_id"] for row in found["results"]] == [
-            key_text(kind.model, answered.pk)
-        ]
+        assert [row["object_id"] for row in found["results"]] == [key_text(kind.model, answered.pk)]
 
 
 def test_a_backfill_takes_each_ticket_once(kind: Kind, create: Any, decided: Any) -> None:
@@ -232,9 +229,7 @@ def test_a_backfill_takes_each_ticket_once(kind: Kind, create: Any, decided: Any
     assert decided.severity == 0
 
 
-def test_the_shadow_answers_about_the_same_tickets(
-    kind: Kind, answered: Any, create: Any
-) -> None:
+def test_the_shadow_answers_about_the_same_tickets(kind: Kind, answered: Any, create: Any) -> None:
     active = ModelVersion.objects.get()
     active.pk, active.name, active.is_active = None, "shadow", None
     active.save()

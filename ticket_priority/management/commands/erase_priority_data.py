@@ -10,8 +10,8 @@ from django.db import connections
 
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.predictions import erasure
-from ticket_priority.sources.registry import find_source, find_sources
 from ticket_priority.sources.keys import read_keys
+from ticket_priority.sources.registry import find_source, find_sources
 
 
 class Command(PluginCommand):
