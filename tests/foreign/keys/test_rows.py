@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,11 +16,19 @@ from django.test import Client
 
 import ticket_priority
 from tests.foreign.keys import models
+from ticket_priority.classifiers import get_classifier
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Prediction
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import outbox
-from ticket_priority.sources import all_sources, find_source, get_source, register, registry
+from ticket_priority.sources import (
+    TicketSource,
+    all_sources,
+    find_source,
+    get_source,
+    register,
+    registry,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -84,6 +93,34 @@ class TestOlderRows:
             pk__in=Prediction.objects.filter(pk=good.pk).ticket_keys(models.Unique)
         )
         assert list(tickets) == [ticket]
+
+
+def test_a_source_that_cannot_be_read_holds_no_other_up(active_model: Any) -> None:
+    register(
+        models.Numbered,
+        priority_field="severity",
+        adapter="tests.foreign.keys.test_rows.Unreadable",
+    )
+    attach(models.Unique)
+    with ticket_priority.muted():
+        ticket = models.Unique.objects.create(body="outage")
+    rows = [left(models.Numbered, "1"), left(models.Unique, str(ticket.pk))]
+    assert outbox.drain() == 1
+    ticket.refresh_from_db()
+    assert ticket.severity == 2
+    assert get_classifier().breaker.state() == "closed"
+    states = [Prediction.objects.get(pk=row.pk).state for row in rows]
+    assert states == [State.PENDING, State.APPLIED]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(TicketSource):
+    """Its tickets live where nobody can reach them."""
+
+    text_fields: tuple[str, ...] = ("body",)
+
+    def by_keys(self, keys: Any, *, using: str | None = None) -> Any:
+        raise ConnectionError("the archive is closed")
 
 
 class TestProxies:
