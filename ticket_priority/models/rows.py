@@ -73,7 +73,7 @@ class TicketRow(models.Model):
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
     )
-    object_id = KeyField(_("ticket"), max_length=LONGEST)
+    object_id: models.CharField[str, str] = KeyField(_("ticket"), max_length=LONGEST)
 
     class Meta:
         abstract = True

@@ -92,12 +92,12 @@ class ValueList(models.Expression):
         super().__init__(output_field=column)
         self.values = values
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         """Write a parameter for each value."""
         values = self._prepared(connection)
         return f"({', '.join(['%s'] * len(values))})", values
 
-    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
         """Write one parameter, a JSON list."""
         values = self._prepared(connection)
         return "(SELECT value FROM json_each(%s))", [json.dumps(values, default=str)]
@@ -115,7 +115,7 @@ def _target(column: Column) -> Column:
     return column
 
 
-def _value_of(column: Column, key: Any) -> Any:
+def _value_of(column: Any, key: Any) -> Any:
     """Return a key as it is when its row is read."""
     if isinstance(column, models.CompositePrimaryKey):
         given = map(unquote, key.split(",")) if isinstance(key, str) else key
@@ -130,7 +130,7 @@ def _value_of(column: Column, key: Any) -> Any:
     return column.from_db_value(stored, None, connection)
 
 
-def _text_of(column: Column, value: Any) -> str:
+def _text_of(column: Any, value: Any) -> str:
     if isinstance(column, models.CompositePrimaryKey):
         texts = (_text_of(*pair) for pair in zip(column.fields, value, strict=True))
         return ",".join(text.replace("%", "%25").replace(",", "%2C") for text in texts)

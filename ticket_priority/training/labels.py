@@ -102,8 +102,8 @@ def audited_labels(
     resolver = LabelResolver(source, tickets, using)
     labels = {ticket_key(ticket): resolver.label_of(ticket)[0] for ticket in tickets}
     first = resolver.first_words
-    labels = {key: label for key, label in labels.items() if label is not None and key in asked}
-    return {key: first.get(key, label) for key, label in labels.items()}
+    known = {key: label for key, label in labels.items() if label is not None and key in asked}
+    return {key: first.get(key, label) for key, label in known.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,15 +171,22 @@ class TestProxies:
         attach(models.CodedProxy)
         attach(models.OtherCodedProxy)
         assert [source.label for source in all_sources()] == ["keys.CodedProxy"]
-        with pytest.raises(SourceError):
-            get_source(models.OtherCodedProxy)
+        assert get_source(models.OtherCodedProxy) is get_source(models.CodedProxy)
         (error,) = (it for it in checks.run_checks() if it.id == "ticket_priority.E028")
         assert error.obj is models.OtherCodedProxy
 
-    def test_alone_it_is_a_source(self) -> None:
+    def test_alone_it_is_a_source(
+        self, active_model: Any, client_of: Callable[[str], Client]
+    ) -> None:
         attach(models.CodedProxy)
         ticket = models.CodedProxy.objects.create(code="a", body="outage")
-        assert Prediction.objects.for_instance(ticket).exists()
+        assert outbox.drain() == 1
+        ticket.refresh_from_db()
+        assert ticket.severity == 2
+        client = client_of("codedproxy")
+        (row,) = client.get("/api/predictions/").json()["results"]
+        for label in ("keys.CodedProxy", row["source"]):
+            assert client.get(f"/api/tickets/{label}/a/").json()["prediction"] == row
         assert not [it for it in checks.run_checks() if it.id == "ticket_priority.E028"]
 
 
