@@ -26,6 +26,7 @@ from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 
 VIA: Final = "admin"
 
@@ -212,7 +213,7 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
         left += len(batch) - len(suggestions)
         with transaction.atomic(using=router.db_for_write(tickets.model)):
             for ticket in batch:
-                suggestion = suggestions.get(str(ticket.pk))
+                suggestion = suggestions.get(ticket_key(ticket))
                 if suggestion is not None:
                     actions.attempt(partial(actions.accept, ticket, suggestion))
     if actions.decided:

@@ -21,6 +21,7 @@ from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.notes import Notes
 from ticket_priority.sources.registry import get_source
 
@@ -44,7 +45,7 @@ class PredictionsOnPage(ChangeList):
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         held_back = audit.held_back(latest.values())
         for ticket in tickets:
-            prediction, priority = latest.get(str(ticket.pk)), priorities[str(ticket.pk)]
+            prediction, priority = latest.get(ticket_key(ticket)), priorities[ticket_key(ticket)]
             shown = None if prediction in held_back else prediction
             _ON_PAGE.put(ticket, (shown, priority))
 
@@ -185,10 +186,8 @@ class ConfidenceFilter(TicketFilter):
 
 def _priority_on_page(ticket: models.Model) -> Priority | None:
     on_page = _ON_PAGE.get(ticket)
-    return on_page[1] if on_page else priorities_of([ticket])[str(ticket.pk)]
+    return on_page[1] if on_page else priorities_of([ticket])[ticket_key(ticket)]
 
 
 def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:
-    """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
-    keys = rows.ticket_keys(tickets.model)
-    return keys if rows.db == tickets.db else list(keys)
+    return rows.ticket_keys(tickets.model, tickets.db)

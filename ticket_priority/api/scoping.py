@@ -8,20 +8,21 @@ from django.db import connections, models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Collate, Concat, Substr
 
-from ticket_priority.models.rows import content_type_of, key_column
+from ticket_priority.models.rows import content_type_of
+from ticket_priority.sources.keys import LONGEST, ValueList, is_plain, key_column, key_text
 from ticket_priority.sources.registry import all_sources
 
 Row = TypeVar("Row", bound=models.Model)
 
 _KEY: Final = "ticket_priority_key"
-_TEXT: Final = models.CharField(max_length=64)
+_TEXT: Final = models.CharField(max_length=LONGEST)
 _UUID_PARTS: Final = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 
 
 def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
     """Narrow rows to those about tickets of registered sources that `user` may see.
 
-    Tickets are found by content type and by `str(pk)` in a subquery: a join across the generic
+    Tickets are found by content type and by `key_text` in a subquery: a join across the generic
     relation finds nothing on SQLite where the key is a UUID.
     """
     condition = Q(pk__in=[])
@@ -35,19 +36,20 @@ def visible(rows: models.QuerySet[Row], user: Any) -> models.QuerySet[Row]:
 
 
 def _keys(tickets: models.QuerySet[Any], using: str) -> Any:
-    """Return `str(pk)` of each ticket, as a subquery where SQL can compute it."""
+    """Return `key_text` of each ticket, as a subquery where SQL can compute it."""
     column = key_column(tickets.model)
     expression = _key_expression(column, using) if tickets.db == using else None
     if expression is None:
-        return [str(pk) for pk in tickets.values_list("pk", flat=True)]
+        keys = tickets.values_list("pk", flat=True)
+        return ValueList([key_text(tickets.model, key) for key in keys], _TEXT)
     return tickets.annotate(**{_KEY: expression}).values(_KEY)
 
 
 def _key_expression(column: models.Field[Any, Any], using: str) -> Any:
-    """Return `str(pk)` as a SQL expression, or None where only Python can compute it."""
+    """Return `key_text` as a SQL expression, or None where only Python can compute it."""
     connection = connections[using]
     expression: Any
-    if hasattr(column, "from_db_value"):
+    if not is_plain(column):
         return None
     if isinstance(column, models.UUIDField) and not connection.features.has_native_uuid_field:
         expression = _dashed(F("pk"))

@@ -18,11 +18,11 @@ from ticket_priority.models.rows import (
     TicketRow,
     TicketRowQuerySet,
     content_type_of,
-    key_column,
 )
 from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import all_sources
+from ticket_priority.sources.keys import key_column
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -42,7 +42,7 @@ class PredictionQuerySet(TicketRowQuerySet):
         return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
 
     def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
-        """Return the newest row of each ticket by `str(pk)`, in one query.
+        """Return the newest row of each ticket by `key_text`, in one query.
 
         The tickets must be of one model. Tickets without a row are left out.
         """
@@ -55,7 +55,7 @@ class PredictionQuerySet(TicketRowQuerySet):
     def applied_values(
         self, model: type[models.Model], keys: Iterable[Any]
     ) -> defaultdict[str, set[int]]:
-        """Return the class ids that were ever applied to each ticket, by `str(pk)`."""
+        """Return the class ids that were ever applied to each ticket, by `key_text`."""
         found: defaultdict[str, set[int]] = defaultdict(set)
         rows = self.for_keys(model, keys).filter(state=Prediction.State.APPLIED)
         for key, priority in rows.values_list("object_id", "priority"):
@@ -65,7 +65,7 @@ class PredictionQuerySet(TicketRowQuerySet):
     def values_at_creation(
         self, model: type[models.Model], keys: Iterable[Any]
     ) -> defaultdict[str, set[Any]]:
-        """Return the host values that each ticket had before its first prediction, by `str(pk)`."""
+        """Return the host values that each ticket had before its first one, by `key_text`."""
         found: defaultdict[str, set[Any]] = defaultdict(set)
         # Only `classify_instances` stores rows that no worker claimed and that were tried.
         rows = self.for_keys(model, keys).exclude(attempts__gte=1, claimed_at=None)
@@ -89,7 +89,7 @@ class PredictionQuerySet(TicketRowQuerySet):
         return {(text_hash, priority): least for text_hash, priority, least in found}
 
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
-        """Return the hash of the first text classified of each ticket, by `str(pk)`."""
+        """Return the hash of the first text classified of each ticket, by `key_text`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
         return dict(rows.values_list("object_id", "text_hash"))
 

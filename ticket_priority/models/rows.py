@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -13,6 +13,14 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.sources import get_source
+from ticket_priority.sources.keys import (
+    LONGEST,
+    is_plain,
+    key_column,
+    key_list,
+    key_text,
+    read_keys,
+)
 
 
 class TicketRowQuerySet(models.QuerySet[Any]):
@@ -24,10 +32,10 @@ class TicketRowQuerySet(models.QuerySet[Any]):
 
     def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> Self:
         """Keep the rows about the tickets of a model with these keys."""
-        return self.for_model(model).filter(object_id__in=[str(key) for key in keys])
+        return self.for_model(model).filter(object_id__in=[key_text(model, key) for key in keys])
 
     def keys_among(self, model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-        """Return which of these tickets have a row here, by `str(pk)`."""
+        """Return which of these tickets have a row here, by `key_text`."""
         return set(self.for_keys(model, keys).values_list("object_id", flat=True))
 
     def erase(self) -> int:
@@ -38,21 +46,29 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         """Keep the rows about a model's tickets."""
         return self.filter(content_type=content_type_of(model))
 
-    def ticket_keys(self, model: type[models.Model]) -> Collection[Any] | models.QuerySet[Any]:
+    def ticket_keys(self, model: type[models.Model], using: str | None = None) -> Any:
         """Return the primary keys of a model's tickets among these rows, for `pk__in`.
 
         A subquery where the database can convert the stored text to the key's type, else a list
-        that is read at once.
+        that is read at once: also where the tickets are in another database, `using`.
         """
-        column = key_column(model)
         rows = self.for_model(model).order_by()
-        key = _key_expression(column, self.db)
+        key = _key_expression(key_column(model), self.db) if using in (None, self.db) else None
         if key is None:
             texts = rows.values_list("object_id", flat=True).distinct()
-            return [column.to_python(text) for text in texts]
+            return key_list(model, read_keys(model, texts, using))
         # A database may convert before it filters, which can fail for another model's keys.
         ours = models.When(content_type=content_type_of(model), then=key)
         return rows.values_list(models.Case(ours), flat=True)
+
+
+class KeyField(models.CharField):  # type: ignore[type-arg]
+    """A text that tells letter case apart, which MySQL's own collations do not."""
+
+    def db_parameters(self, connection: Any) -> Any:
+        """Name a collation where the database needs one."""
+        collation = {"collation": "utf8mb4_bin"} if connection.vendor == "mysql" else {}
+        return {**super().db_parameters(connection), **collation}
 
 
 class TicketRow(models.Model):
@@ -61,22 +77,16 @@ class TicketRow(models.Model):
     content_type = models.ForeignKey(
         ContentType, on_delete=models.CASCADE, related_name="+", db_index=False
     )
-    object_id = models.CharField(_("ticket"), max_length=64)
+    object_id: models.CharField[str, str] = KeyField(_("ticket"), max_length=LONGEST)
 
     class Meta:
         abstract = True
 
 
-def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
-    """Return the column that holds a model's key: its own, or its parent's."""
-    column: models.Field[Any, Any] = model._meta.pk
-    while isinstance(column, models.ForeignKey):
-        column = column.target_field
-    return column
-
-
 def _key_expression(column: models.Field[Any, Any], using: str) -> models.F | models.Func | None:
     """Return `object_id` in the key column's type; None where the database cannot convert it."""
+    if not is_plain(column):
+        return None
     if isinstance(column, models.CharField):
         return models.F("object_id")
     if isinstance(column, models.IntegerField):

@@ -147,7 +147,12 @@ def _mark_claimed(token: str, size: int) -> None:
 def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
     for source, predictions in _by_source(claimed):
         using = router.db_for_write(source.model)
-        tickets = source.by_keys([row.object_id for row in predictions], using=using)
+        tickets = None
+        # One source's table or adapter must not hold up the others.
+        with contain_errors(using, "The tickets of %s cannot be read", source.label):
+            tickets = source.by_keys([row.object_id for row in predictions], using=using)
+        if tickets is None:
+            continue
         known = [row for row in predictions if row.object_id in tickets]
         for row in predictions:
             if row.object_id not in tickets:

@@ -28,6 +28,7 @@ from ticket_priority.predictions.refusals import suggest_if_refused
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.notes import Notes
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def stored_values(prediction: Prediction) -> dict[str, Any]:
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
     """Insert a prediction about this ticket; raises DatabaseError."""
     prediction.content_type = content_type_of(source.model)
-    prediction.object_id = str(instance.pk)
+    prediction.object_id = ticket_key(instance)
     prediction.save(using=plugin_database(), force_insert=True)
 
 
