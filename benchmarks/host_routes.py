@@ -87,7 +87,7 @@ def _measure(rounds: int, folder: Path) -> dict[str, Any]:
     from django.conf import settings
     from django.core import mail
     from django.test.utils import override_settings
-    from roads import open_ticket_by
+    from measured_routes import open_ticket_by
 
     import ticket_priority
 

@@ -101,15 +101,6 @@ class Judgement:
         ends = (Prediction.State.FAILED, Prediction.State.ABSTAINED)
         return self.prediction is not None and self.prediction.state in ends
 
-    @property
-    def probabilities(self) -> list[tuple[Priority, float]]:
-        """Each class with its probability, the highest priority first; empty until classified."""
-        if self.prediction is None:
-            return []
-        known = self.prediction.probabilities
-        pairs = [(priority, known[priority.slug]) for priority in reversed(Priority)]
-        return [(priority, share) for priority, share in pairs if share is not None]
-
 
 class QueueView(AgentRequiredMixin, ListView):  # type: ignore[type-arg]
     """The list of tickets, with filters and counts by priority."""

@@ -15,7 +15,14 @@ DATABASES["default"].setdefault("TEST", {})
 if os.environ.get("HELPDESK_DATABASE", "sqlite") == "sqlite":
     # A file, so that threads and other processes share it.
     DATABASES["default"]["TEST"]["NAME"] = str(TEST_DIR / "test.sqlite3")
-HOSTS = ["simple_history", "reversion", "tests.uuid_host", "tests.foreign.labels"]
+HOSTS = [
+    "simple_history",
+    "reversion",
+    "tests.uuid_host",
+    "tests.foreign",
+    "tests.foreign.values",
+    "tests.foreign.labels",
+]
 INSTALLED_APPS = [*INSTALLED_APPS, *HOSTS]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from django.apps import AppConfig
+from django.core.signals import request_finished
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
@@ -28,6 +29,7 @@ class TicketPriorityConfig(AppConfig):
         register_checks()
         register_configured_sources()
         subscribe(receivers.connect)
+        request_finished.connect(receivers.after_request, dispatch_uid="ticket_priority.request")
         post_migrate.connect(receivers.create_schedules, dispatch_uid="ticket_priority.schedules")
         model_version_activated.connect(
             receivers.wake_pending, dispatch_uid="ticket_priority.wake_pending"

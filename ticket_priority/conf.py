@@ -83,9 +83,9 @@ class ServingSettings:
 
     `classifiers` maps an artifact's kind to the dotted path of its class. `threads` is CPU threads
     a process; None: the usable cores. `batch_size` is tickets a batch, `batch_tokens` padded tokens
-    a forward pass. `deadline_ms` is how long the save of a ticket waits for the model; None:
-    without limit. After `breaker_failures` errors or missed deadlines in a row the circuit breaker
-    is open for `breaker_seconds`.
+    a forward pass. `deadline_ms` is how long the save of a ticket waits for the model, and a
+    request for the answer about each text; None: without limit. After `breaker_failures` errors or
+    missed deadlines in a row the circuit breaker is open for `breaker_seconds`.
     """
 
     classifiers: Mapping[str, str] = field(
@@ -97,6 +97,11 @@ class ServingSettings:
     deadline_ms: float | None = 300
     breaker_failures: int = 5
     breaker_seconds: float = 30
+
+    @property
+    def deadline_seconds(self) -> float | None:
+        """`deadline_ms` in seconds."""
+        return None if self.deadline_ms is None else self.deadline_ms / 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from django.db import OperationalError, connections, transaction
-from django.db.models import Model, QuerySet
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Model, Q, QuerySet
 from django.db.transaction import TransactionManagementError
+from django.utils import timezone
 
 T = TypeVar("T")
 
@@ -43,6 +47,22 @@ def reopen(using: str) -> None:
         connections[using].close()
 
 
+def identity_of(using: str) -> str:
+    """Return a text that no other database has, nor another schema, nor a copy elsewhere.
+
+    It is made of where the database is, and of when the plugin's first migration was applied.
+    """
+    connection = connections[using]
+    recorder = MigrationRecorder(connection)
+    applied = None
+    if recorder.has_table():
+        ours = recorder.migration_qs.filter(app="ticket_priority").order_by("pk")
+        applied = ours.values_list("applied", flat=True).first()
+    where = [str(connection.settings_dict.get(key)) for key in ("ENGINE", "HOST", "PORT", "NAME")]
+    parts = (*where, getattr(connection, "schema_name", ""), applied and applied.isoformat())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
 def after_commit(function: Callable[[], object], *, using: str) -> None:
     """Call a function, which must not raise, after the commit; at once outside a transaction.
 
@@ -71,6 +91,16 @@ def retry_on_deadlock(step: Callable[[], T], *, using: str, seconds: float = mat
                 raise
             time.sleep(random.uniform(0, attempt * LONGEST_PAUSE_SECONDS))  # noqa: S311
     return step()
+
+
+def unclaimed(column: str, seconds: float) -> Q:
+    """Match rows without a claim, or with one that is older, or lies as far in the future.
+
+    The latter was made while a clock was ahead, and would not expire before that time.
+    """
+    now, valid = timezone.now(), timedelta(seconds=seconds)
+    overdue = Q(**{f"{column}__lt": now - valid}) | Q(**{f"{column}__gt": now + valid})
+    return Q(**{f"{column}__isnull": True}) | overdue
 
 
 def pages_by_key(

@@ -11,6 +11,10 @@ class ArtifactError(TicketPriorityError):
     """A published artifact is missing, incomplete, altered, or too new."""
 
 
+class NameTakenError(ArtifactError):
+    """Another artifact was published under this name."""
+
+
 class ModelUnavailableError(TicketPriorityError):
     """No model can answer: none is active, or it cannot be loaded."""
 
@@ -77,3 +81,7 @@ class OverrideRateError(TicketPriorityError):
     def __init__(self, message: str, *, wait: int) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class PriorityRefusedError(TicketPriorityError):
+    """The host does not take the priority for the ticket that a person chose it for."""

@@ -22,7 +22,8 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
     """Holds a `Priority` or None (unset), and registers its model as a ticket source.
 
     `text_fields` and the other source options are those of `register()`. They do not affect the
-    schema, so migrations leave them out.
+    schema, so migrations leave them out. With `null=False` and no default of its own a ticket
+    begins as Medium, which counts as unset until a prediction is applied or a person decides.
     """
 
     description = _("Ticket priority")
@@ -30,13 +31,18 @@ class PriorityField(models.PositiveSmallIntegerField):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = kwargs.keys() & _SOURCE_OPTIONS
         self.source_options: dict[str, Any] = {name: kwargs.pop(name) for name in given}
-        defaults = {"null": True, "blank": True}
-        super().__init__(*args, **defaults | kwargs | {"choices": Priority.choices})
+        options = {"null": True, "blank": True, "choices": Priority.choices, **kwargs}
+        self.begins_as_medium = not (options["null"] or kwargs.keys() & {"default", "db_default"})
+        if self.begins_as_medium:
+            options["default"] = Priority.MEDIUM
+        super().__init__(*args, **options)
 
     def deconstruct(self) -> Any:
-        """Leave out the choices, so that migrations do not depend on them."""
+        """Leave out the choices and Medium, so that migrations do not depend on them."""
         name, path, args, kwargs = super().deconstruct()
         kwargs.pop("choices", None)
+        if self.begins_as_medium:
+            kwargs.pop("default", None)
         return name, path, args, kwargs
 
     def contribute_to_class(

@@ -84,6 +84,7 @@ def checked() -> Iterator[Checked]:
             "priority_field": "severity",
             "to_host": {"low": 4, "medium": 3, "high": 2},
             "from_host": {1: "high", 2: "high", 3: "medium", 4: "low", 5: "low"},
+            "unset": (None, 3),
         }
         attached.append(Case)
         registry._sources[Case] = build(model=Case, **{**given, **options})
@@ -225,9 +226,9 @@ def test_a_rule_that_cannot_be_imported_is_found(settings: Any) -> None:
         (
             "helpdesk.Ticket",
             {"text_field": "subject"},
-            "no option text_field. Options: text",
+            "no option text_field. Options: ",
         ),
-        ("helpdesk.Ticket", {"adapter": "helpdesk.models.Queue"}, "no subclass of TicketSource"),
+        ("helpdesk.Ticket", {"adapter": "helpdesk.models.Queue"}, "not a subclass of TicketSource"),
         ("helpdesk.Ticket", ("subject",), "Give a dictionary"),
     ],
     ids=["no such model", "no such option", "no adapter", "no dictionary"],
@@ -288,7 +289,7 @@ def test_a_choice_that_means_unset_needs_no_class(checked: Checked) -> None:
         ],
     )
     words = {"low": "minor", "medium": "major", "high": "grave"}
-    assert checked(grouped, to_host=words, from_host=None) == []
+    assert checked(grouped, to_host=words, from_host=None, unset=None) == []
 
 
 @pytest.mark.parametrize(
@@ -351,7 +352,14 @@ def test_a_default_is_no_label_where_it_means_unset_or_rows_are_named(checked: C
     assert checked(unset=(None,), labelled=lambda rows: rows.none()) == []
     assert checked(unset=(None,), build=ListingSource) == []
     assert checked(models.IntegerField(default=0), unset=(None,)) == []
-    assert checked(models.IntegerField(), unset=(None,)) == []
+    assert checked(models.IntegerField(null=True), unset=(None,)) == []
+
+
+def test_a_default_that_is_a_class_may_be_a_persons_choice(checked: Checked) -> None:
+    (message,) = checked(unset=None)
+    assert message.id == "ticket_priority.W034"
+    assert "a prediction may replace it" in message.msg
+    assert checked(unset=None, build=ListingSource) == []
 
 
 def test_a_default_that_asks_the_database_waits_for_its_table(checked: Checked) -> None:

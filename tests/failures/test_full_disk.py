@@ -62,11 +62,14 @@ def is_as_it_was(root: Path, old: ModelVersion) -> bool:
     )
 
 
-@pytest.mark.parametrize("room", [0, 1_000, 1_000_000])
+@pytest.mark.parametrize("free_bytes", [0, 1_000, 1_000_000])
 def test_an_import_says_that_there_is_no_room_and_succeeds_once_there_is(
-    old: ModelVersion, artifact_root: Path, room: int
+    old: ModelVersion, artifact_root: Path, free_bytes: int
 ) -> None:
-    with full_disk(room), pytest.raises(CommandError, match="Check its permissions and free space"):
+    with (
+        full_disk(free_bytes),
+        pytest.raises(CommandError, match="Check its permissions and free space"),
+    ):
         call("import_priority_model", STARTER_DIRECTORY)
     assert is_as_it_was(artifact_root, old)
     call("import_priority_model", STARTER_DIRECTORY, "--activate=always")
@@ -74,7 +77,7 @@ def test_an_import_says_that_there_is_no_room_and_succeeds_once_there_is(
 
 
 @pytest.mark.parametrize(
-    ("after", "room", "advice"),
+    ("after", "free_bytes", "advice"),
     [
         ("Reading labelled", 1_000, "set TMPDIR to another folder"),
         ("Training on", 10, "Check the free space and the permissions of"),
@@ -89,7 +92,7 @@ def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
     configure: Any,
     artifact_root: Path,
     after: str,
-    room: int,
+    free_bytes: int,
     advice: str,
 ) -> None:
     configure(TRAINING={"MODEL_NAME": "linear"})
@@ -97,7 +100,7 @@ def test_a_training_says_that_there_is_no_room_and_succeeds_once_there_is(
 
         def fill(line: str) -> None:
             if line.startswith(after):
-                filled.enter_context(full_disk(room))
+                filled.enter_context(full_disk(free_bytes))
 
         with pytest.raises(TicketPriorityError, match=advice) as caught:
             run.train_model(run.configure(), progress=fill)

@@ -24,7 +24,7 @@ from ticket_priority.reports import backlog
 from ticket_priority.sources.registry import get_source
 from ticket_priority.starter.install import STARTER_DIRECTORY, install_linear
 from ticket_priority.training.artifact_import import import_model
-from ticket_priority.training.registration import is_registered
+from ticket_priority.training.registration import is_registered, owner
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -54,7 +54,7 @@ def test_a_process_that_is_killed_while_it_publishes_leaves_no_half_artifact(
     assert {"open model.safetensors", "open manifest.json"} < set(steps)
     assert [step for step in steps if step.startswith("os.rename .v")]
     store.read(root / f"v{len(steps)}")
-    store.sweep(root, is_registered=lambda name: True)
+    store.sweep(root, owner="", is_registered=lambda name: True)
     assert not list(root.glob(".*"))
 
 
@@ -76,7 +76,7 @@ def test_a_process_that_is_killed_while_it_brings_in_a_version_leaves_one_that_s
         if "COMMIT" not in steps[:-1]:
             assert ModelVersion.objects.active() == old, step
         # What the next training or import begins with.
-        store.sweep(artifact_root, is_registered=is_registered)
+        store.sweep(artifact_root, owner=owner(), is_registered=is_registered)
         folders = {version.directory for version in versions}
         assert {path.name for path in artifact_root.iterdir()} - {".training.lock"} == folders, step
     newest = ModelVersion.objects.first()

@@ -164,7 +164,7 @@ def _compare_suites(python: Path, host: str, variables: dict[str, str]) -> Itera
         yield problem
         return
     if status:
-        yield f"its own tests with the plugin ended with exit {status}: see {report}"
+        yield f"its own tests with the plugin ended with exit {status}: see {report.stem}.log"
     with_plugin = _passed(report)
     print(
         f"-- {host}: {len(without)} of its own tests pass without the plugin,"

@@ -6,12 +6,14 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE, TYPO
+from tests.uuid_host.models import Case
 from ticket_priority.models import (
     ModelVersion,
     Override,
@@ -21,6 +23,7 @@ from ticket_priority.models import (
 )
 from ticket_priority.predictions import kill_switch, shadow
 from ticket_priority.priorities import Priority
+from ticket_priority.sources import registry
 from ticket_priority.starter.install import install_linear
 
 TABLES = (Override, Prediction, ShadowPrediction)
@@ -142,3 +145,49 @@ def test_a_ticket_is_deleted_whatever_the_plugins_tables_do(
     assert Ticket.objects.count() == 1
     assert "erase_priority_data --gone" in caplog.text
     assert "Error: " in caplog.text, "what the database says of itself"
+
+
+class TestNoSource:
+    """Rows about tickets of a model that the settings no longer name."""
+
+    @pytest.fixture
+    def case(self, active_model: ModelVersion, attach: Callable[..., None]) -> Case:
+        attach()
+        case = Case.objects.create(body="outage")
+        ticket_priority.override(case, Priority.LOW, reason="Mr Smith exaggerates")
+        registry.unregister(Case)
+        return case
+
+    def test_what_a_deleted_one_left_is_erased(self, case: Case) -> None:
+        case.delete()
+        assert run("--gone", "--dry-run") == {"Override": 1, "Prediction": 1}
+        run("--gone")
+        assert kept() == [set()] * 3
+
+    def test_one_that_is_there_keeps_its_rows(self, case: Case) -> None:
+        run("--gone")
+        assert kept()[0] == {str(case.pk)}
+
+    def test_a_named_one_is_erased(self, case: Case) -> None:
+        run("--ticket", f"uuid_host.Case:{case.pk}")
+        assert kept() == [set()] * 3
+
+    def test_where_no_source_is_left_at_all(
+        self, case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(registry, "_sources", {})
+        case.delete()
+        run("--gone")
+        assert kept() == [set()] * 3
+
+    def test_of_a_model_that_the_project_lacks_it_says_what_deletes_them(self, case: Case) -> None:
+        lost = ContentType.objects.create(app_label="desk", model="issue")
+        Override.objects.update(content_type=lost)
+        out = StringIO()
+        call_command("erase_priority_data", "--gone", stdout=out)
+        assert "about desk.issue, which this project does not have" in out.getvalue()
+        assert Override.objects.count() == 1
+        call_command(
+            "remove_stale_contenttypes", "--include-stale-apps", interactive=False, verbosity=0
+        )
+        assert not Override.objects.exists()

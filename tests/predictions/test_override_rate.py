@@ -1,4 +1,4 @@
-"""OVERRIDE_RATE: how much one person decides, on each road on which people do."""
+"""OVERRIDE_RATE: how much one person decides, on each path by which people do."""
 
 from __future__ import annotations
 

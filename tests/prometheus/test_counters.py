@@ -12,6 +12,7 @@ import ticket_priority
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from tests.support.classifiers import FaultyClassifier
+from ticket_priority import signals
 from ticket_priority.classifiers import get_classifier
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import kill_switch, outbox
@@ -151,7 +152,7 @@ def test_it_costs_a_save_no_query(faulty: Faulty, save: Callable[..., Ticket]) -
     save()
     with CaptureQueriesContext(connection) as counted:
         save()
-    for signal in (counters.priority_predicted, counters.priority_missing):
+    for signal in (signals.priority_predicted, signals.priority_missing):
         signal.disconnect(dispatch_uid="ticket_priority.prometheus")
     with CaptureQueriesContext(connection) as uncounted:
         save()

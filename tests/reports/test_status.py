@@ -18,7 +18,7 @@ from django.utils import timezone
 from helpdesk.models import Ticket
 from tests.predictions.test_on_save import OUTAGE
 from ticket_priority import muted
-from ticket_priority.exceptions import ModelTimeoutError
+from ticket_priority.exceptions import QueueError
 from ticket_priority.models import ModelVersion, Prediction, TrainingRun
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import kill_switch as switch
@@ -313,7 +313,9 @@ class TestWorkers:
             reset()
             assert status.read().queue.workers == Workers.UNKNOWN
         assert caplog.records[-1].exc_info is not None
-        assert caplog.records[-1].exc_info[0] is ModelTimeoutError
+        kind, error, _traceback = caplog.records[-1].exc_info
+        assert kind is QueueError
+        assert "The broker of django-q2 did not answer within 0.1 s" in str(error)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 from django.test import Client
 from safetensors.numpy import load_file
 
@@ -392,6 +394,40 @@ class TestLinear:
 
 
 @pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_install_it_at_once_share_one(
+    artifact_root: Path, fresh_classifier: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As containers do whose entry point activates the starter. The slowest step is held up."""
+    copied = threading.Barrier(3)
+    copy = artifacts._copy
+
+    def copy_together(*args: Any) -> None:
+        copy(*args)
+        copied.wait(30)
+
+    monkeypatch.setattr(artifacts, "_copy", copy_together)
+    told: list[str] = []
+
+    def activate() -> None:
+        try:
+            call_command("activate_priority_model", starter="linear", verbosity=0)
+        except Exception as error:
+            told.append(str(error))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=activate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == []
+    (version,) = ModelVersion.objects.all()
+    assert version.is_active
+    assert [path.name for path in artifact_root.iterdir()] == [version.directory]
+
+
 class TestBetter:
     """The better starter, made of the linear one and the head that came along."""
 

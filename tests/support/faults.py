@@ -88,10 +88,10 @@ def write_lock_at(*words: str, tries: int = 1) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk(room: int = 0) -> Iterator[None]:
+def full_disk(free_bytes: int = 0) -> Iterator[None]:
     """Let no file of this process grow beyond so many bytes: a disk that is full, for each file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, limits[1]))
     try:
         yield
     finally:

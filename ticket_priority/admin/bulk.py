@@ -16,7 +16,11 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
+from ticket_priority.exceptions import (
+    ModelUnavailableError,
+    OverrideRateError,
+    PriorityRefusedError,
+)
 from ticket_priority.models import Prediction
 from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
@@ -53,6 +57,15 @@ _OUTCOMES: Final[Mapping[tuple[str, str | None], tuple[int, Any]]] = {
             "It is below the certified precision, so it is kept as a suggestion.",
             "%(number)d predictions are below the certified precision, so they are kept as "
             "suggestions.",
+            "number",
+        ),
+    ),
+    (State.SUGGESTED, Reason.REFUSED): (
+        messages.WARNING,
+        ngettext_lazy(
+            "The helpdesk does not take it, so it is kept as a suggestion; the log says why.",
+            "The helpdesk does not take %(number)d predictions, so they are kept as suggestions; "
+            "the log says why.",
             "number",
         ),
     ),
@@ -95,8 +108,8 @@ class TicketActions:
         self.admin = admin
         self.request = request
         self.decided = 0
-        self.skipped = 0
-        self.refusal = ""
+        self.refusals: Counter[str] = Counter()
+        self.too_many = ""
 
     def classify(self, tickets: Sequence[models.Model]) -> list[Prediction]:
         """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
@@ -107,14 +120,14 @@ class TicketActions:
         return predictions
 
     def accept(self, ticket: models.Model, suggestion: Prediction) -> bool:
-        """Decide as suggested; False where the ticket is gone. Raises OverrideRateError."""
+        """Decide as suggested; False where the ticket is gone. Raises what `override` does."""
         if suggestion.priority is None:
             return False
         reason = gettext("Suggestion accepted")
         return self.decide(ticket, Priority(suggestion.priority), reason)
 
     def decide(self, ticket: models.Model, priority: Priority, reason: str = "") -> bool:
-        """Set the priority; False where the ticket is gone. Raises OverrideRateError."""
+        """Set the priority; False where the ticket is gone. Raises what `override` does."""
         try:
             override(ticket, priority, user=self.request.user, reason=reason, via=VIA)
         except ObjectDoesNotExist:
@@ -124,24 +137,27 @@ class TicketActions:
         return True
 
     def attempt(self, decide: Callable[[], bool]) -> None:
-        """Make a decision and count it, unless the user has made too many."""
-        if not self.refusal:
+        """Make a decision and count it, unless it is refused or the user has made too many."""
+        if not self.too_many:
             try:
                 self.decided += decide()
                 return
+            except PriorityRefusedError as error:
+                self.refusals[str(error)] += 1
+                return
             except OverrideRateError as error:
-                self.refusal = str(error)
-        self.skipped += 1
+                self.too_many = str(error)
+        self.refusals[self.too_many] += 1
 
-    def report_refusal(self) -> None:
-        """Tell the user about the decisions that were too many."""
-        if self.refusal:
+    def report_refusals(self) -> None:
+        """Tell the user about the decisions that were refused."""
+        for why, number in self.refusals.items():
             text = ngettext(
                 "%(number)d ticket was left as it was.",
                 "%(number)d tickets were left as they were.",
-                self.skipped,
+                number,
             )
-            self.report(messages.ERROR, f"{self.refusal} {text % {'number': self.skipped}}")
+            self.report(messages.ERROR, f"{why} {text % {'number': number}}")
 
     def report(self, level: int, text: str) -> None:
         """Show a message to the user."""
@@ -206,7 +222,7 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
             actions.decided,
         )
         actions.report(messages.SUCCESS, text % {"number": actions.decided})
-    actions.report_refusal()
+    actions.report_refusals()
     if left:
         text = ngettext(
             "%(number)d ticket has no suggestion to accept.",
@@ -262,10 +278,10 @@ def _set_priority(actions: TicketActions, tickets: Any, priority: Priority) -> N
         "The priority of %(number)d tickets is now %(label)s.",
         number,
     )
-    if number or not actions.refusal:
+    if number or not actions.refusals:
         level = messages.SUCCESS if number else messages.WARNING
         actions.report(level, text % {"number": number, "label": priority.label})
-    actions.report_refusal()
+    actions.report_refusals()
 
 
 def _outcome(state: str, reason: str, number: int) -> tuple[int, str]:

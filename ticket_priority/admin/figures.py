@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -29,11 +29,12 @@ RIVALS: Final = (
     ("majority", _("Most frequent class")),
 )
 MEASURED: Final = (
-    ("accuracy", _("Accuracy")),
-    ("macro_f1", _("Macro F1")),
-    ("weighted_kappa", _("Weighted kappa")),
-    ("calibration_error", _("Calibration error")),
+    _("Accuracy"),
+    _("Macro F1"),
+    _("Weighted kappa"),
+    _("Calibration error"),
 )
+"""The titles of `FIGURES`."""
 REWRITTEN: Final = (
     ("shouting", _("Capital letters only")),
     ("exclamation_marks", _("!!! after each sentence")),
@@ -48,7 +49,6 @@ REWRITTEN: Final = (
     ("overall", _("All together")),
 )
 _OWN: Final = ("served", "model")
-_SHADES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,6 @@ class Score:
     is_model: bool
     estimates: tuple[Estimate, ...]
     rows: int | None
-
-    @classmethod
-    def of(cls, label: Any, is_model: bool, report: Report) -> Score:
-        return cls(label, is_model, report.estimates, report.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class Cell:
 
     @property
     def shade(self) -> int:
-        return round(self.share * _SHADES)
+        return round(10 * self.share)
 
 
 @dataclass(frozen=True)
@@ -90,11 +86,7 @@ class Figures:
 
     def figure(self, rival: str, name: str) -> float | None:
         """Return a figure of one of `RIVALS`."""
-        return self._reports[rival].figure(name)
-
-    def own_figure(self, name: str) -> float | None:
-        """Return a figure of the model as it is served, else as it was trained."""
-        return self.metrics.own.figure(name)
+        return self._report(rival).figure(name)
 
     @property
     def scores(self) -> list[Score]:
@@ -102,13 +94,14 @@ class Figures:
         served, trained = self.metrics.served, self.metrics.model
         majority = self.metrics.served_majority
         scores = [
-            Score.of(label, key in _OWN, self._reports[key])
+            Score(label, key in _OWN, report.estimates, report.rows)
             for key, label in RIVALS
-            if self._reports[key].is_known
+            if (report := self._report(key)).is_known
         ]
         is_one_test = not trained.is_known or served.is_same_test(trained)
         if served.is_known and majority.is_known and not is_one_test:
-            scores.insert(1, Score.of(_("Most frequent class, same tickets"), False, majority))
+            label = _("Most frequent class, same tickets")
+            scores.insert(1, Score(label, False, majority.estimates, majority.rows))
         return scores
 
     @property
@@ -117,13 +110,13 @@ class Figures:
         found = []
         for priority in reversed(Priority):
             lines = [
-                (label, key in _OWN, self._reports[key].classes[priority.slug])
+                (label, key in _OWN, figures)
                 for key, label in RIVALS
-                if priority.slug in self._reports[key].classes
+                if (figures := self._report(key).classes.get(priority.slug))
             ]
-            supports = (figures.support for _label, _is_model, figures in lines)
+            supports = (line.support for *_names, line in lines if line.support is not None)
             if lines:
-                found.append((priority, next(filter(_is_known, supports), None), lines))
+                found.append((priority, next(supports, None), lines))
         return found
 
     @property
@@ -163,8 +156,7 @@ class Figures:
     def dropped(self) -> list[tuple[str, int]]:
         """Rows left out, by reason."""
         reasons = mapping(mapping(self.version.dataset).get("dropped"))
-        counted = ((str(reason), count(number)) for reason, number in reasons.items())
-        return [(reason, number) for reason, number in counted if number]
+        return [(str(reason), number) for reason in reasons if (number := count(reasons[reason]))]
 
     @property
     def run(self) -> list[tuple[Any, Any]]:
@@ -184,9 +176,9 @@ class Figures:
         given = mapping(self.version.config) or self.metrics.hyperparameters
         return [(str(name), value) for name, value in given.items() if value is not None]
 
-    @property
-    def _reports(self) -> Mapping[str, Report]:
-        return {key: getattr(self.metrics, key) for key, _label in RIVALS}
+    def _report(self, rival: str) -> Report:
+        report: Report = getattr(self.metrics, rival)
+        return report
 
 
 def table_of(matrix: Sequence[Sequence[int]]) -> list[tuple[Priority, list[Cell], int]]:
@@ -202,7 +194,3 @@ def table_of(matrix: Sequence[Sequence[int]]) -> list[tuple[Priority, list[Cell]
         )
         for true, numbers in zip(Priority, matrix, strict=False)
     ]
-
-
-def _is_known(value: int | None) -> bool:
-    return value is not None

@@ -58,12 +58,3 @@ class TicketPanel:
             (row for row in self.predictions if row.state == Prediction.State.APPLIED), None
         )
         return not self.overrides and applied is not None and applied.priority == self.priority
-
-    @property
-    def probabilities(self) -> list[tuple[Priority, float]]:
-        """Each class with its probability, the highest priority first; empty until classified."""
-        if self.latest is None:
-            return []
-        known = self.latest.probabilities
-        pairs = [(priority, known[priority.slug]) for priority in reversed(Priority)]
-        return [(priority, share) for priority, share in pairs if share is not None]

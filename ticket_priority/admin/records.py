@@ -21,17 +21,29 @@ from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
-from ticket_priority.priorities import Priority
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows that cannot be added, edited or deleted here."""
+def page_of(site: admin.AdminSite, model: type[models.Model], key: Any) -> str:
+    """Return the address of an object's page; raises NoReverseMatch where it has none."""
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
+    return reverse(name, args=(quote(key),), current_app=site.name)
+
+
+class FixedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows that cannot be added or edited here."""
+
+    class Media:
+        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class ReadOnlyAdmin(FixedAdmin):
+    """Rows that cannot be added, edited or deleted here."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -45,22 +57,14 @@ class TicketRowAdmin(ReadOnlyAdmin):
     search_help_text = _("The ticket's primary key")
     show_full_result_count = False
 
-    class Media:
-        css = {"all": ["ticket_priority/badge.css", "ticket_priority/admin.css"]}
-
     @admin.display(description=_("ticket"), ordering="object_id")
     def ticket(self, row: Prediction | Override) -> SafeString | str:
         model = ContentType.objects.get_for_id(row.content_type_id).model_class()
         if model is None:
             return row.object_id
-        options = model._meta
-        text = f"{capfirst(options.verbose_name)} {row.object_id}"
+        text = f"{capfirst(model._meta.verbose_name)} {row.object_id}"
         try:
-            page = reverse(
-                f"admin:{options.app_label}_{options.model_name}_change",
-                args=(quote(row.object_id),),
-                current_app=self.admin_site.name,
-            )
+            page = page_of(self.admin_site, model, row.object_id)
         except NoReverseMatch:
             return text
         return format_html('<a href="{}">{}</a>', page, text)
@@ -125,9 +129,8 @@ class PredictionAdmin(TicketRowAdmin):
 
     @admin.display(description=_("probabilities"))
     def probabilities(self, prediction: Prediction) -> str:
-        known = prediction.probabilities
-        shares = [(priority.label, known[priority.slug]) for priority in reversed(Priority)]
-        return ", ".join(f"{label} {share:.1%}" for label, share in shares if share is not None)
+        shares = prediction.ranked_probabilities
+        return ", ".join(f"{priority.label} {share:.1%}" for priority, share in shares)
 
     @admin.display(description=_("latency"), ordering="latency_ms")
     def latency(self, prediction: Prediction) -> str | None:

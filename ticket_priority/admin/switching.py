@@ -29,9 +29,6 @@ class SwitchChangeAdmin(ReadOnlyAdmin):
     list_display_links = None
     change_list_template = "admin/ticket_priority/switchchange/change_list.html"
 
-    class Media:
-        css = {"all": ["ticket_priority/admin.css"]}
-
     def has_switch_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ticket_priority.add_switchchange")
 

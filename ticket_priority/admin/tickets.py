@@ -9,35 +9,27 @@ from typing import Any, ClassVar, Final
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, router, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.admin import bulk
-from ticket_priority.admin.listing import (
-    ConfidenceFilter,
-    PredictionColumn,
-    PredictionsOnPage,
-    PredictionStateFilter,
-    PriorityColumn,
-    PriorityFilter,
-)
+from ticket_priority.admin import bulk, listing
 from ticket_priority.admin.panel import TicketPanel
-from ticket_priority.exceptions import ModelUnavailableError, OverrideRateError
-from ticket_priority.models import plugin_database
-from ticket_priority.predictions.copies import copied_from
-from ticket_priority.predictions.overrides import (
-    check_override_rate,
-    record_override,
-    recorded_elsewhere,
-    tell_host,
+from ticket_priority.admin.records import page_of
+from ticket_priority.exceptions import (
+    ModelUnavailableError,
+    OverrideRateError,
+    PriorityRefusedError,
 )
+from ticket_priority.models import plugin_database
+from ticket_priority.predictions import overrides
+from ticket_priority.predictions.copies import copied_from
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -92,18 +84,19 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             columns.insert(1, name)
         position = columns.index(name)
         if name not in self.list_editable:
-            columns[position] = PriorityColumn(name)
-        columns.insert(position + 1, PredictionColumn())
+            columns[position] = listing.PriorityColumn(name)
+        columns.insert(position + 1, listing.PredictionColumn())
         return columns
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         name = self.source.priority_field
         others = [item for item in super().get_list_filter(request) if item != name]
-        return [PriorityFilter, PredictionStateFilter, ConfidenceFilter, *others]
+        own = [listing.PriorityFilter, listing.PredictionStateFilter, listing.ConfidenceFilter]
+        return [*own, *others]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
         hosts = super().get_changelist(request, **kwargs)
-        return type("TicketChangeList", (PredictionsOnPage, hosts), {})
+        return type("TicketChangeList", (listing.PredictionsOnPage, hosts), {})
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
         formset: Any = super().get_changelist_formset(request, **kwargs)
@@ -176,11 +169,15 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 source.value_of(stored), value, request.user, reason=reason, via=bulk.VIA
             )
             if after is not None:
-                check_override_rate(request.user)
-            with recorded_elsewhere():
+                overrides.check_override_rate(request.user)
+            with overrides.recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if after is not None:
-                _record(obj, decision, before=priorities_of([stored])[str(obj.pk)], after=after)
+                before = priorities_of([stored])[str(obj.pk)]
+                overrides.record_override(
+                    obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
+                )
+                overrides.tell_host(obj, decision)
             elif posted and reason:
                 text = _("The reason was not kept, since you did not decide on a priority.")
                 self.message_user(request, text, messages.WARNING)
@@ -268,7 +265,10 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._act(request, object_id, self._accept)
 
     def _act(
-        self, request: HttpRequest, object_id: str, act: Callable[[HttpRequest, Any], None]
+        self,
+        request: HttpRequest,
+        object_id: str,
+        act: Callable[[HttpRequest, Any], tuple[int, Any]],
     ) -> HttpResponse:
         ticket = self.get_object(request, unquote(object_id))
         if ticket is None:
@@ -277,57 +277,36 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         # After a session has expired, the login page redirects here with GET.
         if request.method == "POST":
-            act(request, ticket)
-        page = reverse(
-            f"admin:{self.opts.app_label}_{self.opts.model_name}_change",
-            args=(quote(ticket.pk),),
-            current_app=self.admin_site.name,
-        )
+            try:
+                level, text = act(request, ticket)
+            except (ModelUnavailableError, OverrideRateError, PriorityRefusedError) as error:
+                level, text = messages.ERROR, str(error)
+            self.message_user(request, text, level)
+        page = page_of(self.admin_site, self.model, ticket.pk)
         query = request.GET.urlencode()
         return HttpResponseRedirect(f"{page}?{query}" if query else page)
 
-    def _classify(self, request: HttpRequest, ticket: Any) -> None:
-        try:
-            (prediction,) = bulk.TicketActions(self, request).classify([ticket])
-        except ModelUnavailableError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
-        level, text = bulk.outcome_of(prediction)
-        self.message_user(request, text, level)
+    def _classify(self, request: HttpRequest, ticket: Any) -> tuple[int, Any]:
+        (prediction,) = bulk.TicketActions(self, request).classify([ticket])
+        return bulk.outcome_of(prediction)
 
-    def _accept(self, request: HttpRequest, ticket: Any) -> None:
+    def _accept(self, request: HttpRequest, ticket: Any) -> tuple[int, Any]:
         suggestion = open_suggestions([ticket]).get(str(ticket.pk))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
             text = _("The suggestion has changed in the meantime. Please look again.")
-            self.message_user(request, text, messages.WARNING)
-            return
-        try:
-            bulk.TicketActions(self, request).accept(ticket, suggestion)
-        except OverrideRateError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
+            return messages.WARNING, text
+        bulk.TicketActions(self, request).accept(ticket, suggestion)
         label = Priority(suggestion.priority or 0).label
-        done = _("The priority is now %(label)s.") % {"label": label}
-        self.message_user(request, done, messages.SUCCESS)
+        return messages.SUCCESS, _("The priority is now %(label)s.") % {"label": label}
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions: dict[str, Any] = super().get_actions(request)
         if self.actions is None or IS_POPUP_VAR in request.GET:
             return actions
         if self.has_change_permission(request):
-            for action in bulk.ACTIONS:
-                found = self.get_action(action)
-                if found is not None:
-                    actions[found[1]] = found
+            for found in filter(None, map(self.get_action, bulk.ACTIONS)):
+                actions[found[1]] = found
         return actions
-
-
-def _record(
-    ticket: Any, decision: PriorityChange, *, before: Priority | None, after: Priority
-) -> None:
-    user, reason, via = decision.user, decision.reason, decision.via
-    record_override(ticket, before=before, after=after, user=user, reason=reason, via=via)
-    tell_host(ticket, decision)
 
 
 def _reason_field() -> forms.CharField:
@@ -344,7 +323,7 @@ def _place_reason(fields: Sequence[Any], after: str | None) -> list[Any]:
     """Put the reason on the line of the field `after`; None: nowhere."""
     placed: list[Any] = []
     for line in fields:
-        names = [line] if isinstance(line, str) else list(line)
+        names = [line] if isinstance(line, str) else line
         names = [name for name in names if name != REASON_FIELD]
         if after in names:
             names.insert(names.index(after) + 1, REASON_FIELD)

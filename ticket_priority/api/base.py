@@ -20,7 +20,6 @@ from rest_framework.views import APIView, exception_handler
 
 from ticket_priority.api.errors import BodyTooLarge
 from ticket_priority.api.parsers import StrictJSONParser
-from ticket_priority.api.permissions import configured_permissions
 from ticket_priority.api.throttles import ApiThrottle
 from ticket_priority.conf import get_settings
 
@@ -43,16 +42,14 @@ class PluginView(APIView):
         return [import_string(name)() for name in paths if has_tokens or name != _TOKEN]
 
     def get_permissions(self) -> Any:
-        return configured_permissions()
+        return [import_string(name)() for name in get_settings().api.permission_classes]
 
     def get_renderers(self) -> list[BaseRenderer]:
         chosen: Any = api_settings.DEFAULT_RENDERER_CLASSES
-        browsable = [
-            renderer()
-            for renderer in chosen
-            if issubclass(renderer, BrowsableAPIRenderer) and apps.is_installed("rest_framework")
-        ]
-        return [JSONRenderer(), *browsable]
+        if not apps.is_installed("rest_framework"):
+            return [JSONRenderer()]
+        browsable = (one for one in chosen if issubclass(one, BrowsableAPIRenderer))
+        return [JSONRenderer(), *(renderer() for renderer in browsable)]
 
     def get_exception_handler(self) -> Callable[..., Any]:
         return exception_handler

@@ -50,6 +50,13 @@ class TooManyDecisions(APIException):
         self.wait = error.wait
 
 
+class PriorityRefused(APIException):
+    """409; the host does not take the priority for this ticket."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "priority_refused"
+
+
 @contextmanager
 def model_required() -> Iterator[None]:
     """Answer 503 where no model can answer."""

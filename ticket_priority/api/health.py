@@ -8,7 +8,12 @@ from typing import Any
 from django.db import Error
 
 from ticket_priority import __version__
-from ticket_priority.classifiers import BreakerState, breaker_state, loaded_model_version
+from ticket_priority.classifiers import (
+    BreakerState,
+    breaker_state,
+    loaded_model_version,
+    serving_version,
+)
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.artifacts.store import is_published
 from ticket_priority.ml.evaluation.figures import FIGURES, Metrics
@@ -34,21 +39,21 @@ class Health:
 
 def check_health() -> Health:
     """Return the health of this process, from its memory, one row and one file. Never raises."""
-    loaded = loaded_model_version()
-    breaker = breaker_state()
     try:
         active = ModelVersion.objects.active()
+        loaded = None if active is None else serving_version(active)
     except Error:
         active = None
     if active is None:
-        return Health("unavailable", loaded is not None, None)
-    if loaded is not None and breaker != BreakerState.CLOSED:
+        return Health("unavailable", loaded_model_version() is not None, None)
+    breaker = BreakerState.CLOSED if loaded is None else breaker_state(loaded)
+    if breaker != BreakerState.CLOSED:
         return Health("degraded", True, active.name, breaker)
-    if loaded is not None and loaded.pk == active.pk:
-        return Health("ok", True, active.name)
-    if not active.load_error and is_published(get_settings().artifact_root / active.directory):
-        return Health("ok", loaded is not None, active.name)
-    return Health("unavailable" if loaded is None else "degraded", loaded is not None, active.name)
+    status = "unavailable" if loaded is None else "degraded"
+    folder = get_settings().artifact_root / active.directory
+    if loaded == active or (not active.load_error and is_published(folder)):
+        status = "ok"
+    return Health(status, loaded is not None, active.name)
 
 
 def describe_service() -> dict[str, Any]:

@@ -1,22 +1,15 @@
-"""Permissions: the configured classes for the service, the ticket source's rules for tickets."""
+"""Permissions by the rules of the ticket sources."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.utils.module_loading import import_string
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from ticket_priority.conf import get_settings
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import all_sources
-
-
-def configured_permissions() -> list[Any]:
-    """Return instances of the setting PERMISSION_CLASSES of the group API."""
-    return [import_string(path)() for path in get_settings().api.permission_classes]
 
 
 class SeesTickets(IsAuthenticated):

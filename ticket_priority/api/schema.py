@@ -23,6 +23,8 @@ from ticket_priority.ml.types import CLASS_NAMES
 TAG: Final = "ticket priority"
 
 _VERSION: Final = "20260301-120000"
+_OK: Final = {"status": "ok", "model_loaded": True, "active_model": _VERSION, "breaker": "closed"}
+_NO_MODEL: Final = {"status": "unavailable", "model_loaded": False, "active_model": None}
 _ANSWER: Final = {
     "priority": "high",
     "priority_id": 2,
@@ -39,16 +41,6 @@ def _response(name: str, body: dict[str, Any], code: int = 200) -> OpenApiExampl
     return OpenApiExample(name, body, response_only=True, status_codes=[str(code)])
 
 
-def _health(status: str, version: str | None) -> dict[str, Any]:
-    is_loaded = version is not None
-    return {
-        "status": status,
-        "model_loaded": is_loaded,
-        "active_model": version,
-        "breaker": "closed",
-    }
-
-
 PREDICT_EXAMPLES: Final = [
     _request("One text", {"text": "All tills are down."}),
     _request("Several texts", {"texts": ["All tills are down.", "A typo in the newsletter."]}),
@@ -59,25 +51,18 @@ OVERRIDE_EXAMPLES: Final = [
     _request("Raise the priority", {"priority": "high", "reason": "The whole shop is affected."})
 ]
 HEALTH_EXAMPLES: Final = [
-    _response("A model serves", _health("ok", _VERSION)),
-    _response("No model was ever activated", _health("unavailable", None), 503),
+    _response("A model serves", _OK),
+    _response("No model was ever activated", {**_OK, **_NO_MODEL}, 503),
 ]
 PREDICTION_ID: Final = OpenApiParameter(
     "id", {"type": "integer", "minimum": 0}, OpenApiParameter.PATH
 )
 TICKET_PARAMETERS: Final = [
-    OpenApiParameter(
-        "source",
-        OpenApiTypes.STR,
-        OpenApiParameter.PATH,
-        description="The ticket's model, such as helpdesk.Ticket, in any case.",
-    ),
-    OpenApiParameter(
-        "object_id",
-        OpenApiTypes.STR,
-        OpenApiParameter.PATH,
-        description="The ticket's primary key, written as in the lists.",
-    ),
+    OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.PATH, description=text)
+    for name, text in (
+        ("source", "The ticket's model, such as helpdesk.Ticket, in any case."),
+        ("object_id", "The ticket's primary key, written as in the lists."),
+    )
 ]
 
 _INVALID: Final = {
@@ -91,6 +76,7 @@ _DESCRIPTIONS: Final = {
     401: "No valid credentials were given.",
     403: "This user may not do it, or the CSRF token is missing.",
     404: "It does not exist, or this user may not see it.",
+    409: "The ticket's model or its database does not take this priority.",
     413: "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE.",
     415: "The body is not application/json.",
     429: "Too many requests; Retry-After is the number of seconds to wait.",
@@ -127,14 +113,13 @@ def operation(
         description="Seconds.",
         response=[code for code in (429, 503) if code in responses],
     )
-    described: Callable[[Any], Any] = extend_schema(
+    return extend_schema(
         operation_id=f"ticket_priority_{name}",
         tags=[TAG],
         parameters=[*parameters, retry_after],
         responses=dict(sorted(responses.items())),
         **more,
     )
-    return described
 
 
 class PriorityName(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]

@@ -20,7 +20,12 @@ from rest_framework.response import Response
 
 from ticket_priority.api import schema, scoping, serializers
 from ticket_priority.api.base import PluginView
-from ticket_priority.api.errors import TooManyDecisions, model_at_work, model_required
+from ticket_priority.api.errors import (
+    PriorityRefused,
+    TooManyDecisions,
+    model_at_work,
+    model_required,
+)
 from ticket_priority.api.filters import (
     FilterBackend,
     OverrideFilter,
@@ -30,7 +35,7 @@ from ticket_priority.api.filters import (
 from ticket_priority.api.health import check_health, describe_service
 from ticket_priority.api.pagination import Pages
 from ticket_priority.api.permissions import SeesTickets, may_see_some
-from ticket_priority.exceptions import OverrideRateError, SourceError
+from ticket_priority.exceptions import OverrideRateError, PriorityRefusedError, SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.on_save import classify_with_version
@@ -218,7 +223,7 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
     @schema.operation(
         "override",
         {201: serializers.OverrideSerializer, 429: schema.TOO_MANY_DECISIONS},
-        *(400, 404, 413, 415),
+        *(400, 404, 409, 413, 415),
         parameters=schema.TICKET_PARAMETERS,
         request=serializers.OverrideRequestSerializer,
         examples=schema.OVERRIDE_EXAMPLES,
@@ -233,6 +238,8 @@ class TicketOverrideView(TicketMixin, generics.GenericAPIView[Any]):
             raise NotFound from None
         except OverrideRateError as error:
             raise TooManyDecisions(error) from None
+        except PriorityRefusedError as error:
+            raise PriorityRefused(str(error)) from None
         return Response(serializers.OverrideSerializer(record).data, status=status.HTTP_201_CREATED)
 
 
@@ -252,6 +259,8 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
             (prediction,) = classify_instances([ticket])
+        if prediction.reason == Prediction.Reason.TICKET_GONE:
+            raise NotFound
         if prediction.reason == Prediction.Reason.AUDIT:
             prediction = audit.blanked(prediction)
         return Response(self.get_serializer(prediction).data, status=status.HTTP_201_CREATED)

@@ -22,5 +22,6 @@ def register_checks() -> None:
     ):
         register(check, "ticket_priority")
     register(settings.check_certificates, "ticket_priority", Tags.database)
+    register(sources.check_host_rows, "ticket_priority", Tags.database)
     register(deployment.check_deployed_queue, "ticket_priority", deploy=True)
     register(deployment.check_writable_folders, "ticket_priority", deploy=True)

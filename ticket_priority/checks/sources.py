@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import ValidationError
-from django.db import DatabaseError, models
+from django.db import DatabaseError, connections, models, router
 from django.utils.module_loading import import_string
 
 from ticket_priority import conf
 from ticket_priority.exceptions import SourceError
+from ticket_priority.fields import PriorityField
 from ticket_priority.ml.types import CLASS_NAMES
+from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import TicketSource, is_column
+from ticket_priority.sources.column import IDENTITY, defaults_called_once
+from ticket_priority.sources.refusals import refused_in_every_row, row_exists, why_unfit
 from ticket_priority.sources.registry import all_sources, register
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
@@ -54,18 +57,54 @@ def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
         yield from _check_source(source)
 
 
+def check_host_rows(databases: Any = None, **kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Find classes that a host refuses in every row, with `check --database` and in `migrate`."""
+    for source in all_sources():
+        using = router.db_for_write(source.model)
+        if using not in (databases or ()) or not is_column(source.model, source.priority_field):
+            continue
+        # A table may not exist yet. Other checks report a wrong scale.
+        with suppress(DatabaseError, SourceError):
+            yield from _check_rows(source, using)
+
+
+def _check_rows(source: TicketSource, using: str) -> Iterator[checks.CheckMessage]:
+    column = source.host_field
+    known = [Priority.from_slug(name) for name in CLASS_NAMES if name in source.to_host]
+    values = {priority.slug: source.to_host_value(priority) for priority in known}
+    fit = {slug: value for slug, value in values.items() if not why_unfit(column, value)}
+    if isinstance(column, models.ForeignKey):
+        lost = [slug for slug, value in fit.items() if not row_exists(column, value, using=using)]
+        if lost:
+            yield checks.Warning(
+                f"{source.label}.{column.name}: {column.remote_field.model._meta.label} has no row "
+                f"with the key {_listed(fit[slug] for slug in lost)} ({', '.join(lost)}), so such "
+                "predictions are only suggested.",
+                hint='Create the rows, or correct "to_host".',
+                obj=source.model,
+                id="ticket_priority.W026",
+            )
+    for name, slugs in refused_in_every_row(source, fit, using=using).items():
+        yield checks.Warning(
+            f"The constraint {name} of {source.label} takes no ticket with the priority "
+            f"{', '.join(slugs)}, so such predictions are only suggested.",
+            hint='Correct "to_host", or the constraint.',
+            obj=source.model,
+            id="ticket_priority.W027",
+        )
+
+
 def _check_source(source: TicketSource) -> Iterator[checks.CheckMessage]:
     if missing := list(_check_fields(source)):
         yield from missing
         return
     yield from _check_options(source)
+    yield from _check_other_fields(source)
     if wrong := list(_check_mapping(source)):
         yield from wrong
     else:
-        # A default may query a table that does not exist yet.
-        with suppress(DatabaseError):
-            yield from _check_choices(source)
-            yield from _check_default(source)
+        with defaults_called_once(), _without_queries(), suppress(DatabaseError):
+            yield from [*_check_choices(source), *_check_default(source)]
     yield from _check_host(source)
 
 
@@ -86,6 +125,38 @@ def _check_fields(source: TicketSource) -> Iterator[checks.CheckMessage]:
             obj=source.model,
             id="ticket_priority.E012",
         )
+
+
+def _check_other_fields(source: TicketSource) -> Iterator[checks.CheckMessage]:
+    """Check that the model has no other PriorityField that wants to be predicted too."""
+    others = [
+        column.name
+        for column in source.model._meta.fields
+        if isinstance(column, PriorityField)
+        and column.source_options.get("text_fields")
+        and column.name != source.priority_field
+    ]
+    if others:
+        yield checks.Error(
+            f"{source.label} has more than one priority to predict: {', '.join(others)} stays "
+            f"unset, as {source.priority_field} is the source's.",
+            hint=f"Leave text_fields out of {', '.join(others)}.",
+            obj=source.model,
+            id="ticket_priority.E036",
+        )
+
+
+@contextmanager
+def _without_queries() -> Iterator[None]:
+    """Have every query fail: a column's default may query, or even write."""
+
+    def refuse(*args: Any) -> Any:
+        raise DatabaseError("A system check may not query here.")
+
+    with ExitStack() as wrapped:
+        for alias in connections:
+            wrapped.enter_context(connections[alias].execute_wrapper(refuse))
+        yield
 
 
 def _is_readable(model: type[models.Model], name: str) -> bool:
@@ -145,6 +216,14 @@ def _check_mapping(source: TicketSource) -> Iterator[checks.CheckMessage]:
             id="ticket_priority.E022",
         )
     column = source.host_field
+    if isinstance(column, models.ForeignKey) and dict(source.to_host) == dict(IDENTITY):
+        yield checks.Warning(
+            f"{source.label}.{column.name} is a foreign key, and the source has no to_host of its "
+            "own: its values are the keys 0, 1 and 2.",
+            hint=f'Map each class to a key of {column.remote_field.model._meta.label}: "to_host".',
+            obj=source.model,
+            id="ticket_priority.W029",
+        )
     foreign = [value for value in source.to_host.values() if not _is_storable(column, value)]
     foreign += [value for value in read if not _is_of_type(column, value)]
     if foreign:
@@ -174,20 +253,15 @@ def _is_of_type(column: models.Field[Any, Any], value: Any) -> bool:
     """Whether the column gives the value back as it is: 4 is not "4"."""
     target = column.target_field if isinstance(column, models.ForeignKey) else column
     try:
-        return bool(target.to_python(value) == value)
-    except (ValidationError, TypeError, ValueError):
+        python = target.to_python(value)
+        # A member of an enumeration may be given as it is stored.
+        return bool(value in (python, target.get_prep_value(python)))
+    except Exception:
         return False
 
 
 def _is_storable(column: models.Field[Any, Any], value: Any) -> bool:
-    if value is None or not _is_of_type(column, value):
-        return False
-    choices = [key for key, _label in column.flatchoices]
-    try:
-        column.run_validators(value)
-    except ValidationError:
-        return False
-    return not choices or value in choices
+    return value is not None and _is_of_type(column, value) and not why_unfit(column, value)
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -195,11 +269,32 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def _check_default(source: TicketSource) -> Iterator[checks.CheckMessage]:
-    value = source.default_value
+    value, column = source.default_value, source.host_field
+    has_default = column.has_default() or column.has_db_default()
+    if not column.null and not has_default and column.get_default() is None:
+        yield checks.Warning(
+            f"{source.label}.{column.name} may not be NULL and has no default: a new ticket that "
+            "comes without a priority, and for which there is no answer yet, is saved as Medium.",
+            hint="Let the column be NULL, or give it a default.",
+            obj=source.model,
+            id="ticket_priority.W035",
+        )
     says_who_decided = (
         source.labelled is not None or type(source).labelled_rows is not TicketSource.labelled_rows
     )
-    if says_who_decided or source.to_priority(value) is None:
+    if says_who_decided:
+        return
+    if source.unset is None and source.meaning_of(value) is not None:
+        yield checks.Warning(
+            f"{source.label}.{source.priority_field} is {value!r} wherever nobody chose it. A "
+            f"person who chooses {value!r} for a new ticket cannot be told from that, so a "
+            "prediction may replace it.",
+            hint='Let the column be NULL; or set "unset": with this value if that is wanted, '
+            "without it if each of these tickets is to stay as it is.",
+            obj=source.model,
+            id="ticket_priority.W034",
+        )
+    if source.to_priority(value) is None:
         return
     yield checks.Warning(
         f"{source.label}.{source.priority_field} is {value!r} wherever nobody chose it, and that "

@@ -12,6 +12,7 @@ from django.db import DatabaseError, router, transaction
 from ticket_priority.classifiers.breaker import BreakerState
 from ticket_priority.classifiers.loading import ActiveClassifier, rule_of
 from ticket_priority.classifiers.slots import Load, Role, Slot, slot_for
+from ticket_priority.conf import get_settings
 from ticket_priority.db import needs_rollback
 from ticket_priority.exceptions import ModelTimeoutError, ModelUnavailableError, SwitchedOffError
 from ticket_priority.models import ModelVersion, SwitchChange
@@ -41,13 +42,22 @@ def get_classifier(seconds: float | None = None) -> ActiveClassifier:
     return _classifier(slot, version, seconds)
 
 
-def preload() -> bool:
+def get_classifier_in_request() -> ActiveClassifier:
+    """Return it like `get_classifier()`, and wait for its loading LOAD_WAIT_SECONDS at most.
+
+    A request that asks for an answer is more patient than a save, but must not hang.
+    """
+    deadline = get_settings().serving.deadline_seconds
+    return get_classifier(None if deadline is None else max(deadline, LOAD_WAIT_SECONDS))
+
+
+def preload(seconds: float | None = None) -> bool:
     """Load the active model where a process starts; return whether one is loaded. Never raises.
 
-    Call it after the fork: threads do not survive one.
+    Call it after the fork: threads do not survive one. `seconds` as in `get_classifier`.
     """
     try:
-        get_classifier()
+        get_classifier(seconds)
     except (ModelUnavailableError, DatabaseError) as error:
         logger.warning("No model is loaded as this process starts: %s", error)
         return False
@@ -60,32 +70,53 @@ def get_shadow_classifier(version: ModelVersion) -> ActiveClassifier:
     Raises ModelUnavailableError when it cannot be loaded, or failed to load a moment ago.
     """
     slot = slot_for(Role.SHADOW)
-    if slot.loaded is not None and slot.loaded.model_version.pk != version.pk:
-        # Dropped before the next loads: two models in memory are enough.
-        slot.loaded = None
+    # Another is freed before this one loads: two models in memory are enough.
+    slot.release(keep=version)
     return _classifier(slot, version, None)
 
 
 def release_shadow() -> None:
     """Free the shadow's memory, where this process holds one."""
-    slot_for(Role.SHADOW).loaded = None
+    slot_for(Role.SHADOW).release()
 
 
 def _classifier(slot: Slot, version: ModelVersion, seconds: float | None) -> ActiveClassifier:
     load = slot.follow(version, in_background=seconds is not None)
-    if load is not None and slot.loaded is None:
+    known = _server_of(slot, version)
+    loaded = slot.find(known)
+    if load is not None and loaded is None:
         _wait_for(load, seconds)
-    if (outcome := slot.take_outcome()) is not None:
-        store_load_error(outcome.version, outcome.error)
-    loaded = slot.loaded
+        loaded, known = slot.find(version), version
+    if (outcome := slot.take_outcome(version)) is not None:
+        store_load_error(version, outcome.error)
+        if not outcome.error:
+            for replaced in _earlier(slot, version):
+                slot.drop(replaced)
     if loaded is None:
         raise ModelUnavailableError(
             f"Model version {version.name} cannot be loaded; the log and the model version's "
             "admin page say why. Choose another with `manage.py activate_priority_model`."
         )
     # The row as it was read now: certificates may have been added since the model was loaded.
-    known = version if loaded.model_version.pk == version.pk else loaded.model_version
     return replace(loaded, model_version=known, rule=rule_of(known))
+
+
+def _server_of(slot: Slot, version: ModelVersion) -> ModelVersion:
+    """Return the version that answers: this one, or while it is not loaded, the one before."""
+    earlier = [] if slot.holds(version) else _earlier(slot, version)
+    return earlier[-1] if earlier else version
+
+
+def _earlier(slot: Slot, version: ModelVersion) -> list[ModelVersion]:
+    """Return the loaded versions that were active in this database, the newest at the end.
+
+    What else is loaded belongs to another tenant, and must not answer for this one.
+    """
+    names = slot.others(version)
+    if not names:
+        return []
+    rows = ModelVersion.objects.filter(name__in=names).exclude(activated_at=None)
+    return [row for row in rows.order_by("activated_at") if slot.holds(row)]
 
 
 def _wait_for(load: Load, seconds: float | None) -> None:
@@ -107,7 +138,8 @@ def store_load_error(version: ModelVersion, error: str) -> None:
     using = router.db_for_write(ModelVersion)
     try:
         with transaction.atomic(using=using):
-            ModelVersion.objects.using(using).filter(pk=version.pk).update(load_error=error[:2000])
+            rows = ModelVersion.objects.using(using).filter(pk=version.pk, name=version.name)
+            rows.update(load_error=error[:2000])
     except DatabaseError:
         if needs_rollback(using):
             raise
@@ -115,14 +147,25 @@ def store_load_error(version: ModelVersion, error: str) -> None:
 
 
 def loaded_model_version() -> ModelVersion | None:
-    """Return the version this process has in memory, without loading or querying anything."""
+    """Return the version this process asked last, without loading or querying anything."""
     loaded = slot_for(Role.ACTIVE).loaded
     return None if loaded is None else loaded.model_version
 
 
-def breaker_state() -> BreakerState:
-    """Return the state of the loaded model's circuit breaker in this process."""
-    loaded = slot_for(Role.ACTIVE).loaded
+def serving_version(active: ModelVersion) -> ModelVersion | None:
+    """Return the version that would answer now for the active one; None: none is loaded."""
+    slot = slot_for(Role.ACTIVE)
+    found = _server_of(slot, active)
+    return found if slot.holds(found) else None
+
+
+def breaker_state(version: ModelVersion | None = None) -> BreakerState:
+    """Return the state of a model's circuit breaker in this process, by default of the last asked.
+
+    It is closed where that model is not loaded.
+    """
+    slot = slot_for(Role.ACTIVE)
+    loaded = slot.loaded if version is None else slot.find(version)
     return BreakerState.CLOSED if loaded is None else loaded.breaker.state()
 
 

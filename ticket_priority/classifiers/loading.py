@@ -22,6 +22,9 @@ from ticket_priority.models import ModelVersion
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE: Final = 8
+"""How many texts a request has classified at once."""
+
 EVERYDAY_TEXT: Final = "The printer on the second floor is out of paper."
 """A text that every working model can classify."""
 
@@ -61,10 +64,24 @@ class ActiveClassifier:
                 return self.classify(texts)
             return self.pool.call(partial(self.classify, texts), seconds)
 
-    def can_answer(self) -> bool:
+    def ask(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify like `classify()`, and wait DEADLINE_MS for each text at most.
+
+        Few at a time, so that a model that hangs is soon known to. Raises ModelTimeoutError or
+        ModelOverloadedError. The breaker is the caller's affair.
+        """
+        seconds = get_settings().serving.deadline_seconds
+        if seconds is None:
+            return self.classify(texts)
+        answers: list[Classification] = []
+        for some in (texts[at : at + AT_ONCE] for at in range(0, len(texts), AT_ONCE)):
+            answers += self.pool.call(partial(self.classify, some), seconds * len(some))
+        return answers
+
+    def can_answer(self, *, bounded: bool = False) -> bool:
         """Say whether the model can classify a harmless text; if not, no ticket is the cause."""
         try:
-            self.classify([EVERYDAY_TEXT])
+            (self.ask if bounded else self.classify)([EVERYDAY_TEXT])
         except Exception:
             # The text is not a ticket's, so the message may be logged.
             logger.exception("Model version %s fails at every text", self.model_version.name)

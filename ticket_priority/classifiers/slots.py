@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 30.0
 """How long after a failure a version is not loaded again."""
 
+MOST_MODELS: Final = 4
+"""How many models a process holds, where it answers for several tenants: one for each."""
+
 
 class Role(StrEnum):
     """What a process uses a model for."""
@@ -42,69 +45,113 @@ class Load:
     ended: threading.Event = field(default_factory=threading.Event)
     ended_at: float = 0.0
     error: str = ""
+    is_told: bool = False
 
-    def blocks(self, version: ModelVersion) -> bool:
-        """Say whether loading a version must wait: this is going on, or has just failed at it."""
+    @property
+    def blocks(self) -> bool:
+        """Whether another attempt must wait: this is going on, or has just failed."""
         if not self.ended.is_set():
             return True
-        is_recent = time.monotonic() - self.ended_at < RETRY_SECONDS
-        return bool(self.error) and is_recent and self.version.pk == version.pk
+        return bool(self.error) and time.monotonic() - self.ended_at < RETRY_SECONDS
 
 
 class Slot:
-    """The model loaded for one role, and the newest attempt to load one. Thread-safe."""
+    """The models loaded for one role, and the attempts to load one. Thread-safe.
+
+    Versions are told apart by their identity, as a key may be another tenant's version.
+    """
 
     def __init__(self) -> None:
-        self.loaded: ActiveClassifier | None = None
         self._lock = threading.Lock()
-        self._newest: Load | None = None
-        self._outcome: Load | None = None
+        # The one that was asked last comes last.
+        self._loaded: dict[tuple[str, str], ActiveClassifier] = {}
+        self._loads: dict[tuple[str, str], Load] = {}
+
+    @property
+    def loaded(self) -> ActiveClassifier | None:
+        """The model that was asked last."""
+        with self._lock:
+            return next(reversed(self._loaded.values()), None)
+
+    def find(self, version: ModelVersion) -> ActiveClassifier | None:
+        """Return the model of a version, where it is loaded."""
+        with self._lock:
+            found = self._loaded.pop(version.identity, None)
+            if found is not None:
+                self._loaded[version.identity] = found
+            return found
+
+    def holds(self, version: ModelVersion) -> bool:
+        """Say whether the model of a version is loaded."""
+        return version.identity in self._loaded
+
+    def others(self, version: ModelVersion) -> list[str]:
+        """Return the names of the other versions that are loaded."""
+        with self._lock:
+            return [name for name, digest in self._loaded if (name, digest) != version.identity]
+
+    def release(self, *, keep: ModelVersion | None = None) -> None:
+        """Free the memory of all models but that of a version."""
+        with self._lock:
+            kept = None if keep is None else keep.identity
+            self._loaded = {key: one for key, one in self._loaded.items() if key == kept}
+
+    def drop(self, version: ModelVersion) -> None:
+        """Free the memory of a version's model."""
+        with self._lock:
+            self._loaded.pop(version.identity, None)
 
     def follow(self, version: ModelVersion, *, in_background: bool = False) -> Load | None:
         """Load a version, here or in a new thread, unless it is loaded or an attempt blocks it.
 
         Returns the newest attempt, which may be another thread's, or None where none was needed.
-        The model loaded before stays in place until the new one is ready.
         """
         with self._lock:
-            if self.loaded is not None and self.loaded.model_version.pk == version.pk:
+            if version.identity in self._loaded:
                 return None
-            if self._newest is not None and self._newest.blocks(version):
-                return self._newest
+            newest = self._loads.get(version.identity)
+            if newest is not None and newest.blocks:
+                return newest
             newest = Load(version)
             if in_background:
                 # A pool's thread, because the process waits for its calls before it ends.
                 Pool(threads=1).submit(partial(self._run, newest), math.inf)
-            self._newest = newest
+            self._loads[version.identity] = newest
         if not in_background:
             self._run(newest)
         return newest
 
-    def take_outcome(self) -> Load | None:
-        """Return the attempt that ended last, to the first caller only, who stores its error.
+    def take_outcome(self, version: ModelVersion) -> Load | None:
+        """Return a version's attempt that has ended, to the first caller only.
 
-        The thread that makes an attempt may have no database connection.
+        The caller stores its error: the thread that makes an attempt may have no connection to the
+        database, and another tenant's caller would store it in another version's row.
         """
         with self._lock:
-            outcome, self._outcome = self._outcome, None
-        return outcome
+            outcome = self._loads.get(version.identity)
+            if outcome is None or outcome.is_told or not outcome.ended_at:
+                return None
+            outcome.is_told = True
+            return outcome
 
     def _run(self, attempt: Load) -> None:
         try:
             attempt.error = self._load(attempt.version)
             attempt.ended_at = time.monotonic()
-            with self._lock:
-                self._outcome = attempt
         finally:
             attempt.ended.set()
 
     def _load(self, version: ModelVersion) -> str:
         try:
-            self.loaded = ActiveClassifier(version, load(version), breaker=Breaker(version.name))
+            loaded = ActiveClassifier(version, load(version), breaker=Breaker(version.name))
         except Exception as error:
             # Whatever a broken artifact raises, the previous version must go on serving.
             logger.exception("Model version %s cannot be loaded", version.name)
             return str(error) or repr(error)
+        with self._lock:
+            self._loaded[version.identity] = loaded
+            while len(self._loaded) > MOST_MODELS:
+                del self._loaded[next(iter(self._loaded))]
         return ""
 
 
@@ -118,12 +165,14 @@ def slot_for(role: Role) -> Slot:
     key = (os.getpid(), role)
     if key not in _slots:
         for (_pid, other), slot in _slots.copy().items():
-            if other == role and slot.loaded is not None:
+            if other == role and slot._loaded:
+                # Without the lock, which a thread of the parent may have held at the fork.
+                names = ", ".join(name for name, _digest in slot._loaded.copy())
                 logger.warning(
                     "The parent of this process had loaded %s, which cannot be used here and stays "
                     "in memory: load it after the fork, with ticket_priority.preload() in "
                     "gunicorn's post_worker_init",
-                    slot.loaded.model_version.name,
+                    names,
                 )
     return _slots.setdefault(key, Slot())
 

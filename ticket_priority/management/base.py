@@ -52,11 +52,14 @@ class PluginCommand(BaseCommand):
                 self.stdout.write(line)
 
 
-def add_source_options(parser: ArgumentParser) -> None:
-    """Let a command choose the ticket sources and the database that their tickets are in."""
-    parser.add_argument(
-        "--source", action="append", default=[], help="app_label.Model; default: all"
-    )
-    parser.add_argument(
-        "--database", choices=tuple(connections), help="database alias of the tickets"
-    )
+class SourceCommand(PluginCommand):
+    """Also choose the ticket sources, and the database that their tickets are in."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--source", action="append", default=[], help="app_label.Model; default: all"
+        )
+        parser.add_argument(
+            "--database", choices=tuple(connections), help="database alias of the tickets"
+        )
+        super().add_arguments(parser)

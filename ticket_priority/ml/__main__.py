@@ -28,7 +28,6 @@ _VERTEX: Final = {
 }
 """The environment variables of a Vertex AI custom job, by the argument that they replace."""
 
-_RANK: Final = "RANK"
 _RANKS: Final = ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """The variables that number a process: torchrun's RANK, else those of Lightning and clusters."""
 
@@ -52,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace) -> None:
     data, out = _place(options, "data"), _place(options, "out")
-    if data is None or out is None:
-        missing = "DATA" if data is None else "--out"
-        raise TrainingError(f"Give {missing}, or set {_VERTEX['data' if data is None else 'out']}.")
+    if data is None:
+        raise TrainingError(f"Give DATA, or set {_VERTEX['data']}.")
+    if out is None:
+        raise TrainingError(f"Give --out, or set {_VERTEX['out']}.")
     config = _configuration(options)
     # Every process of a distributed run comes here; only the first one prints and writes.
     is_first = _is_first()
@@ -69,14 +69,8 @@ def _fit(options: argparse.Namespace) -> None:
     if prints:
         for line in data_lines(figures):
             _say(line)
-    result = fit(
-        splits["train"],
-        splits["validation"],
-        splits["test"],
-        config,
-        progress=_say if prints else silent,
-        show_progress_bar=prints and sys.stdout.isatty(),
-    )
+    progress, show_progress_bar = _say if prints else silent, prints and sys.stdout.isatty()
+    result = fit(**splits, config=config, progress=progress, show_progress_bar=show_progress_bar)
     if is_first:
         _finish(result, out, figures, options)
 
@@ -154,7 +148,7 @@ def _configuration(options: argparse.Namespace) -> TrainingConfig:
 
 def _is_first(environment: Mapping[str, str] = os.environ) -> bool:
     """Say whether this is the first process of a run, without asking Lightning."""
-    names = (_RANK,) if _RANK in environment else _RANKS
+    names = ("RANK",) if "RANK" in environment else _RANKS
     return all(environment.get(name, "0") == "0" for name in names)
 
 

@@ -12,13 +12,11 @@ Numbers = npt.NDArray[np.float64]
 
 def softmax(scores: npt.NDArray[Any], temperature: float = 1.0) -> Numbers:
     """Return the probabilities of scores [rows, classes], which `temperature` divides."""
-    probabilities: Numbers = np.exp(log_softmax(scores, temperature))
-    return probabilities
+    return np.asarray(np.exp(log_softmax(scores, temperature)))
 
 
 def log_softmax(scores: npt.NDArray[Any], temperature: float = 1.0) -> Numbers:
     """Return the logarithms of `softmax`; a class may get minus infinity at a tiny temperature."""
     with np.errstate(over="ignore"):
         shifted = (scores - scores.max(axis=1, keepdims=True)) / temperature
-    logarithms: Numbers = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logarithms
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

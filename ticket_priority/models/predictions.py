@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any, Final, Self
 
 from django.conf import settings
@@ -14,9 +13,16 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ticket_priority.models.rows import TicketRow, TicketRowQuerySet, key_column
+from ticket_priority.db import unclaimed
+from ticket_priority.models.rows import (
+    TicketRow,
+    TicketRowQuerySet,
+    content_type_of,
+    key_column,
+)
 from ticket_priority.models.versions import ModelVersion
 from ticket_priority.priorities import Priority
+from ticket_priority.sources import all_sources
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -56,6 +62,17 @@ class PredictionQuerySet(TicketRowQuerySet):
             found[key].add(priority)
         return found
 
+    def values_at_creation(
+        self, model: type[models.Model], keys: Iterable[Any]
+    ) -> defaultdict[str, set[Any]]:
+        """Return the host values that each ticket had before its first prediction, by `str(pk)`."""
+        found: defaultdict[str, set[Any]] = defaultdict(set)
+        # Only `classify_instances` stores rows that no worker claimed and that were tried.
+        rows = self.for_keys(model, keys).exclude(attempts__gte=1, claimed_at=None)
+        for key, value in rows.values_list("object_id", "value_before"):
+            found[key].add(value)
+        return found
+
     def first_applied(
         self, model: type[models.Model], hashes: Iterable[str]
     ) -> dict[tuple[str, int], Any]:
@@ -85,13 +102,13 @@ class PredictionQuerySet(TicketRowQuerySet):
         return self.filter(~is_held_back | models.Q(models.Exists(decided.order_by())))
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
-        """Keep the pending rows that no worker holds a valid claim on, oldest first."""
-        expired = timezone.now() - timedelta(seconds=claim_seconds)
-        return (
-            self.filter(state=Prediction.State.PENDING)
-            .filter(models.Q(claimed_at=None) | models.Q(claimed_at__lt=expired))
-            .order_by("pk")
-        )
+        """Keep the pending rows that no worker holds a valid claim on, oldest first.
+
+        Those of models that are no source in this process are left to processes with other code.
+        """
+        known = [content_type_of(source.model).pk for source in all_sources()]
+        pending = self.filter(state=Prediction.State.PENDING, content_type__in=known)
+        return pending.filter(unclaimed("claimed_at", claim_seconds)).order_by("pk")
 
 
 class Answer(TicketRow):
@@ -137,6 +154,7 @@ class Prediction(Answer):
         DEADLINE = "deadline", _("the model took too long")
         OVERLOADED = "overloaded", _("the model is overloaded")
         BREAKER_OPEN = "breaker_open", _("the model is left alone after failing")
+        REFUSED = "refused", _("the helpdesk does not take it")
 
     # Without a constraint: a violation at COMMIT would lose the ticket too.
     model_version = models.ForeignKey(
@@ -186,6 +204,12 @@ class Prediction(Answer):
     def probabilities(self) -> dict[str, float | None]:
         """The probability of each class by its name; None until classified."""
         return {"low": self.prob_low, "medium": self.prob_medium, "high": self.prob_high}
+
+    @property
+    def ranked_probabilities(self) -> list[tuple[Priority, float]]:
+        """Each class with its probability, the highest priority first; empty until classified."""
+        pairs = [(priority, self.probabilities[priority.slug]) for priority in reversed(Priority)]
+        return [(priority, share) for priority, share in pairs if share is not None]
 
 
 class ShadowPredictionQuerySet(TicketRowQuerySet):

@@ -28,6 +28,11 @@ class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
         """Return the shadow, or None."""
         return self.filter(is_shadow=True).first()
 
+    def previous(self) -> ModelVersion | None:
+        """Return the version that was active before the active one, or None."""
+        earlier = self.filter(is_active=None).exclude(activated_at=None)
+        return earlier.order_by("-activated_at").first()
+
     def newest_trained(self) -> ModelVersion | None:
         """Return the newest version that was trained on tickets of this project, or None."""
         newest_first = self.order_by("-created_at", "-pk")
@@ -71,6 +76,11 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells it from others: in another schema, or after a restore, a key does not."""
+        return self.name, self.digest
 
     @property
     def is_starter(self) -> bool:

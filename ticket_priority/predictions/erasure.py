@@ -7,12 +7,14 @@ without Django, and for a person's request.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from django.contrib.contenttypes.models import ContentType
 from django.db import models, router, transaction
 
 from ticket_priority.db import pages_by_key
+from ticket_priority.exceptions import SourceError
 from ticket_priority.models import (
     ABOUT_TICKETS,
     Override,
@@ -23,6 +25,7 @@ from ticket_priority.models import (
 )
 from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.registry import get_source
 
 _Table = type[Override] | type[Prediction] | type[ShadowPrediction]
 
@@ -43,15 +46,14 @@ def about_tickets(
     return erased
 
 
-def about_gone_tickets(
-    sources: Iterable[TicketSource], *, databases: Sequence[str] = (), dry_run: bool = False
-) -> Counter[str]:
+def about_gone_tickets(*, databases: Sequence[str] = (), dry_run: bool = False) -> Counter[str]:
     """Erase the rows about tickets that are in none of these databases, and count them.
 
-    `databases` defaults to the one that the tickets are written to.
+    Rows of models that are no source any more count too. `databases` defaults to the one that the
+    tickets are written to.
     """
     erased: Counter[str] = Counter()
-    for source in sources:
+    for source in _stored_sources():
         where = databases or (router.db_for_write(source.model),)
         for table in ABOUT_TICKETS:
             rows = _rows(table, source.model)
@@ -63,6 +65,31 @@ def about_gone_tickets(
                 gone = rows.for_keys(source.model, left)
                 erased[table.__name__] += _erase(gone, dry_run)
     return erased
+
+
+def lost_types() -> list[str]:
+    """Return the models, as `app_label.model`, that rows are about and the project lacks."""
+    return [f"{kind.app_label}.{kind.model}" for kind in _stored_types() if not kind.model_class()]
+
+
+def _stored_types() -> list[ContentType]:
+    using = plugin_database()
+    rows = (table.objects.using(using).order_by() for table in ABOUT_TICKETS)
+    keys = {key for each in rows for key in each.values_list("content_type", flat=True).distinct()}
+    return [ContentType.objects.get_for_id(key) for key in sorted(keys)]
+
+
+def _stored_sources() -> Iterator[TicketSource]:
+    """Yield a source for each model that rows are about, unless its host is unavailable."""
+    for kind in _stored_types():
+        if (model := kind.model_class()) is None:
+            continue
+        try:
+            source = get_source(model)
+        except SourceError:
+            source = TicketSource(model)
+        if not source.why_unavailable():
+            yield source
 
 
 def about_person(user: Any, *, dry_run: bool = False) -> Counter[str]:

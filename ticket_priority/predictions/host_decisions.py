@@ -138,4 +138,5 @@ def _undoes_override(source: TicketSource, instance: models.Model, change: Prior
 
 
 def _is_fresh(at: datetime) -> bool:
-    return timezone.now() - at < timedelta(minutes=get_settings().decisions.stale_form_minutes)
+    # A time in the future was read from a clock that was ahead.
+    return abs(timezone.now() - at) < timedelta(minutes=get_settings().decisions.stale_form_minutes)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
 from django.db import models, transaction
 from django.db.models.base import ModelState
-from django.db.models.expressions import DatabaseDefault
 
-from ticket_priority.classifiers import get_classifier
+from ticket_priority.classifiers import get_classifier, get_classifier_in_request
 from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, after_commit, retry_on_deadlock
 from ticket_priority.exceptions import (
@@ -44,11 +43,19 @@ from ticket_priority.predictions.outcome import (
     saved_value,
     suggest_unless_applicable,
 )
+from ticket_priority.predictions.refusals import (
+    fill_gap,
+    insert_without_if_refused,
+    suggest_if_refused,
+)
 from ticket_priority.sources import TicketSource
+from ticket_priority.sources.refusals import lacks_value
 
 logger = logging.getLogger(__name__)
 
 _NOT_STORED: Final = "The prediction of a new %s could not be stored"
+_READ_ANEW: Final = "_prefetched_objects_cache"
+"""What `refresh_from_db()` gives to an object, and a new one lacks."""
 _WHY_UNANSWERED: Final = {
     ModelTimeoutError: Reason.DEADLINE,
     ModelOverloadedError: Reason.OVERLOADED,
@@ -60,36 +67,51 @@ _WHY_UNANSWERED: Final = {
 def classify(texts: Sequence[str]) -> list[Classification]:
     """Classify raw texts with the active model, in their order, without storing anything.
 
-    Raises ModelUnavailableError when no model can answer.
+    Raises ModelUnavailableError when no model can answer, as when it takes longer than DEADLINE_MS
+    for each text.
     """
     return classify_with_version(texts)[1]
 
 
 def classify_with_version(texts: Sequence[str]) -> tuple[ModelVersion, list[Classification]]:
     """Classify raw texts like `classify()`; return the model version that answered too."""
-    classifier = get_classifier()
-    return classifier.model_version, classifier.classify([normalise(text) for text in texts])
+    classifier = get_classifier_in_request()
+    with classifier.breaker.attempt():
+        answers = classifier.ask([normalise(text) for text in texts])
+    return classifier.model_version, answers
 
 
 def classify_before_insert(source: TicketSource, instance: models.Model, using: str) -> None:
-    """Set the priority in memory in sync mode, so that the ticket's own INSERT stores it."""
-    if source.effective_mode != "sync" or not get_settings().enabled or _may_update(instance):
-        return
-    value, mode, draft = None, "sync", None
+    """Set the priority in memory in sync mode, so that the ticket's own INSERT stores it.
+
+    In every mode a ticket that the host's table would refuse without a priority gets one.
+    """
+    value, mode, draft = None, source.effective_mode, None
+    answers = mode == "sync" and get_settings().enabled and not _may_update(instance)
     # Whatever goes wrong in a model, the ticket must be saved.
     with contain_errors(using, "A ticket of %s is saved without priority", source.label):
+        if not source.is_unset(source.value_of(instance)):
+            return
+        with savepoint(using):
+            is_filled = _lacks_value(source, instance, using) and fill_gap(source, instance, using)
         value = source.value_of(instance)
-        if not source.is_unset(value):
+        if not answers:
+            if is_filled:
+                DRAFTS.put(instance, _request(source, value))
             return
         mode = audit.draw(mode)
-        classified = Prediction(mode=mode, value_before=_storable(value))
+        classified = Prediction(mode=mode, value_before=source.as_json(value))
         with savepoint(using):
-            _classify_draft(source, instance, classified)
+            _classify_draft(source, instance, classified, using)
         draft = classified
-    unanswered = Prediction(
-        mode=mode, value_before=_storable(value), state=State.PENDING, reason=Reason.MODEL_ERROR
-    )
-    DRAFTS.put(instance, draft or unanswered)
+    if answers:
+        unanswered = Prediction(
+            mode=mode,
+            value_before=source.as_json(value),
+            state=State.PENDING,
+            reason=Reason.MODEL_ERROR,
+        )
+        DRAFTS.put(instance, draft or unanswered)
 
 
 def record_after_insert(
@@ -130,6 +152,18 @@ def record_after_insert(
     return prediction
 
 
+def forget_what_was_read(
+    source: TicketSource, instance: models.Model, update_fields: Collection[str] | None
+) -> None:
+    """Forget the first prediction of an object that knows what became of it.
+
+    Then an unset priority is meant: the object was read anew, or the save names the priority.
+    """
+    is_named = update_fields is not None and source.is_among(update_fields)
+    if is_named or _READ_ANEW in instance.__dict__:
+        DRAFTS.pop(instance)
+
+
 def reassert_after_update(source: TicketSource, instance: models.Model, using: str) -> None:
     """Write a prediction again after the object of the new ticket was saved over it.
 
@@ -141,7 +175,7 @@ def reassert_after_update(source: TicketSource, instance: models.Model, using: s
         return
     message = "A save of %s may have overwritten a prediction"
     with contain_errors(using, message, source.label):
-        if source.is_unset(source.value_of(instance)):
+        if is_as_drafted(source, instance, draft):
             with savepoint(using):
                 _reassert(source, instance, draft, using)
 
@@ -199,9 +233,18 @@ def _may_update(instance: models.Model) -> bool:
     return instance.pk is not None and not key.has_default() and not key.remote_field
 
 
-def _classify_draft(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
+def _lacks_value(source: TicketSource, instance: models.Model, using: str) -> bool:
+    """Say whether the host's table would refuse a new ticket without a priority."""
+    if not lacks_value(source, instance, using=using):
+        return False
+    return not (_may_update(instance) and source.queryset(using).filter(pk=instance.pk).exists())
+
+
+def _classify_draft(
+    source: TicketSource, instance: models.Model, draft: Prediction, using: str
+) -> None:
     try:
-        _ask_in_time(source, instance, draft)
+        _ask_in_time(source, instance, draft, using)
     except ModelUnavailableError as error:
         # An open breaker and the kill switch were logged once, for all tickets.
         is_logged = isinstance(error, BreakerOpenError | SwitchedOffError)
@@ -211,10 +254,11 @@ def _classify_draft(source: TicketSource, instance: models.Model, draft: Predict
         draft.reason = _WHY_UNANSWERED.get(type(error), Reason.NO_MODEL)
 
 
-def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction) -> None:
+def _ask_in_time(
+    source: TicketSource, instance: models.Model, draft: Prediction, using: str
+) -> None:
     """Classify a ticket before the deadline; raises ModelUnavailableError where that fails."""
-    limit = get_settings().serving.deadline_ms
-    seconds = None if limit is None else limit / 1000
+    seconds = get_settings().serving.deadline_seconds
     begun = time.monotonic()
     classifier = get_classifier(seconds)
     if seconds is not None:
@@ -228,8 +272,10 @@ def _ask_in_time(source: TicketSource, instance: models.Model, draft: Prediction
     (classification,) = classifier.classify_within(seconds, [text])
     milliseconds = 1000 * (time.perf_counter() - started)
     fill(draft, text, classification, classifier, milliseconds, language=language)
-    if suggest_unless_applicable(draft):
+    if suggest_unless_applicable(draft) and not suggest_if_refused(source, instance, draft, using):
         draft.state = State.APPLIED
+        before = source.value_of(instance)
+        insert_without_if_refused(source, instance, draft, before, using)
         # Last, so that an error leaves the ticket as it was.
         source.set_on(instance, classification.priority)
 
@@ -250,21 +296,19 @@ def _drafted(source: TicketSource, instance: models.Model) -> Prediction | None:
 
 
 def _pending(source: TicketSource, value: Any) -> Prediction | None:
-    if not source.is_unset(value):
-        return None
+    return _request(source, value) if source.is_unset(value) else None
+
+
+def _request(source: TicketSource, value: Any) -> Prediction:
+    """Return a pending prediction about a new ticket that has a host value."""
     enabled = get_settings().enabled
     mode = source.effective_mode
     return Prediction(
         mode=audit.draw(mode) if enabled else mode,
-        value_before=_storable(value),
+        value_before=source.as_json(value),
         state=State.PENDING,
         reason=Reason.QUEUED if enabled else Reason.DISABLED,
     )
-
-
-def _storable(value: Any) -> Any:
-    """Return None for a database default, which is unknown until the row is inserted."""
-    return None if isinstance(value, DatabaseDefault) else value
 
 
 def _unset_unrecorded(
@@ -275,4 +319,4 @@ def _unset_unrecorded(
         return
     message = "A new %s keeps a priority without a prediction"
     with contain_errors(using, message, source.label), savepoint(using):
-        source.reset(instance, prediction.value_before, using=using)
+        source.reset(instance, source.clean(prediction.value_before), using=using)

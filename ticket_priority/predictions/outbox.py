@@ -9,23 +9,28 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from ticket_priority.classifiers import ActiveClassifier, get_classifier
+from ticket_priority.classifiers import (
+    ActiveClassifier,
+    get_classifier,
+    get_classifier_in_request,
+)
 from ticket_priority.conf import get_settings
 from ticket_priority.db import retry_on_deadlock
 from ticket_priority.exceptions import ModelFailingError, ModelUnavailableError, SourceError
 from ticket_priority.models import Override, Prediction, PredictionQuerySet, plugin_database
+from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.outcome import (
-    Answer,
     Reason,
     State,
     after_apply,
+    all_failed,
     announce,
     answers_about,
     fill,
@@ -34,7 +39,10 @@ from ticket_priority.predictions.outcome import (
     suggest_unless_applicable,
     write_if_unchanged,
 )
+from ticket_priority.predictions.refusals import settle_or_suggest
+from ticket_priority.queues import has_workers
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.column import defaults_called_once
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +60,7 @@ def drain() -> int:
     _give_up_on_poison()
     while _pending_exists():
         try:
-            classifier = get_classifier()
+            classifier = get_classifier() if has_workers() else get_classifier_in_request()
             with classifier.breaker.attempt():
                 claimed = _claim(options.serving.batch_size)
                 for was_decided in _decide_claimed(claimed, classifier):
@@ -65,6 +73,7 @@ def drain() -> int:
     return decided
 
 
+@defaults_called_once()
 def retry(predictions: PredictionQuerySet) -> tuple[int, int]:
     """Make failed predictions pending again; return how many were, and how many were not.
 
@@ -143,8 +152,12 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
         for row in predictions:
             if row.object_id not in tickets:
                 yield _close_without_ticket(row)
-        answers = answers_about(source, classifier, [tickets[row.object_id] for row in known])
-        if _all_failed(asked.answer for asked in answers) and not classifier.can_answer():
+        asked_about = [tickets[row.object_id] for row in known]
+        # A worker may take its time, and its queue ends it; a request may not hang.
+        bounded = not has_workers()
+        answers = answers_about(source, classifier, asked_about, bounded=bounded)
+        failed = all_failed(asked.answer for asked in answers)
+        if failed and not classifier.can_answer(bounded=bounded):
             _unclaim(claimed)
             classifier.breaker.trip()
             raise ModelFailingError("The model fails at every text.")
@@ -157,12 +170,11 @@ def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> 
             else:
                 answer, milliseconds = asked.answer
                 fill(row, asked.text, answer, classifier, milliseconds, language=asked.language)
-            yield _settle(source, tickets[row.object_id], row, using)
-
-
-def _all_failed(answers: Iterable[Answer]) -> bool:
-    asked = [answer for answer in answers if answer is not None]
-    return bool(asked) and all(isinstance(answer, Exception) for answer in asked)
+            was_settled = False
+            # The others go on. The row is tried again, alone, when its claim has expired.
+            with contain_errors(using, "An answer about a %s could not be stored", source.label):
+                was_settled = _settle(source, tickets[row.object_id], row, using)
+            yield was_settled
 
 
 def _unclaim(claimed: list[Prediction]) -> None:
@@ -182,7 +194,7 @@ def _settle(
 
     def settle() -> None:
         with transaction.atomic(using=using), transaction.atomic(using=plugin_database()):
-            if applies:
+            if applies and prediction.reason != Reason.REFUSED:
                 write_if_unchanged(source, instance, prediction, using)
             ours = _rows().filter(pk=prediction.pk, claim=claim, state=State.PENDING)
             if not ours.update(**stored_values(prediction)):
@@ -191,7 +203,7 @@ def _settle(
                 after_apply(source, instance, prediction, using)
 
     try:
-        retry_on_deadlock(settle, using=using)
+        settle_or_suggest(source, instance, prediction, settle, using)
     except _Overtaken:
         return False
     announce(instance, prediction)

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers import ActiveClassifier
 from ticket_priority.db import after_commit
+from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import Classification
@@ -23,6 +24,7 @@ from ticket_priority.models import ABOUT_TICKETS, Prediction, plugin_database
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.containment import contain_errors, savepoint
+from ticket_priority.predictions.refusals import suggest_if_refused
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
@@ -48,9 +50,16 @@ class TicketAnswer:
 
 
 def answers_about(
-    source: TicketSource, classifier: ActiveClassifier, tickets: Sequence[models.Model]
+    source: TicketSource,
+    classifier: ActiveClassifier,
+    tickets: Sequence[models.Model],
+    *,
+    bounded: bool = False,
 ) -> list[TicketAnswer]:
-    """Classify tickets; an error while reading or classifying one becomes its answer."""
+    """Classify tickets; an error while reading or classifying one becomes its answer.
+
+    Bounded, the model has DEADLINE_MS for each. Raises ModelUnavailableError, as where that passed.
+    """
     read: list[tuple[str, str]] = []
     errors: dict[int, Exception] = {}
     for place, ticket in enumerate(tickets):
@@ -61,7 +70,7 @@ def answers_about(
             logger.error("A %s cannot be read: %s", source.label, redacted_traceback(error))
             read.append(("", ""))
             errors[place] = error
-    answers = answers_of(classifier, [text for text, _language in read])
+    answers = answers_of(classifier, [text for text, _language in read], bounded=bounded)
     return [
         TicketAnswer(text, language, errors.get(place, answer))
         for place, ((text, language), answer) in enumerate(zip(read, answers, strict=True))
@@ -73,36 +82,53 @@ def language_for(classifier: ActiveClassifier, source: TicketSource, ticket: mod
     return "" if classifier.rule.targets is None else source.language_of(ticket)
 
 
-def answers_of(classifier: ActiveClassifier, texts: Sequence[str]) -> list[Answer]:
-    """Classify texts in one batch; one by one if that fails, so that only the cause fails."""
+def answers_of(
+    classifier: ActiveClassifier, texts: Sequence[str], *, bounded: bool = False
+) -> list[Answer]:
+    """Classify texts in one batch; one by one if that fails, so that only the cause fails.
+
+    Bounded as in `answers_about`.
+    """
     filled = [index for index, text in enumerate(texts) if text]
     answers: list[Answer] = [None] * len(texts)
     try:
-        timed: Iterable[Answer] = _timed(classifier, [texts[index] for index in filled])
+        timed: Iterable[Answer] = _timed(classifier, [texts[index] for index in filled], bounded)
+    except ModelUnavailableError:
+        raise
     except Exception as error:
         logger.error(
             "A batch of %d tickets failed, trying them one by one: %s",
             len(filled),
             redacted_traceback(error),
         )
-        timed = [_timed_alone(classifier, texts[index]) for index in filled]
+        timed = [_timed_alone(classifier, texts[index], bounded) for index in filled]
     for index, answer in zip(filled, timed, strict=True):
         answers[index] = answer
     return answers
 
 
-def _timed(classifier: ActiveClassifier, texts: list[str]) -> list[tuple[Classification, float]]:
+def _timed(
+    classifier: ActiveClassifier, texts: list[str], bounded: bool
+) -> list[tuple[Classification, float]]:
     started = time.perf_counter()
-    results = classifier.classify(texts)
+    results = classifier.ask(texts) if bounded else classifier.classify(texts)
     milliseconds = 1000 * (time.perf_counter() - started) / max(len(texts), 1)
     return [(result, milliseconds) for result in results]
 
 
-def _timed_alone(classifier: ActiveClassifier, text: str) -> Answer:
+def _timed_alone(classifier: ActiveClassifier, text: str, bounded: bool) -> Answer:
     try:
-        return _timed(classifier, [text])[0]
+        return _timed(classifier, [text], bounded)[0]
+    except ModelUnavailableError:
+        raise
     except Exception as error:
         return error
+
+
+def all_failed(answers: Iterable[Answer]) -> bool:
+    """Say whether the model failed at every text that it was asked about."""
+    asked = [answer for answer in answers if answer is not None]
+    return bool(asked) and all(isinstance(answer, Exception) for answer in asked)
 
 
 def fill(
@@ -198,7 +224,8 @@ def is_as_drafted(source: TicketSource, instance: models.Model, draft: Predictio
     value = source.value_of(instance)
     if draft.state == State.APPLIED:
         return bool(value == source.to_host_value(priority_of(draft)))
-    return source.is_unset(value)
+    # A class that the host's table asked for is what the draft keeps as the value before.
+    return source.is_unset(value) or value == source.clean(draft.value_before)
 
 
 def supersede_pending(
@@ -216,8 +243,8 @@ def supersede_pending(
 
 
 def announce(instance: models.Model, prediction: Prediction) -> None:
-    """Send the signal for a decided prediction, unless it is held back."""
-    if prediction.reason == Reason.AUDIT:
+    """Send the signal for a decided prediction, unless it is held back or the ticket is gone."""
+    if prediction.reason in (Reason.AUDIT, Reason.TICKET_GONE):
         return
     send_after_commit(
         priority_predicted, sender=type(instance), instance=instance, prediction=prediction
@@ -242,13 +269,20 @@ def send_after_commit(signal: Signal, **named: Any) -> None:
 def write_if_unchanged(
     source: TicketSource, instance: models.Model, prediction: Prediction, using: str
 ) -> None:
-    """Write a prediction to the ticket's row, and supersede it if the row's value has changed."""
+    """Write a prediction to the ticket's row, and supersede it if the row's value has changed.
+
+    One that the host does not take becomes a suggestion.
+    """
+    if suggest_if_refused(source, instance, prediction, using):
+        return
     before = source.clean(prediction.value_before)
     priority = priority_of(prediction)
     if source.compare_and_set(instance.pk, before=before, priority=priority, using=using):
         prediction.state, prediction.reason = State.APPLIED, Reason.OK
-    else:
+    elif source.queryset(using).filter(pk=instance.pk).exists():
         prediction.state, prediction.reason = State.SUPERSEDED, Reason.PERSON_DECIDED
+    else:
+        prediction.state, prediction.reason = State.ABSTAINED, Reason.TICKET_GONE
 
 
 def after_apply(

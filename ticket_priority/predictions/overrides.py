@@ -9,13 +9,13 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from django.db import models, router, transaction
+from django.db import DatabaseError, models, router, transaction
 from django.utils import timezone
-from django.utils.translation import ngettext
+from django.utils.translation import gettext, ngettext
 
 from ticket_priority.conf import get_settings
 from ticket_priority.db import SAVE_SECONDS, retry_on_deadlock
-from ticket_priority.exceptions import OverrideRateError
+from ticket_priority.exceptions import OverrideRateError, PriorityRefusedError
 from ticket_priority.models import Override, Prediction, plugin_database
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.predictions.outcome import (
@@ -24,10 +24,12 @@ from ticket_priority.predictions.outcome import (
     supersede_pending,
     write_history,
 )
+from ticket_priority.predictions.refusals import is_refusal
 from ticket_priority.predictions.standings import priority_at
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, get_source
+from ticket_priority.sources.refusals import why_refused
 
 _elsewhere: ContextVar[bool] = ContextVar("ticket_priority_recorded_elsewhere", default=False)
 
@@ -43,8 +45,8 @@ def override(
     """Set a ticket's priority for a person, and record who, when, from, to and why.
 
     The host's column is written without `save()`, so only the `auto_now` columns change besides.
-    Raises OverrideRateError when the user has decided too often, and the model's DoesNotExist when
-    the ticket is gone.
+    Raises OverrideRateError when the user has decided too often, PriorityRefusedError when the
+    host does not take the priority, and the model's DoesNotExist when the ticket is gone.
     """
     check_override_rate(user)
     source = get_source(type(instance))
@@ -54,6 +56,9 @@ def override(
         with transaction.atomic(using=using):
             current = source.lock(instance.pk, using=using)
             replaced = source.value_of(current)
+            value = source.to_host_value(priority)
+            if value != replaced and (why := why_refused(source, current, value, using=using)):
+                raise _refused(priority, why)
             before = priority_at(source, instance.pk, replaced)
             source.write(current, priority, using=using)
             record = record_override(
@@ -64,7 +69,18 @@ def override(
             tell_host(instance, PriorityChange(replaced, after, user, reason=reason, via=via))
         return record
 
-    return retry_on_deadlock(decide, using=using, seconds=SAVE_SECONDS)
+    try:
+        return retry_on_deadlock(decide, using=using, seconds=SAVE_SECONDS)
+    except DatabaseError as error:
+        if not is_refusal(error, using):
+            raise
+        # The database's own message may quote the ticket.
+        raise _refused(priority, gettext("the database refuses it")) from None
+
+
+def _refused(priority: int, why: str) -> PriorityRefusedError:
+    text = gettext("This ticket cannot have the priority %(label)s: %(why)s.")
+    return PriorityRefusedError(text % {"label": Priority(priority).label, "why": why})
 
 
 def check_override_rate(user: Any) -> None:
@@ -78,7 +94,8 @@ def check_override_rate(user: Any) -> None:
         return
     now, period = timezone.now(), timedelta(seconds=rate.seconds)
     theirs = Override.objects.using(plugin_database()).filter(user=user.pk)
-    recent = theirs.filter(created_at__gt=now - period).order_by("-created_at")
+    # Neither earlier ones, nor those made while the clock was ahead.
+    recent = theirs.filter(created_at__range=(now - period, now + period)).order_by("-created_at")
     # The oldest of as many as are allowed: when it leaves the period, another is allowed.
     oldest = recent.values_list("created_at", flat=True)[rate.number - 1 : rate.number].first()
     if oldest is None:

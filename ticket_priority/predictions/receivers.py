@@ -18,11 +18,13 @@ from ticket_priority.predictions.containment import contain_errors
 from ticket_priority.predictions.host_decisions import notice_save, record_decision, remember_stored
 from ticket_priority.predictions.on_save import (
     classify_before_insert,
+    forget_what_was_read,
     reassert_after_update,
     record_after_insert,
 )
 from ticket_priority.predictions.outcome import forget
 from ticket_priority.predictions.workers import (
+    drain_when_loaded,
     ensure_schedules,
     notify_workers,
     transactional_drain,
@@ -68,7 +70,9 @@ def before_save(
         return
     if instance._state.adding:
         classify_before_insert(source, instance, using)
-    elif source.record_changes:
+        return
+    forget_what_was_read(source, instance, update_fields)
+    if source.record_changes:
         remember_stored(source, instance, using, update_fields)
 
 
@@ -101,6 +105,11 @@ def after_delete(
     source = _registered_source(sender)
     if source is not None:
         forget(instance)
+
+
+def after_request(**kwargs: Any) -> None:
+    """Answer what waits for a model that was being loaded, once the response has been sent."""
+    drain_when_loaded()
 
 
 def wake_pending(**kwargs: Any) -> None:

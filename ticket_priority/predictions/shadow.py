@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Final, cast
 
 from django.contrib.contenttypes.models import ContentType
@@ -23,7 +22,7 @@ from ticket_priority.classifiers import (
     store_load_error,
 )
 from ticket_priority.conf import get_settings
-from ticket_priority.db import pages_by_key
+from ticket_priority.db import pages_by_key, unclaimed
 from ticket_priority.exceptions import ModelUnavailableError
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.ml.text.normalisation import text_hash
@@ -119,8 +118,7 @@ def agreement(version: ModelVersion, served_by: ModelVersion) -> list[list[int]]
 def _claim(version: ModelVersion) -> bool:
     """Claim the shadow, unless a worker holds the claim or too many died with it."""
     options = get_settings().queue
-    expired = timezone.now() - timedelta(seconds=options.claim_seconds)
-    free = models.Q(shadow_claimed_at=None) | models.Q(shadow_claimed_at__lt=expired)
+    free = unclaimed("shadow_claimed_at", options.claim_seconds)
     claimable = _row(version).filter(free, is_shadow=True)
     if claimable.filter(shadow_attempts__gte=options.max_attempts).exists():
         store_load_error(
@@ -150,8 +148,21 @@ def _answer_batches(version: ModelVersion, seconds: float | None) -> Iterator[in
             return
         rows = list(_rows_about(predictions, classifier))
         ShadowPrediction.objects.using(plugin_database()).bulk_create(rows, ignore_conflicts=True)
+        _delete_orphans(version, rows)
         store_load_error(version, "")
         yield len(rows)
+
+
+def _delete_orphans(version: ModelVersion, rows: Sequence[ShadowPrediction]) -> None:
+    """Delete the answers about tickets that were deleted, with their predictions, meanwhile."""
+    using = plugin_database()
+    predicted = Prediction.objects.filter(
+        content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+    )
+    keys = [row.object_id for row in rows]
+    answers = version.shadow_predictions.using(using).filter(object_id__in=keys)
+    orphans = answers.filter(~models.Exists(predicted)).values_list("pk", flat=True)
+    ShadowPrediction.objects.using(using).filter(pk__in=list(orphans)).delete()
 
 
 def _unanswered(version: ModelVersion) -> PredictionQuerySet:

@@ -13,6 +13,7 @@ from ticket_priority.models.rows import TicketRowQuerySet
 from ticket_priority.predictions import audit
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
+from ticket_priority.sources.column import defaults_called_once
 
 State, Reason = Prediction.State, Prediction.Reason
 
@@ -36,6 +37,7 @@ def priority_at(source: TicketSource, pk: Any, value: Any) -> Priority | None:
     return _meanings(source, {str(pk): value})[str(pk)]
 
 
+@defaults_called_once()
 def _meanings(source: TicketSource, values: Mapping[str, Any]) -> dict[str, Priority | None]:
     found = {key: source.to_priority(value) for key, value in values.items()}
     doubtful = {key: source.meaning_of(values[key]) for key in values if found[key] is None}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from ticket_priority.classifiers import LOAD_WAIT_SECONDS, loaded_model_version, preload
 from ticket_priority.conf import get_settings
 from ticket_priority.db import after_commit
 from ticket_priority.exceptions import QueueError
@@ -30,7 +32,9 @@ _JUST_FAILED: Final = frozenset(
     }
 )
 
-_drain_is_due = False
+_next_sweep_at = 0.0
+"""Where there are no workers: when, on this process's clock, a save may sweep again."""
+_waits_for_load = False
 
 
 def notify_workers() -> None:
@@ -71,18 +75,34 @@ def wants_drain(prediction: Prediction) -> bool:
     """Say whether the save of a new ticket calls for a drain.
 
     Without workers a drain runs in the request, so not right after the model has failed there: the
-    next ticket that the model answers takes along those that wait.
+    next ticket that the model answers takes along those that wait. So do the first one of a process
+    and one every SWEEP_MINUTES, since other processes may have left some.
     """
-    global _drain_is_due
+    global _next_sweep_at, _waits_for_load
     if has_workers():
         return prediction.needs_worker
     if prediction.reason in _JUST_FAILED:
-        _drain_is_due = True
+        _next_sweep_at = 0.0
+        _waits_for_load = loaded_model_version() is None
         return False
-    if prediction.state != Prediction.State.PENDING and _drain_is_due:
-        _drain_is_due = False
+    if prediction.state != Prediction.State.PENDING and time.monotonic() >= _next_sweep_at:
+        _next_sweep_at = time.monotonic() + 60 * get_settings().queue.sweep_minutes
         return True
     return prediction.needs_worker
+
+
+def drain_when_loaded() -> None:
+    """Wait for a model that was being loaded when a ticket came, and drain. Never raises.
+
+    For the end of a request, when nobody waits any more: else the first tickets of a process
+    without workers would wait for the next one.
+    """
+    global _waits_for_load
+    if not _waits_for_load:
+        return
+    _waits_for_load = False
+    if preload(seconds=LOAD_WAIT_SECONDS):
+        notify_workers()
 
 
 def ensure_schedules(using: str) -> None:

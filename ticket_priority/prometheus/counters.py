@@ -6,16 +6,11 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+from ticket_priority import signals
 from ticket_priority.classifiers import BreakerState, breaker_state
 from ticket_priority.models import Override, Prediction
 from ticket_priority.priorities import Priority
 from ticket_priority.prometheus.collector import DatabaseCollector
-from ticket_priority.signals import (
-    breaker_changed,
-    priority_missing,
-    priority_overridden,
-    priority_predicted,
-)
 
 PREDICTIONS: Final = Counter(
     "ticket_priority_predictions",
@@ -44,10 +39,10 @@ DATABASE: Final = DatabaseCollector()
 def connect() -> None:
     """Start to count; a second call changes nothing."""
     uid = "ticket_priority.prometheus"
-    priority_predicted.connect(count_prediction, dispatch_uid=uid)
-    priority_missing.connect(count_prediction, dispatch_uid=uid)
-    priority_overridden.connect(count_override, dispatch_uid=uid)
-    breaker_changed.connect(note_breaker, dispatch_uid=uid)
+    signals.priority_predicted.connect(count_prediction, dispatch_uid=uid)
+    signals.priority_missing.connect(count_prediction, dispatch_uid=uid)
+    signals.priority_overridden.connect(count_override, dispatch_uid=uid)
+    signals.breaker_changed.connect(note_breaker, dispatch_uid=uid)
     REGISTRY.register(DATABASE)
 
 

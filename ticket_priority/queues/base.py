@@ -66,7 +66,8 @@ class Queue(ABC):
     def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
         """Have a task run every so many minutes; None: once a day.
 
-        A schedule of that name is changed, and its next run kept.
+        A schedule of that name is changed, and its next run kept unless that is further off. There
+        must be one afterwards, also where two processes call this at the same moment.
         """
 
     @abstractmethod

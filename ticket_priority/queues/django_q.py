@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -14,9 +14,10 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import connections, router
+from django.utils import timezone
 
 from ticket_priority.bounded_calls import Pool
-from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError
+from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError, QueueError
 from ticket_priority.queues.base import Queue, Workers
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class DjangoQQueue(Queue):
         elif time.monotonic() >= self._paused_until:
             try:
                 self._call(partial(self._send, task, *args))
-            except (ModelTimeoutError, ModelOverloadedError):
+            except QueueError:
                 self._paused_until = time.monotonic() + BROKER_PAUSE_SECONDS
                 logger.error(
                     "The broker does not answer: for %g s no worker is notified, and the sweep "
@@ -66,35 +67,37 @@ class DjangoQQueue(Queue):
         return using == self._database
 
     def stores_schedules_in(self, using: str) -> bool:
-        from django_q.models import Schedule
-
-        if using != router.db_for_write(Schedule):
+        model = _schedules().model
+        if using != router.db_for_write(model):
             return False
-        return Schedule._meta.db_table in connections[using].introspection.table_names()
+        return model._meta.db_table in connections[using].introspection.table_names()
 
     def schedule(self, name: str, task: str, *, minutes: int | None) -> None:
-        from django_q.models import Schedule
-
-        kind = Schedule.DAILY if minutes is None else Schedule.MINUTES
+        schedules = _schedules()
+        kind = schedules.model.DAILY if minutes is None else schedules.model.MINUTES
         values = {"func": task, "schedule_type": kind, "minutes": minutes, "repeats": -1}
-        Schedule.objects.update_or_create(name=name, defaults=values)
+        rows = schedules.filter(name=name)
+        if not rows.update(**values):
+            schedules.create(name=name, **values)
+        # Names are not unique: two processes that migrate may have made it at the same moment.
+        first = rows.order_by("pk").values_list("pk", flat=True).first()
+        rows.exclude(pk=first).delete()
+        # A run planned while the clock was ahead would let nothing run until then.
+        now, interval = timezone.now(), timedelta(minutes=minutes or 24 * 60)
+        rows.filter(next_run__gt=now + interval).update(next_run=now)
 
     def unschedule(self, name: str) -> None:
-        from django_q.models import Schedule
-
-        Schedule.objects.filter(name=name).delete()
+        _schedules().filter(name=name).delete()
 
     def next_run_at(self, name: str) -> datetime | None:
-        from django_q.models import Schedule
-
-        runs = Schedule.objects.filter(name=name).values_list("next_run", flat=True)
+        runs = _schedules().filter(name=name).values_list("next_run", flat=True)
         found: datetime | None = runs.first()
         return found
 
     def workers(self) -> Workers:
         """Look for signs of life in Redis where that is the broker, else in the cache.
 
-        Raises ModelTimeoutError where the broker does not answer.
+        Raises QueueError where the broker does not answer.
         """
         from django_q.brokers import Broker
         from django_q.status import Stat
@@ -176,4 +179,16 @@ class DjangoQQueue(Queue):
         async_task(task, *args, task_name=task, broker=self._broker)
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        return self._pool.call(function, BROKER_SECONDS)
+        try:
+            return self._pool.call(function, BROKER_SECONDS)
+        except (ModelTimeoutError, ModelOverloadedError):
+            raise QueueError(
+                f"The broker of django-q2 did not answer within {BROKER_SECONDS:g} s: start it, or "
+                "look at its address in Q_CLUSTER."
+            ) from None
+
+
+def _schedules() -> Any:
+    from django_q.models import Schedule
+
+    return Schedule.objects

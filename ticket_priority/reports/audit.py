@@ -18,17 +18,13 @@ _AT_ONCE: Final = 1000
 class Agreement:
     """On how many of the tickets that people labelled a version agreed with them.
 
-    `interval` is the accuracy's 95% interval; None where scipy is not installed.
+    `interval` is the 95% interval of the `accuracy`; None where scipy is not installed.
     """
 
     rows: int
     agreeing: int
     interval: tuple[float, float] | None
-
-    @property
-    def accuracy(self) -> float:
-        """The share of tickets on which they agreed."""
-        return self.agreeing / self.rows
+    accuracy: float
 
 
 def audit_agreement(
@@ -52,7 +48,9 @@ def audit_agreement(
             labels = audited_labels(source, keys[start : start + _AT_ONCE], using)
             rows += len(labels)
             agreeing += sum(said[key] == label for key, label in labels.items())
-    return Agreement(rows, agreeing, _interval(agreeing, rows)) if rows else None
+    if not rows:
+        return None
+    return Agreement(rows, agreeing, _interval(agreeing, rows), agreeing / rows)
 
 
 def _interval(hits: int, rows: int) -> tuple[float, float] | None:

@@ -22,9 +22,11 @@ from ticket_priority.ml.types import CLASS_NAMES, ProgressCallback, silent
 from ticket_priority.models import ModelVersion, Prediction, plugin_database
 from ticket_priority.predictions.outcome import Answer, answers_about, answers_of
 from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.column import defaults_called_once
 from ticket_priority.training.labels import labels_of
 
 _BATCH = 500
+_SQUARE = (len(CLASS_NAMES), len(CLASS_NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +72,37 @@ class Period:
 
 
 @dataclass(slots=True)
-class Tally:
+class _Tally:
     """One version's answers about a period's tickets, counted.
 
-    `chosen` [classes] counts its answers. The others are [classes, classes], with a column for
-    each class it answers; the rows are the class `applied` when the ticket came, the one it has
-    now (`held`), and the label.
+    `chosen` [classes] counts its answers. Each of the `tables` [classes, classes] has a column for
+    each class it answers; the rows are the class applied when the ticket came, the one that it has
+    now, and the label.
     """
 
     version: ModelVersion
-    caution: str = ""
     chosen: Counts = field(default_factory=lambda: np.zeros(len(CLASS_NAMES), dtype=np.int64))
-    applied: Counts = field(default_factory=lambda: _square())
-    held: Counts = field(default_factory=lambda: _square())
-    labels: Counts = field(default_factory=lambda: _square())
+    tables: Counts = field(default_factory=lambda: np.zeros((3, *_SQUARE), dtype=np.int64))
     without_text: int = 0
     failed: int = 0
 
-    @property
-    def tickets(self) -> int:
-        """How many tickets were read."""
-        return int(self.chosen.sum()) + self.without_text + self.failed
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON; `labels` has the figures of `report`, None without a label."""
+    def as_dict(self, period: Period) -> dict[str, Any]:
+        applied, held, labels = self.tables
         return {
             "model_version": self.version.name,
             "active": bool(self.version.is_active),
-            "tickets": self.tickets,
+            "tickets": int(self.chosen.sum()) + self.without_text + self.failed,
             "classes": dict(zip(CLASS_NAMES, self.chosen.tolist(), strict=True)),
             "without_text": self.without_text,
             "failed": self.failed,
-            "applied_then": _agreement(self.applied),
-            "held_now": _agreement(self.held),
-            "labels": report_counts(self.labels) if self.labels.any() else None,
-            "caution": self.caution,
+            "applied_then": _agreement(applied),
+            "held_now": _agreement(held),
+            "labels": report_counts(labels) if labels.any() else None,
+            "caution": _caution(self.version, period),
         }
 
-    def add(self, answer: Answer, applied: int | None, held: int | None, label: int | None) -> None:
-        """Count the answer about one ticket; None: it has no such class."""
+    def add(self, answer: Answer, *others: int | None) -> None:
+        """Count the answer about one ticket, whose class in each table may be None."""
         if answer is None:
             self.without_text += 1
             return
@@ -117,7 +111,7 @@ class Tally:
             return
         chosen = answer[0].priority
         self.chosen[chosen] += 1
-        for table, other in ((self.applied, applied), (self.held, held), (self.labels, label)):
+        for table, other in zip(self.tables, others, strict=True):
             if other is not None:
                 table[other, chosen] += 1
 
@@ -130,16 +124,18 @@ def replay(
     limit: int | None = None,
     using: str | None = None,
     progress: ProgressCallback = silent,
-) -> list[Tally]:
+) -> list[dict[str, Any]]:
     """Classify every ticket of a period with each version, by the text that it has today.
 
-    At most `limit` tickets of each source are read, in pages. A ticket that cannot be read or
-    classified is counted and logged. Raises SourceError where a source does not say when its
+    Returns the counts of each version's answers, ready for JSON: `labels` has the figures of
+    `metrics.report_counts`, or is None without a label; `caution` says why they may be too good, or
+    is "". At most `limit` tickets of each source are read, in pages. A ticket that cannot be read
+    or classified is counted and logged. Raises SourceError where a source does not say when its
     tickets were created, ArtifactError or ModelUnavailableError.
     """
     chosen = [period.rows(source, using) for source in sources]
     loaded = [ActiveClassifier(version, load(version), rule_of(version)) for version in versions]
-    tallies = [Tally(version, _caution(version, period)) for version in versions]
+    tallies = [_Tally(version) for version in versions]
     for source, rows in zip(sources, chosen, strict=True):
         total = rows.count() if limit is None else min(rows.count(), limit)
         progress(f"{source.label}: {total} tickets")
@@ -148,14 +144,15 @@ def replay(
             _replay_batch(source, batch, loaded, tallies, using)
             seen += len(batch)
             progress(f"  {seen} of {total}")
-    return tallies
+    return [tally.as_dict(period) for tally in tallies]
 
 
+@defaults_called_once()
 def _replay_batch(
     source: TicketSource,
     batch: Sequence[models.Model],
     loaded: Sequence[ActiveClassifier],
-    tallies: Sequence[Tally],
+    tallies: Sequence[_Tally],
     using: str | None,
 ) -> None:
     applied = _first_applied(source, batch)
@@ -197,10 +194,6 @@ def _agreement(table: Counts) -> dict[str, Any]:
         "lower": int(np.tril(table, -1).sum()),
         "matrix": table.tolist(),
     }
-
-
-def _square() -> Counts:
-    return np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), dtype=np.int64)
 
 
 def _moment(text: str, *, whole_day: bool = False) -> datetime:

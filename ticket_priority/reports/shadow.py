@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ticket_priority.db import pages_by_key
 from ticket_priority.ml.types import CLASS_NAMES
-from ticket_priority.models import ModelVersion, ShadowPrediction
+from ticket_priority.models import ModelVersion
 from ticket_priority.predictions.shadow import agreement, waiting
 from ticket_priority.sources.registry import all_sources
 from ticket_priority.training.labels import labels_of
@@ -23,23 +23,30 @@ def report(version: ModelVersion, served_by: ModelVersion) -> dict[str, Any]:
     `agreement` counts tickets by the served class (rows) and the shadow's (columns). `labels` has
     the figures on the tickets with a label, as a training would use them.
     """
-    table = agreement(version, served_by)
-    compared = sum(map(sum, table))
-    agreed = sum(table[label][label] for label in range(len(CLASS_NAMES)))
-    answers = ShadowPrediction.objects.filter(model_version=version)
     since = version.shadow_since
     return {
         "shadow": version.name,
         "is_shadow": bool(version.is_shadow),
         "served_by": served_by.name,
         "since": None if since is None else since.isoformat(timespec="seconds"),
+        **counts(version, served_by),
+        "labels": _figures_of(_outcomes(version, served_by)),
+        "load_error": version.load_error,
+    }
+
+
+def counts(version: ModelVersion, served_by: ModelVersion | None) -> dict[str, Any]:
+    """Count a shadow's answers, as in `report`; None: there is no version to compare it with."""
+    answers = version.shadow_predictions
+    table = [] if served_by is None else agreement(version, served_by)
+    compared = sum(map(sum, table))
+    agreed = sum(row[label] for label, row in enumerate(table))
+    return {
         "answered": answers.filter(priority__isnull=False).count(),
         "failed": answers.filter(priority=None).count(),
         "waiting": waiting(version) if version.is_shadow else 0,
         "compared": compared,
         "agreement": {"share": _share(agreed, compared), "table": table},
-        "labels": _figures_of(_outcomes(version, served_by)),
-        "load_error": version.load_error,
     }
 
 
@@ -87,7 +94,7 @@ def _label_lines(labels: dict[str, Any], served_by: str) -> Iterator[str]:
 def _outcomes(version: ModelVersion, served_by: ModelVersion) -> Counter[tuple[int, bool, bool]]:
     """Count tickets by label, and by whether the shadow and the other version were right."""
     outcomes: Counter[tuple[int, bool, bool]] = Counter()
-    answers = ShadowPrediction.objects.filter(model_version=version, priority__isnull=False)
+    answers = version.shadow_predictions.filter(priority__isnull=False)
     for source in all_sources():
         rows = answers.for_model(source.model).beside(served_by).filter(served__isnull=False)
         for batch in pages_by_key(rows, _BATCH):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from django.db.models import Q
 from django.utils import timezone
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _Reason, _Run = Prediction.Reason, TrainingRun
 
+_RUN_FIELDS: Final = ("state", "trigger", "started_at", "finished_at", "message")
 _MODEL_FAILS: Final = (_Reason.MODEL_ERROR, _Reason.BREAKER_OPEN)
 _SWEEP_GRACE: Final = timedelta(minutes=2)
 """How late a sweep may be: a queue looks at its schedules about twice a minute."""
@@ -80,19 +81,11 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStatus:
-    """The newest training run, as it was recorded."""
-
-    state: str
-    trigger: str
-    started_at: datetime
-    finished_at: datetime | None
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
-    """How classification stands at a time. `modes` maps each source to its mode."""
+    """How classification stands at a time. `modes` maps each source to its mode.
+
+    `training_run` has the fields `_RUN_FIELDS` of the newest run; None: there was none.
+    """
 
     at: datetime
     active: VersionStatus | None
@@ -101,7 +94,7 @@ class Status:
     modes: Mapping[str, str]
     backlog: Backlog
     queue: QueueStatus
-    training_run: RunStatus | None
+    training_run: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ def read() -> Status:
         modes={source.label: source.effective_mode for source in all_sources()},
         backlog=backlog.read(),
         queue=_queue(),
-        training_run=_training_run(),
+        training_run=_Run.objects.values(*_RUN_FIELDS).first(),
     )
 
 
@@ -166,28 +159,16 @@ def _queue() -> QueueStatus:
     return QueueStatus(not queue.runs_in_process, workers, queue.next_run_at(SWEEP_NAME))
 
 
-def _training_run() -> RunStatus | None:
-    run = _Run.objects.first()
-    if run is None:
-        return None
-    return RunStatus(run.state, run.trigger, run.started_at, run.finished_at, run.message)
-
-
 def _of_versions(status: Status) -> Iterator[Finding]:
-    if status.active is None:
-        yield Finding(
-            Level.CRITICAL,
-            "No model version is active: manage.py activate_priority_model NAME, or --starter.",
-        )
-    elif status.active.error:
-        yield Finding(
-            Level.CRITICAL,
-            f"The active version {status.active.name} cannot be loaded: {status.active.error}",
-        )
-    if status.shadow is not None and status.shadow.error:
-        yield Finding(
-            Level.WARNING, f"The shadow {status.shadow.name} fails: {status.shadow.error}"
-        )
+    active, shadow = status.active, status.shadow
+    if active is None:
+        says = "No model version is active: manage.py activate_priority_model NAME, or --starter."
+        yield Finding(Level.CRITICAL, says)
+    elif active.error:
+        says = f"The active version {active.name} cannot be loaded: {active.error}"
+        yield Finding(Level.CRITICAL, says)
+    if shadow is not None and shadow.error:
+        yield Finding(Level.WARNING, f"The shadow {shadow.name} fails: {shadow.error}")
 
 
 def _of_switch(status: Status) -> Iterator[Finding]:
@@ -211,10 +192,8 @@ def _of_backlog(status: Status, thresholds: Thresholds) -> Iterator[Finding]:
     for reason in _MODEL_FAILS:
         group = waiting.waiting.get(reason)
         if group is not None and _is_within(status, group.newest_at, thresholds.max_age):
-            yield Finding(
-                Level.WARNING,
-                f"{group.count} tickets wait as the model fails ({reason}); the log says why.",
-            )
+            says = f"{group.count} tickets wait as the model fails ({reason}); the log says why."
+            yield Finding(Level.WARNING, says)
     if _is_within(status, waiting.last_failed_at, thresholds.failed_within):
         yield Finding(
             Level.WARNING,
@@ -229,31 +208,30 @@ def _is_within(status: Status, at: datetime | None, seconds: float) -> bool:
 
 def _of_queue(status: Status) -> Iterator[Finding]:
     deferred = [label for label, mode in status.modes.items() if mode != "sync"]
-    if status.queue.error:
-        yield Finding(Level.CRITICAL, f"The queue cannot be used: {status.queue.error}")
+    queue = status.queue
+    if queue.error:
+        yield Finding(Level.CRITICAL, f"The queue cannot be used: {queue.error}")
         return
-    if not status.queue.installed:
+    if not queue.installed:
         if deferred:
-            labels = ", ".join(deferred)
-            yield Finding(Level.WARNING, f"{labels}: the mode needs a queue with workers.")
+            says = f"{', '.join(deferred)}: the mode needs a queue with workers."
+            yield Finding(Level.WARNING, says)
         return
     command = get_queue().worker_command
-    if status.queue.workers is Workers.ABSENT:
+    if queue.workers is Workers.ABSENT:
         yield Finding(Level.WARNING, f"No worker runs: {command}.")
-    next_sweep_at = status.queue.next_sweep_at
-    if next_sweep_at is None:
+    if queue.next_sweep_at is None:
         yield Finding(Level.WARNING, "The sweep is not scheduled: manage.py migrate.")
-    elif status.at - next_sweep_at > _SWEEP_GRACE:
-        yield Finding(
-            Level.WARNING,
-            f"The sweep was due at {next_sweep_at.isoformat(timespec='seconds')}: no worker runs "
-            f"({command}), or none that has time.",
-        )
+    elif status.at - queue.next_sweep_at > _SWEEP_GRACE:
+        due = queue.next_sweep_at.isoformat(timespec="seconds")
+        says = f"The sweep was due at {due}: no worker runs ({command}), or none that has time."
+        yield Finding(Level.WARNING, says)
 
 
 def _of_training(status: Status) -> Iterator[Finding]:
     run = status.training_run
-    if run is None or run.trigger != _Run.Trigger.SCHEDULE:
+    if run is None or run["trigger"] != _Run.Trigger.SCHEDULE:
         return
-    if run.state in (_Run.State.FAILED, _Run.State.INTERRUPTED):
-        yield Finding(Level.WARNING, f"The last training by the clock {run.state}: {run.message}")
+    if run["state"] in (_Run.State.FAILED, _Run.State.INTERRUPTED):
+        says = f"The last training by the clock {run['state']}: {run['message']}"
+        yield Finding(Level.WARNING, says)

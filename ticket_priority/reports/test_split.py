@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ticket_priority.classifiers import load
@@ -12,36 +11,7 @@ from ticket_priority.ml.types import ProgressCallback, silent
 from ticket_priority.models import ModelVersion
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.training.dataset import build
-from ticket_priority.training.gate import HeldOut, may_know_test, way_of_split
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A version's figures as it is served, with those of the most frequent class under `majority`.
-
-    `moved` says how far its answers move where tickets are only written differently; `caution` why
-    the figures may be too good, or "".
-    """
-
-    version: ModelVersion
-    dataset: dict[str, Any]
-    figures: dict[str, Any]
-    moved: dict[str, Any]
-    caution: str
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures as a version's metrics hold them."""
-        return {"served": self.figures, "robustness": self.moved}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
-        return {
-            "model_version": self.version.name,
-            "dataset": self.dataset,
-            **self.metrics,
-            "caution": self.caution,
-        }
+from ticket_priority.training.gate import HeldOut, other_split
 
 
 def evaluate(
@@ -50,10 +20,13 @@ def evaluate(
     *,
     using: str | None = None,
     progress: ProgressCallback = silent,
-) -> Evaluation:
-    """Score a version on the test split that a training would have today; writes nothing.
+) -> dict[str, Any]:
+    """Score a version on the test split that a training would have today; ready for JSON.
 
-    Raises DatasetError, ArtifactError or ModelUnavailableError.
+    `served` has its figures as it is served, with those of the most frequent class under
+    `majority`; `robustness` says how far its answers move where tickets are only written
+    differently; `caution` why the figures may be too good, or "". Writes nothing. Raises
+    DatasetError, ArtifactError or ModelUnavailableError.
     """
     classifier = load(version)
     progress("Reading labelled tickets")
@@ -64,13 +37,19 @@ def evaluate(
             "The test split is empty: nearly all labelled tickets are near-copies of each other."
         )
     progress(f"Classifying {len(held_out.rows)} test tickets")
-    figures = held_out.score(classifier).figures(held_out.majority)
+    served = held_out.score(classifier).figures(held_out.majority)
     progress("Classifying some of them again, rewritten")
-    moved = held_out.rewrite(classifier)
+    robustness = held_out.rewrite(classifier)
     caution = ""
-    if may_know_test(version, held_out.split_by):
+    if way := other_split(version, held_out.split_by):
         caution = (
-            f"{version.name} was trained on tickets that were split {way_of_split(version)}, so "
-            "it may have been trained on part of this test, which flatters it"
+            f"{version.name} was trained on tickets that were split {way}, so it may have been "
+            "trained on part of this test, which flatters it"
         )
-    return Evaluation(version, dataset.summary(), figures, moved, caution)
+    return {
+        "model_version": version.name,
+        "dataset": dataset.summary(),
+        "served": served,
+        "robustness": robustness,
+        "caution": caution,
+    }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import FieldDoesNotExist
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models.expressions import DatabaseDefault
 from django.db.models.fields import NOT_PROVIDED
@@ -14,7 +18,26 @@ from django.db.models.fields import NOT_PROVIDED
 from ticket_priority.exceptions import SourceError
 from ticket_priority.priorities import Priority
 
-_IDENTITY: Final[Mapping[str, Any]] = {priority.slug: priority.value for priority in Priority}
+IDENTITY: Final[Mapping[str, Any]] = {priority.slug: priority.value for priority in Priority}
+
+_called_defaults: ContextVar[dict[Any, Any] | None] = ContextVar(
+    "ticket_priority_called_defaults", default=None
+)
+
+
+@contextmanager
+def defaults_called_once(called: dict[Any, Any] | None = None) -> Iterator[None]:
+    """Call each column's default at most once in this context, as it may query the database.
+
+    `called` keeps the values from one context to another.
+    """
+    if called is None:
+        called = _called_defaults.get()
+    token = _called_defaults.set({} if called is None else called)
+    try:
+        yield
+    finally:
+        _called_defaults.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +46,13 @@ class PriorityColumn:
 
     `to_host` maps each class name to the host's own value; `from_host` maps the host's values
     back to class names (None: the inverse of `to_host`). `unset` lists the host values that mean
-    "nobody has decided": by default None, the empty string and the field's own default.
+    "nobody has decided": by default None, the empty string and the field's own default. Values of
+    an enumeration may be given as its members or as the column stores them.
     """
 
     model: type[models.Model]
     priority_field: str = "priority"
-    to_host: Mapping[str, Any] = field(default_factory=lambda: dict(_IDENTITY))
+    to_host: Mapping[str, Any] = field(default_factory=lambda: dict(IDENTITY))
     from_host: Mapping[Any, str] | None = None
     unset: tuple[Any, ...] | None = None
 
@@ -49,7 +73,7 @@ class PriorityColumn:
     def default_value(self) -> Any:
         """The column's value where none was given; None where that is not known."""
         column = self.host_field
-        default = column.get_default() if column.has_default() else column.db_default
+        default = _default_of(column) if column.has_default() else column.db_default
         if isinstance(default, models.Value):
             default = default.value
         return None if default is NOT_PROVIDED else default
@@ -80,12 +104,33 @@ class PriorityColumn:
             column = column.target_field
         try:
             return column.to_python(value)
-        except (ValidationError, TypeError):
+        except Exception:
             return value
+
+    def plain(self, value: Any) -> Any:
+        """Return a value as the database stores it, if it can be converted: no Enum's member."""
+        try:
+            return self.host_field.get_prep_value(value)
+        except Exception:
+            return value
+
+    def as_json(self, value: Any) -> Any:
+        """Return a value as JSON can hold it and `clean` gives it back; None: not yet known."""
+        if isinstance(value, DatabaseDefault):
+            return None
+        plain = self.plain(value)
+        try:
+            json.dumps(plain, cls=DjangoJSONEncoder)
+        except TypeError:
+            return str(plain)
+        return plain
 
     def is_unset(self, value: Any) -> bool:
         """Say whether a host value means "nobody has decided"."""
-        return isinstance(value, DatabaseDefault) or value in self.unset_values
+        if isinstance(value, DatabaseDefault):
+            return True
+        unset = self.unset_values
+        return value in unset or self.plain(value) in unset
 
     def to_priority(self, value: Any) -> Priority | None:
         """Translate a host value; None when it is unset or means no class."""
@@ -93,14 +138,15 @@ class PriorityColumn:
 
     def meaning_of(self, value: Any) -> Priority | None:
         """Translate a host value that a person chose, even one that otherwise means unset."""
-        slug = self.host_values.get(value)
+        slugs = self.host_values
+        slug = slugs.get(value) or slugs.get(self.plain(value))
         return None if slug is None else Priority.from_slug(slug)
 
     def to_host_value(self, priority: int) -> Any:
         """Translate a class id; raises SourceError when `to_host` lacks the class."""
         slug = Priority(priority).slug
         try:
-            return self.to_host[slug]
+            return self.clean(self.to_host[slug])
         except KeyError:
             raise SourceError(
                 f'The source {self.label} has no host value for "{slug}": add it to "to_host".'
@@ -114,7 +160,11 @@ class PriorityColumn:
 
     def set_on(self, instance: models.Model, priority: int) -> None:
         """Set the priority in memory, without saving."""
-        setattr(instance, self.host_field.attname, self.to_host_value(priority))
+        self.set_value(instance, self.to_host_value(priority))
+
+    def set_value(self, instance: models.Model, value: Any) -> None:
+        """Set a host value in memory, without saving."""
+        setattr(instance, self.host_field.attname, value)
 
     def write(self, instance: models.Model, priority: int, *, using: str | None) -> None:
         """Write only the priority and the `auto_now` columns to the row."""
@@ -127,7 +177,7 @@ class PriorityColumn:
     def reset(self, instance: models.Model, value: Any, *, using: str) -> None:
         """Restore a host value, in the row and in memory."""
         self.queryset(using).filter(pk=instance.pk).update(**{self.host_field.attname: value})
-        setattr(instance, self.host_field.attname, value)
+        self.set_value(instance, value)
 
     def compare_and_set(self, pk: Any, *, before: Any, priority: int, using: str | None) -> bool:
         """Write the priority unless the column has changed from `before`; True if written."""
@@ -154,7 +204,9 @@ class PriorityColumn:
     def _is_storable(self, value: Any) -> bool:
         try:
             self.host_field.to_python(value)
-        except ValidationError:
+            self.host_field.get_prep_value(value)
+        except Exception:
+            # A field of somebody's own may raise anything.
             return False
         return value != "" or isinstance(self.host_field, models.CharField | models.TextField)
 
@@ -167,3 +219,20 @@ class PriorityColumn:
         """Return the values of these classes that mean unset unless a person chose them."""
         unset = [value for value in self.host_values if self.is_unset(value)]
         return [value for value in unset if self.meaning_of(value) in priorities]
+
+
+def _default_of(column: models.Field[Any, Any]) -> Any:
+    called = _called_defaults.get()
+    if called is None:
+        return _call_default(column)
+    if column not in called:
+        called[column] = _call_default(column)
+    return called[column]
+
+
+def _call_default(column: models.Field[Any, Any]) -> Any:
+    try:
+        return column.get_default()
+    except Exception:
+        # It may look for a row that is not there.
+        return None

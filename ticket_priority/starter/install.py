@@ -13,12 +13,14 @@ from typing import Any, Final
 from django.utils.module_loading import import_string
 
 from ticket_priority.conf import get_settings
-from ticket_priority.exceptions import ArtifactError, TrainingError
+from ticket_priority.db import identity_of
+from ticket_priority.exceptions import ArtifactError, NameTakenError, TrainingError
 from ticket_priority.ml.artifacts import linear, scratch, store
 from ticket_priority.ml.artifacts.store import Artifact
+from ticket_priority.ml.evaluation.figures import mapping
 from ticket_priority.ml.hyperparameters.presets import EMBEDDED
 from ticket_priority.ml.types import ArtifactFile, ProgressCallback, silent
-from ticket_priority.models import ModelVersion
+from ticket_priority.models import ModelVersion, plugin_database
 
 STARTER_DIRECTORY: Final = Path(__file__).resolve().parent / "model"
 """A published linear artifact. Its CARD.md says what it was trained on, and its figures."""
@@ -47,7 +49,8 @@ def install(*, progress: ProgressCallback = silent) -> ModelVersion:
     cannot be written.
     """
     head = store.read(HEAD_DIRECTORY)
-    known = _version_of(head)
+    # Found by its head, because two exports may differ in their bytes.
+    known = ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
     if known is not None and _folder_of(known).exists():
         return known
     try:
@@ -60,18 +63,17 @@ def install(*, progress: ProgressCallback = silent) -> ModelVersion:
 def install_linear() -> ModelVersion:
     """Publish the linear starter and register it, as `install` does; return its version."""
     shipped = store.read(STARTER_DIRECTORY)
-    root = get_settings().artifact_root
+
+    def is_same(found: Artifact) -> bool:
+        return found.digest == shipped.digest
+
     known = ModelVersion.objects.filter(digest=shipped.digest).first()
     if known is not None:
         if not _folder_of(known).exists():
-            store.publish(STARTER_DIRECTORY, root, known.directory)
+            _publish(STARTER_DIRECTORY, known.directory, is_same)
         return known
-    name = _free_name(_base_name(shipped), lambda found: found.digest == shipped.digest)
-    if (root / name).exists():
-        published = store.read(root / name)
-    else:
-        published = store.publish(STARTER_DIRECTORY, root, name)
-    return _register(published, linear.KIND)
+    name = _free_name(_base_name(shipped), is_same)
+    return _register(_publish(STARTER_DIRECTORY, name, is_same), linear.KIND)
 
 
 def _install_better(
@@ -79,10 +81,14 @@ def _install_better(
 ) -> ModelVersion:
     """Make, publish and register it; raises TrainingError, with why, where it cannot be made."""
     root = get_settings().artifact_root
+
+    def is_same(found: Artifact) -> bool:
+        return bool(mapping(found.metrics.get("starter")).get("head") == head.digest)
+
     if known is not None:
         name = known.directory
     else:
-        name = _free_name(f"{_base_name(head)}-{EMBEDDED}", lambda found: _is_made_of(found, head))
+        name = _free_name(f"{_base_name(head)}-{EMBEDDED}", is_same)
         if (root / name).exists():
             return _register(store.read(root / name), EMBEDDED)
     words = store.read(STARTER_DIRECTORY)
@@ -92,12 +98,24 @@ def _install_better(
         serving = write(head.directory, words.directory, staged, progress=progress)
         _write_descriptions(head, serving, staged)
         progress("Publishing the artifact")
-        published = store.publish(staged, root, name)
+        published = _publish(staged, name, is_same)
     if known is None:
         return _register(published, EMBEDDED)
     known.digest = published.digest
     known.save(update_fields=["digest"])
     return known
+
+
+def _publish(staged: Path, name: str, is_same: Callable[[Artifact], bool]) -> Artifact:
+    """Publish it, unless another process that installs it too has been quicker."""
+    root = get_settings().artifact_root
+    try:
+        return store.publish(staged, root, name, owner=identity_of(plugin_database()))
+    except NameTakenError:
+        found = store.read(root / name)
+        if not is_same(found):
+            raise
+        return found
 
 
 @contextmanager
@@ -153,16 +171,6 @@ def _write_descriptions(head: Artifact, serving: dict[str, Any], staged: Path) -
     (staged / CARD).write_bytes((head.directory / CARD).read_bytes())
 
 
-def _version_of(head: Artifact) -> ModelVersion | None:
-    """Find it by its head, because two exports may differ in their bytes."""
-    return ModelVersion.objects.filter(metrics__starter__head=head.digest).first()
-
-
-def _is_made_of(found: Artifact, head: Artifact) -> bool:
-    starter = found.metrics.get("starter")
-    return isinstance(starter, dict) and starter.get("head") == head.digest
-
-
 def _folder_of(version: ModelVersion) -> Path:
     return get_settings().artifact_root / version.directory
 
@@ -188,18 +196,19 @@ def _base_name(shipped: Artifact) -> str:
 
 
 def _free_name(base: str, is_same: Callable[[Artifact], bool]) -> str:
-    """Return a name that no version has; its folder is absent, or holds the same starter."""
+    """Return a name that no other version has; its folder is absent, or has the same starter."""
     names = chain([base], (f"{base}-{number}" for number in count(2)))
     return next(name for name in names if _is_free(name, is_same))
 
 
 def _is_free(name: str, is_same: Callable[[Artifact], bool]) -> bool:
-    if ModelVersion.objects.filter(name=name).exists():
-        return False
+    version = ModelVersion.objects.filter(name=name).first()
     folder = get_settings().artifact_root / name
-    if not folder.exists():
+    if version is None and not folder.exists():
         return True
     try:
-        return is_same(store.read(folder))
+        found = store.read(folder)
     except ArtifactError:
         return False
+    # Another process that installs it may have registered it a moment ago.
+    return is_same(found) and (version is None or version.digest == found.digest)

@@ -13,17 +13,10 @@ from ticket_priority.ml.evaluation.figures import Metrics
 from ticket_priority.ml.types import ProgressCallback
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import all_sources
+from ticket_priority.training import registration
 from ticket_priority.training.dataset import Dataset, build
 from ticket_priority.training.gate import check_gate_settings
 from ticket_priority.training.lock import hold
-from ticket_priority.training.registration import (
-    TrainingOutcome,
-    activate_passing,
-    is_registered,
-    register,
-    require_servable,
-    to_be_registered,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +28,7 @@ def import_model(
     activate: str = "if-better",
     using: str | None = None,
     progress: ProgressCallback = logger.info,
-) -> TrainingOutcome:
+) -> registration.TrainingOutcome:
     """Publish an artifact that was trained elsewhere, register, and activate by the gate.
 
     Every file is compared with the artifact's manifest. The gate compares on the test split of
@@ -47,7 +40,7 @@ def import_model(
     root = get_settings().artifact_root
     with hold(root):
         check_gate_settings()
-        store.sweep(root, is_registered=is_registered)
+        store.sweep(root, owner=registration.owner(), is_registered=registration.is_registered)
         progress(f"Verifying {directory}")
         found = store.read(directory)
         progress("Reading labelled tickets to compare on")
@@ -59,9 +52,9 @@ def import_model(
         config = dict(Metrics.read(found.metrics).hyperparameters)
         base_model = str(config.get("model_name", ""))[:300]
         progress("Publishing the artifact")
-        with to_be_registered(root) as name:
-            artifact = store.take(found, root, name)
-            require_servable(artifact)
+        with registration.to_be_registered(root) as name:
+            artifact = store.take(found, root, name, owner=registration.owner())
+            registration.require_servable(artifact)
             fields = {"config": config, "dataset": artifact.dataset, "base_model": base_model}
-            outcome = register(artifact, dataset, activate, progress, **fields)
-        return activate_passing(outcome)
+            outcome = registration.register(artifact, dataset, activate, progress, **fields)
+        return registration.activate_passing(outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import router
@@ -12,6 +12,7 @@ from ticket_priority import classifiers
 from ticket_priority.conf import get_settings
 from ticket_priority.exceptions import CertificationError
 from ticket_priority.ml.artifacts.store import Artifact
+from ticket_priority.ml.evaluation.figures import mapping
 from ticket_priority.ml.policy.rule import METRICS_KEY, Certification, DecisionRule
 from ticket_priority.ml.types import Classifier, ProgressCallback, silent
 from ticket_priority.models import ModelVersion
@@ -70,8 +71,7 @@ def recertify(
         _require_unseen(version.dataset, held_out)
     progress(f"Certifying the answers of {version.name}")
     found = _certify(classifiers.load(version), held_out)
-    metrics = version.metrics if isinstance(version.metrics, dict) else {}
-    version.metrics = metrics | {METRICS_KEY: found.as_dict()}
+    version.metrics = {**mapping(version.metrics), METRICS_KEY: found.as_dict()}
     version.save(using=router.db_for_write(ModelVersion), update_fields=["metrics"])
     return found
 
@@ -105,8 +105,7 @@ def _rule() -> DecisionRule:
 def _require_unseen(trained_on: Any, held_out: Dataset) -> None:
     """Raise CertificationError where the model may have been fitted to tickets of the splits."""
     today = held_out.summary()
-    known = trained_on if isinstance(trained_on, Mapping) else {}
-    same_rows = known.get("fingerprint") == today["fingerprint"]
+    same_rows = mapping(trained_on).get("fingerprint") == today["fingerprint"]
     if not same_rows and split_of(trained_on) != split_of(today):
         raise CertificationError(
             "the tickets that it was trained on were split differently, or it isn't known how, so "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +25,7 @@ from ticket_priority.exceptions import DatasetError
 from ticket_priority.ml.data.jsonl import Spool, StoredRows, Texts, count_labels, fingerprint
 from ticket_priority.ml.data.near_duplicates import TextSimilarity
 from ticket_priority.ml.data.splits import Split, split
+from ticket_priority.ml.evaluation.figures import mapping
 from ticket_priority.ml.text.normalisation import text_hash
 from ticket_priority.ml.types import (
     CLASS_NAMES,
@@ -106,12 +107,12 @@ def collect(
         for origin, source in enumerate(sources)
         for row in labelled_texts(source, using, dropped=dropped, edited=edited)
     )
-    return _Rows(rows, dropped, progress, edited).split()
+    return _Rows(rows, dropped, edited, progress).split()
 
 
 def assemble(rows: Iterable[LabelledText]) -> Dataset:
     """Clean and split rows of one source, as `build` does those of a table."""
-    return _Rows(((0, row) for row in rows), Counter()).split()
+    return _Rows(((0, row) for row in rows), Counter(), Counter()).split()
 
 
 def check_sufficient(dataset: Dataset) -> None:
@@ -143,8 +144,7 @@ def check_sufficient(dataset: Dataset) -> None:
 
 def split_of(summary: Any) -> str | None:
     """Return the kind of split in a stored `Dataset.summary()`; None: it has none."""
-    split = summary.get("split") if isinstance(summary, Mapping) else None
-    return split.get("by") if isinstance(split, Mapping) else None
+    return mapping(mapping(summary).get("split")).get("by")
 
 
 class _Rows:
@@ -154,12 +154,11 @@ class _Rows:
         self,
         rows: Iterable[tuple[int, LabelledText]],
         dropped: Counter[str],
+        edited: Counter[str],
         progress: ProgressCallback = silent,
-        edited: Counter[str] | None = None,
     ) -> None:
         """Read rows, each with the number of its source; this fills `dropped` and `edited`."""
-        self.dropped = dropped
-        self.edited = Counter() if edited is None else edited
+        self.dropped, self.edited = dropped, edited
         self.spool = Spool()
         labels, provenances, origins = array("b"), array("b"), array("i")
         created_at, digests = array("d"), bytearray()
@@ -207,7 +206,8 @@ class _Rows:
         return {
             **count_labels({name: self.labels[rows] for name, rows in splits.items()}),
             "provenance": {
-                _PROVENANCES[place]: count for place, count in _counts(self.provenances).items()
+                _PROVENANCES[place]: count
+                for place, count in sorted(Counter(self.provenances.tolist()).items())
             },
             "edited": {name: self.edited[name] for name in ("known", "since", "restored")},
             "split": {"by": found.kind, "reason": found.reason},
@@ -265,10 +265,6 @@ def agreement(groups: npt.NDArray[Any], labels: npt.NDArray[np.int8]) -> dict[st
         "conflicting": int((agreeing < pairs).sum()),
         "share": float((agreeing / pairs * sizes).sum() / sizes.sum()) if len(sizes) else None,
     }
-
-
-def _counts(values: npt.NDArray[np.int8]) -> dict[int, int]:
-    return {int(value): int(count) for value, count in zip(*np.unique_counts(values), strict=True)}
 
 
 def _seconds(created_at: str) -> float:

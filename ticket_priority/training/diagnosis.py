@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import sqrt
 from typing import Any, Final
 
@@ -126,16 +126,25 @@ def diagnose(dataset: Dataset, *, learning_curve: bool = True) -> Diagnosis:
 
     Without the extra `linear` or `ml`, what needs a model is left out.
     """
-    seen = _Seen(dataset)
-    counts = zip(CLASS_NAMES, seen.class_counts(), strict=True)
+    tables = _tables(dataset)
+    labels = sum(tables["source"].values(), Counter[int]())
+    majority = max(labels.values(), default=0) / max(len(dataset), 1)
     figures: dict[str, Any] = {
         **dataset.summary(),
-        "languages": dict(seen.values["language"]),
-        "small_classes": {name: count for name, count in counts if 0 < count < SMALL_CLASS},
-        "fields": seen.telling_fields(),
+        "languages": {value: counts.total() for value, counts in tables["language"].items()},
+        "small_classes": {
+            name: labels[place]
+            for place, name in enumerate(CLASS_NAMES)
+            if 0 < labels[place] < SMALL_CLASS
+        },
+        "fields": {
+            name: {"accuracy": _told(table), "majority": majority, "values": len(table)}
+            for name, table in tables.items()
+            if len(table) > 1
+        },
     }
-    figures["fitted"], suspects = _examine(seen.sample(dataset), learning_curve)
-    figures["reach"] = _reach(figures, figures["fitted"])
+    figures["fitted"], suspects = _examine(_sample(dataset), learning_curve)
+    figures["reach"] = _reach(figures)
     try:
         check_sufficient(dataset)
     except DatasetError as error:
@@ -143,63 +152,34 @@ def diagnose(dataset: Dataset, *, learning_curve: bool = True) -> Diagnosis:
     return Diagnosis(figures, suspects)
 
 
-class _Seen:
-    """What is counted while all the rows are read once."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        labels = array("b")
-        self.tables: dict[str, dict[str, Counter[int]]] = {name: {} for name in _FIELDS}
-        self.values: dict[str, Counter[str]] = {name: Counter() for name in _FIELDS}
-        for rows in (dataset.train, dataset.validation, dataset.test):
-            for row in rows:
-                labels.append(row.label)
-                for name in _FIELDS:
-                    value = getattr(row, name)
-                    self.values[name][value] += 1
-                    self.tables[name].setdefault(value, Counter())[row.label] += 1
-        self.labels = np.frombuffer(labels, dtype=np.int8)
-
-    def class_counts(self) -> list[int]:
-        counts: list[int] = np.bincount(self.labels, minlength=len(CLASS_NAMES)).tolist()
-        return counts
-
-    def telling_fields(self) -> dict[str, dict[str, float]]:
-        """Say how often the label is the most frequent one among the others of the same value."""
-        majority = max(self.class_counts()) / max(len(self.labels), 1)
-        return {
-            name: {
-                "accuracy": _told(table.values(), len(self.labels)),
-                "majority": majority,
-                "values": len(table),
-            }
-            for name, table in self.tables.items()
-            if len(table) > 1
-        }
-
-    def sample(self, dataset: Dataset) -> list[LabelledText]:
-        parts = (dataset.train, dataset.validation, dataset.test)
-        edges = np.cumsum([0, *map(len, parts)])
-        draw = np.random.default_rng(20)
-        total = len(self.labels)
-        chosen = np.sort(draw.permutation(total)[:FITTED_ROWS])
-        rows = []
-        for part, start, end in zip(parts, edges[:-1], edges[1:], strict=True):
-            places = chosen[(chosen >= start) & (chosen < end)] - start
-            rows += [part[place] for place in places.tolist()]
-        return rows
+def _tables(dataset: Dataset) -> dict[str, dict[str, Counter[int]]]:
+    """Count the labels by field and its value."""
+    tables: dict[str, dict[str, Counter[int]]] = {name: {} for name in _FIELDS}
+    for row in chain(dataset.train, dataset.validation, dataset.test):
+        for name in _FIELDS:
+            tables[name].setdefault(getattr(row, name), Counter())[row.label] += 1
+    return tables
 
 
-def _told(tables: Iterable[Counter[int]], rows: int) -> float:
-    """Return how often a row's label is the most frequent one of the other rows of its table."""
-    right = 0
-    for table in tables:
-        for label, count in table.items():
-            others = {other: number - (other == label) for other, number in table.items()}
-            most = max(others.values())
-            # On a tie another class is guessed, so that no guess is right by the row itself.
-            leading = [other for other, number in others.items() if number == most > 0]
-            right += count if leading == [label] else 0
-    return right / rows if rows else 0.0
+def _told(table: Mapping[str, Counter[int]]) -> float:
+    """Return how often a label is the most frequent one of the other rows with the same value."""
+    right = sum(
+        count
+        for labels in table.values()
+        for label, count in labels.items()
+        # On a tie another class is guessed, so that no guess is right by the row itself.
+        if count - 1 > max((labels[other] for other in labels if other != label), default=0)
+    )
+    return right / sum(labels.total() for labels in table.values())
+
+
+def _sample(dataset: Dataset) -> list[LabelledText]:
+    rows: list[LabelledText] = []
+    chosen = np.sort(np.random.default_rng(20).permutation(len(dataset))[:FITTED_ROWS])
+    for part in (dataset.train, dataset.validation, dataset.test):
+        rows += [part[place] for place in chosen[(chosen >= 0) & (chosen < len(part))].tolist()]
+        chosen -= len(part)
+    return rows
 
 
 def _examine(
@@ -217,7 +197,7 @@ def _examine(
     return fitted, [Suspect(rows[one.place], one) for one in suspicions]
 
 
-def _reach(figures: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> dict[str, Any]:
+def _reach(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Estimate the lowest and highest accuracy of a model of these labels; None where unknown.
 
     `floor` is what a quick model reaches out of fold. `ceiling`: tickets with nearly the same text
@@ -230,8 +210,8 @@ def _reach(figures: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> dict
     if rows >= _ENOUGH_COPIES:
         agreeing = sum(one["share"] * one["compared"] for one in compared if one["compared"])
         ceiling = sqrt(agreeing / rows)
-    floor = None if fitted is None else fitted["accuracy"]
-    return {"floor": floor, "ceiling": ceiling, "compared": rows}
+    fitted = figures["fitted"]
+    return {"floor": fitted and fitted["accuracy"], "ceiling": ceiling, "compared": rows}
 
 
 def _counted(count: int, one: str, many: str) -> str:

@@ -112,7 +112,48 @@ class Verdict:
     @property
     def reason(self) -> str:
         """The verdict in words."""
-        return _sentence(self)
+        new, active = self.new, self.active
+        alone = f"the active version {active} cannot be run: {self.error}"
+        alone = alone if active else "no version was active"
+        figures, margin = _figures(self.over_active)
+        figures = f"{figures} of {active}"
+        majority, majority_margin = _figures(self.over_majority)
+        doubt = (
+            "the new version is not shown to be better than the most frequent class alone: "
+            f"{majority}, {majority_margin}"
+        )
+        within = besides = favour = ""
+        if self.over_active is not None and self.over_active.value < 0:
+            within = f", which is within {self.tolerance:g}"
+        if self.over_majority is not None and self.over_majority.interval[0] <= 0:
+            besides = f". Besides, {doubt}"
+        if self.other_split:
+            favour = (
+                f". Its tickets were split {self.other_split}, so it may have been trained on part "
+                "of this test, which favours it"
+            )
+        asked = f": {_TOO_FEW}" if self.over_majority is None else f"; {alone}"
+        asked = asked if self.over_active is None else f"; {figures}: {margin}"
+        overrule = f". To overrule it, pass --activate=always, or run activate_priority_model {new}"
+        sentences = {
+            Outcome.FIRST: alone,
+            Outcome.ASKED_FOR: f"activation was asked for{asked}",
+            Outcome.USEFUL: f"{alone}; {majority} of the most frequent class: {majority_margin}",
+            Outcome.NO_WORSE: f"{figures}: {margin}{within}",
+            Outcome.NOT_ASKED_FOR: "activation was not asked for",
+            Outcome.NOT_SERVABLE: f"the new version cannot be served: {self.error}",
+            Outcome.NOT_COMPARED: f"{active} stays active: {_TOO_FEW}{overrule}",
+            Outcome.NOT_COMPARABLE: (
+                f"{active} stays active: not comparable: {active} was trained on tickets that were "
+                f"split {self.other_split}{overrule}"
+            ),
+            Outcome.USELESS: f"{alone}, but {doubt}{overrule}",
+            Outcome.NO_WORSE_BUT_USELESS: (
+                f"{figures}: {margin}. {active} stays active all the same: {doubt}{overrule}"
+            ),
+            Outcome.WORSE: f"{figures}, which stays active: {margin}{favour}{besides}{overrule}",
+        }
+        return sentences[self.outcome]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparisons, ready for JSON; None where there was none."""
@@ -147,9 +188,8 @@ def decide(new: NewVersion, held_out: HeldOut, activate: str) -> Verdict:
         outcome = _outcome(activate, over_majority)
         return Verdict(outcome, new.name, name, over_majority, error=str(error))
     over_active = new.scored.against(rival, metric)
-    knows_test = may_know_test(active, held_out.split_by, new.split_by)
-    way = way_of_split(active) if knows_test else ""
-    if knows_test and new.split_by != held_out.split_by and activate == "if-better":
+    way = other_split(active, held_out.split_by, new.split_by)
+    if way and new.split_by != held_out.split_by and activate == "if-better":
         # Neither kept to the split of this test, so either may know more of it than the other.
         return Verdict(Outcome.NOT_COMPARABLE, new.name, name, over_majority, None, way)
     tolerance = get_settings().training.gate_tolerance
@@ -177,18 +217,15 @@ def check_gate_settings() -> None:
         raise TrainingError(f'TICKET_PRIORITY["DECISIONS"]["COSTS"] is wrong: {error}.') from error
 
 
-def may_know_test(version: ModelVersion, *kinds: str | None) -> bool:
-    """Say whether a version may have been trained on part of a test split.
+def other_split(version: ModelVersion, *kinds: str | None) -> str:
+    """Say how a version's tickets were split, where it was in none of these kinds; else "".
 
-    It may where its own tickets were split in none of these kinds, or in an unknown one.
+    Then it may have been trained on part of a test split of these kinds.
     """
-    return not version.is_starter and split_of(version.dataset) not in kinds
-
-
-def way_of_split(version: ModelVersion) -> str:
-    """Say how a version's tickets were split, where it was not as today's are."""
-    known = split_of(version.dataset) in KINDS_OF_SPLIT
-    return "differently" if known else "in an unknown way"
+    kind = split_of(version.dataset)
+    if version.is_starter or kind in kinds:
+        return ""
+    return "differently" if kind in KINDS_OF_SPLIT else "in an unknown way"
 
 
 def _outcome(
@@ -203,52 +240,6 @@ def _outcome(
     if over_active.value < 0 and over_active.interval[0] < -tolerance:
         return Outcome.WORSE
     return Outcome.NO_WORSE if useful else Outcome.NO_WORSE_BUT_USELESS
-
-
-def _sentence(verdict: Verdict) -> str:
-    """Put a verdict into words."""
-    new, active = verdict.new, verdict.active
-    alone = f"the active version {active} cannot be run: {verdict.error}"
-    alone = alone if active else "no version was active"
-    figures, margin = _figures(verdict.over_active)
-    figures = f"{figures} of {active}"
-    majority, majority_margin = _figures(verdict.over_majority)
-    doubt = (
-        "the new version is not shown to be better than the most frequent class alone: "
-        f"{majority}, {majority_margin}"
-    )
-    within = besides = favour = ""
-    if verdict.over_active is not None and verdict.over_active.value < 0:
-        within = f", which is within {verdict.tolerance:g}"
-    if verdict.over_majority is not None and verdict.over_majority.interval[0] <= 0:
-        besides = f". Besides, {doubt}"
-    if verdict.other_split:
-        favour = (
-            f". Its tickets were split {verdict.other_split}, so it may have been trained on part "
-            "of this test, which favours it"
-        )
-    asked = f": {_TOO_FEW}" if verdict.over_majority is None else f"; {alone}"
-    asked = asked if verdict.over_active is None else f"; {figures}: {margin}"
-    overrule = f". To overrule it, pass --activate=always, or run activate_priority_model {new}"
-    sentences = {
-        Outcome.FIRST: alone,
-        Outcome.ASKED_FOR: f"activation was asked for{asked}",
-        Outcome.USEFUL: f"{alone}; {majority} of the most frequent class: {majority_margin}",
-        Outcome.NO_WORSE: f"{figures}: {margin}{within}",
-        Outcome.NOT_ASKED_FOR: "activation was not asked for",
-        Outcome.NOT_SERVABLE: f"the new version cannot be served: {verdict.error}",
-        Outcome.NOT_COMPARED: f"{active} stays active: {_TOO_FEW}{overrule}",
-        Outcome.NOT_COMPARABLE: (
-            f"{active} stays active: not comparable: {active} was trained on tickets that were "
-            f"split {verdict.other_split}{overrule}"
-        ),
-        Outcome.USELESS: f"{alone}, but {doubt}{overrule}",
-        Outcome.NO_WORSE_BUT_USELESS: (
-            f"{figures}: {margin}. {active} stays active all the same: {doubt}{overrule}"
-        ),
-        Outcome.WORSE: f"{figures}, which stays active: {margin}{favour}{besides}{overrule}",
-    }
-    return sentences[verdict.outcome]
 
 
 def _figures(found: Difference | None) -> tuple[str, str]:

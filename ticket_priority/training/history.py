@@ -45,9 +45,9 @@ def recorded(pk: int | None = None) -> Iterator[Callable[[ModelVersion, str], No
         raise
 
 
-def note(trigger: TrainingRun.Trigger, state: TrainingRun.State, message: str) -> None:
-    """Record why a run was not begun."""
-    _finish(TrainingRun(trigger=trigger, host=_host(), started_at=timezone.now()), state, message)
+def note(state: TrainingRun.State, message: str, run: TrainingRun | None = None) -> None:
+    """Record why a scheduled run was not begun; `run` is its row, where it has one."""
+    _finish(run or TrainingRun(trigger=Trigger.SCHEDULE, host=_host()), state, message)
 
 
 def announce(log: str) -> TrainingRun:
@@ -61,11 +61,6 @@ def set_process(run: TrainingRun, pid: int) -> None:
     """Record the process of a run, unless the process has done so itself."""
     rows = TrainingRun.objects.using(plugin_database()).filter(pk=run.pk, pid=None)
     _write(lambda: rows.update(pid=pid))
-
-
-def fail(run: TrainingRun, message: str) -> None:
-    """Record that a run could not be started."""
-    _finish(run, State.FAILED, message)
 
 
 def settle_dead() -> None:
@@ -88,7 +83,8 @@ def _settle_dead() -> None:
 
 
 def _is_dead(run: TrainingRun) -> bool:
-    age = timezone.now() - run.started_at
+    # A start in the future was read from a clock that was ahead.
+    age = abs(timezone.now() - run.started_at)
     if run.host != _host():
         return age > _ELSEWHERE_WITHIN
     # The system reuses process ids, so after a while a living process proves nothing.

@@ -18,6 +18,7 @@ from ticket_priority.ml.types import LabelledText
 from ticket_priority.models import ErasedTicket, Override, Prediction, plugin_database
 from ticket_priority.predictions import audit
 from ticket_priority.sources.base import TicketSource, is_column
+from ticket_priority.sources.column import defaults_called_once
 
 _BATCH: Final = 2000
 _READ: Final = ("object_id", "state", "reason", "mode", "priority")
@@ -170,9 +171,11 @@ class LabelResolver:
         self, source: TicketSource, batch: Collection[models.Model], using: str | None
     ) -> None:
         self.source = source
+        self.defaults: dict[Any, Any] = {}
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         predictions = Prediction.objects.using(alias)
+        self.begun = predictions.values_at_creation(source.model, keys)
         self.applied: defaultdict[str, set[int]] = defaultdict(set)
         self.audited: set[str] = set()
         self.undone: set[str] = set()
@@ -201,6 +204,10 @@ class LabelResolver:
 
     def label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         """Return the label and its provenance, or None and why there is none."""
+        with defaults_called_once(self.defaults):
+            return self._label_of(ticket)
+
+    def _label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         facts = self._facts_of(ticket)
         rule = next(rule for rule in _RULES if rule.holds(facts))
         label, key = rule.label(facts), str(ticket.pk)
@@ -220,12 +227,14 @@ class LabelResolver:
             # A host's default is no label, unless it was predicted and then seen.
             current = self.source.meaning_of(self.source.value_of(ticket))
             current = current if current in applied else None
+        # A table that takes no ticket without a priority gets one that nobody chose.
+        is_as_begun = self.source.as_json(self.source.value_of(ticket)) in self.begun[key]
         decided_from, decided = self.decisions.get(key, (None, None))
         return _Facts(
             current=None if current is None else int(current),
             decided=decided,
             decided_from=decided_from,
-            is_ours=current is not None and current in applied,
+            is_ours=current is not None and (current in applied or is_as_begun),
             was_changed=bool(applied) or decided is not None,
             was_reviewed=key in self.reviewed,
             was_undone=key in self.undone and decided is None,

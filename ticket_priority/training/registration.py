@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from ticket_priority.classifiers import build
 from ticket_priority.conf import get_settings
+from ticket_priority.db import identity_of
 from ticket_priority.exceptions import ArtifactError, ModelAnswerError, TrainingError
 from ticket_priority.ml.artifacts import store
 from ticket_priority.ml.evaluation import report
@@ -72,8 +73,13 @@ class TrainingOutcome:
 def to_be_registered(root: Path) -> Iterator[str]:
     """Give a free name; delete what is published under it unless it becomes a version."""
     name = _free_name(root)
-    with store.provisional(root, name, is_registered=is_registered):
+    with store.provisional(root, name, owner=owner(), is_registered=is_registered):
         yield name
+
+
+def owner() -> str:
+    """Return whose files in ARTIFACT_ROOT are ours: those of this database."""
+    return identity_of(plugin_database())
 
 
 def is_registered(name: str) -> bool:
@@ -107,8 +113,8 @@ def register(
     else:
         progress("Comparing with the active version")
         verdict = decide(NewVersion(name, scored, split_of(fields["dataset"])), held_out, activate)
-    known = {"name": name, "directory": name, "kind": artifact.kind, "digest": artifact.digest}
-    version = ModelVersion(metrics=metrics, **known, **fields)
+    fields |= {"name": name, "directory": name, "kind": artifact.kind, "digest": artifact.digest}
+    version = ModelVersion(metrics=metrics, **fields)
     try:
         version.save(force_insert=True)
     except DatabaseError as failure:

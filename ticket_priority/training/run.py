@@ -21,17 +21,11 @@ from ticket_priority.ml.types import ArtifactFile, ProgressCallback, Trainer, Tr
 from ticket_priority.models import plugin_database
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import all_sources
+from ticket_priority.training import registration
 from ticket_priority.training.dataset import build
 from ticket_priority.training.diagnosis import diagnose
 from ticket_priority.training.gate import check_gate_settings
 from ticket_priority.training.lock import hold
-from ticket_priority.training.registration import (
-    TrainingOutcome,
-    activate_passing,
-    is_registered,
-    register,
-    to_be_registered,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +38,10 @@ def configure(preset: str | None = None, **changes: Any) -> TrainingConfig:
     """
     training = get_settings().training
     changes = {name: value for name, value in changes.items() if value is not None}
-    output = {"output_dir": str(get_settings().output_dir)}
-    chosen = preset or training.preset
+    preset, output = preset or training.preset, {"output_dir": str(get_settings().output_dir)}
     try:
         return presets.configure(
-            training.model_name, chosen, output, training.hyperparameters, changes
+            training.model_name, preset, output, training.hyperparameters, changes
         )
     except (TypeError, ValueError) as error:
         raise TrainingError(f"The training configuration is wrong: {error}.") from error
@@ -62,7 +55,7 @@ def train_model(
     using: str | None = None,
     progress: ProgressCallback = logger.info,
     show_progress_bar: bool = False,
-) -> TrainingOutcome:
+) -> registration.TrainingOutcome:
     """Train on the tickets people labelled, publish, register, and activate by the gate.
 
     `using` is the database alias of the tickets, None: where their model's router reads. Raises
@@ -74,7 +67,7 @@ def train_model(
         # Now, and not after hours of training.
         check_gate_settings()
         _check_writable(Path(config.output_dir))
-        store.sweep(root, is_registered=is_registered)
+        store.sweep(root, owner=registration.owner(), is_registered=registration.is_registered)
         fit = _load_trainer()
         progress("Reading labelled tickets")
         chosen = all_sources() if sources is None else sources
@@ -96,9 +89,9 @@ def train_model(
         # The server may have closed the connection during hours of training.
         reopen(plugin_database())
         progress("Publishing the artifact")
-        with _kept(result.artifact_dir, summary), to_be_registered(root) as name:
-            outcome = register(
-                store.publish(result.artifact_dir, root, name),
+        with _kept(result.artifact_dir, summary), registration.to_be_registered(root) as name:
+            outcome = registration.register(
+                store.publish(result.artifact_dir, root, name, owner=registration.owner()),
                 dataset,
                 activate,
                 progress,
@@ -108,7 +101,7 @@ def train_model(
                 run_directory=str(result.run_dir),
             )
         store.remove(result.artifact_dir)
-        return activate_passing(outcome)
+        return registration.activate_passing(outcome)
 
 
 @contextmanager

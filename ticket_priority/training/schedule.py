@@ -55,9 +55,7 @@ def retrain() -> str:
     if reason := _why_not_yet(plan):
         return f"Not begun: {reason}"
     if reason := _why_refused(plan):
-        history.note(
-            TrainingRun.Trigger.SCHEDULE, TrainingRun.State.REFUSED, f"Not begun: {reason}"
-        )
+        history.note(TrainingRun.State.REFUSED, f"Not begun: {reason}")
         return f"Not begun: {reason}"
     return _start(plan)
 
@@ -76,7 +74,8 @@ def count_new_labels() -> tuple[int, ModelVersion | None]:
 def _why_not_yet(plan: Retraining) -> str:
     runs = TrainingRun.objects.using(plugin_database())
     last = runs.filter(trigger=TrainingRun.Trigger.SCHEDULE).first()
-    if last is None or timezone.now() - last.started_at > timedelta(plan.every_days) - _EARLY:
+    # Also where the clock was ahead when it began.
+    if last is None or abs(timezone.now() - last.started_at) > timedelta(plan.every_days) - _EARLY:
         return ""
     return (
         f"the last scheduled run is of {last.started_at:%Y-%m-%d %H:%M}, and RETRAIN asks for one "
@@ -120,10 +119,7 @@ def _start(plan: Retraining) -> str:
     except (OSError, DatabaseError) as error:
         logger.exception("A scheduled training could not be begun")
         message = f"The training could not be begun: {error}"
-        if run is None:
-            history.note(TrainingRun.Trigger.SCHEDULE, TrainingRun.State.FAILED, message)
-        else:
-            history.fail(run, message)
+        history.note(TrainingRun.State.FAILED, message, run)
         return message
     _children.append(child)
     history.set_process(run, child.pid)

@@ -1,4 +1,4 @@
-"""Every road by which this host gets a ticket ends with the predicted priority, once."""
+"""Every route by which this host gets a ticket ends with the predicted priority, once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Open = Callable[[Desk, str], Ticket]
 
 
 @pytest.fixture(params=CREATION)
-def road(request: pytest.FixtureRequest) -> str:
+def route(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -43,9 +43,9 @@ def told(followup: FollowUp) -> list[tuple[str, str | None, str | None]]:
     return list(followup.ticketchange_set.values_list("field", "old_value", "new_value"))
 
 
-def assert_told_once(ticket: Ticket, road: str, value: int) -> None:
+def assert_told_once(ticket: Ticket, route: str, value: int) -> None:
     *host, audit = history(ticket)
-    assert [followup.public for followup in host] == ([] if road in UNTOLD else [True])
+    assert [followup.public for followup in host] == ([] if route in UNTOLD else [True])
     assert (audit.title, audit.public, audit.user) == ("Priority set automatically", False, None)
     assert audit.email_recipients == []
     assert told(audit) == [("Priority", "3", str(value))]
@@ -59,16 +59,16 @@ def test_both_packages_are_the_installed_ones() -> None:
 
 @pytest.mark.usefixtures("atomic_requests")
 @pytest.mark.parametrize(("text", "value"), [(URGENT, 2), (MINOR, 4)])
-def test_sync(desk: Desk, road: str, text: str, value: int) -> None:
-    ticket = CREATION[road](desk, text)
+def test_sync(desk: Desk, route: str, text: str, value: int) -> None:
+    ticket = CREATION[route](desk, text)
     ticket.refresh_from_db()
     assert ticket.priority == value
     assert Prediction.objects.for_instance(ticket).get().state == Prediction.State.APPLIED
-    assert_told_once(ticket, road, value)
+    assert_told_once(ticket, route, value)
 
 
-def test_sync_says_nothing_where_nothing_changed(desk: Desk, road: str) -> None:
-    ticket = CREATION[road](desk, USUAL)
+def test_sync_says_nothing_where_nothing_changed(desk: Desk, route: str) -> None:
+    ticket = CREATION[route](desk, USUAL)
     assert ticket.priority == 3
     assert Prediction.objects.for_instance(ticket).get().state == Prediction.State.APPLIED
     assert all(followup.public for followup in history(ticket))
@@ -77,34 +77,34 @@ def test_sync_says_nothing_where_nothing_changed(desk: Desk, road: str) -> None:
 
 @pytest.mark.usefixtures("atomic_requests")
 def test_async_by_a_worker_after_the_request(
-    desk: Desk, road: str, configure: Callable[..., None]
+    desk: Desk, route: str, configure: Callable[..., None]
 ) -> None:
     configure(MODE="async")
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     assert ticket.priority == 3
     Ticket.objects.filter(pk=ticket.pk).update(resolution="Edited meanwhile")
     assert outbox.drain() == 1
     ticket.refresh_from_db()
     assert (ticket.priority, ticket.resolution) == (2, "Edited meanwhile")
     assert Prediction.objects.for_instance(ticket).get().state == Prediction.State.APPLIED
-    assert_told_once(ticket, road, 2)
+    assert_told_once(ticket, route, 2)
 
 
 @pytest.mark.usefixtures("atomic_requests", "without_queue")
 def test_async_while_the_host_still_saves_the_ticket(
-    desk: Desk, road: str, configure: Callable[..., None]
+    desk: Desk, route: str, configure: Callable[..., None]
 ) -> None:
     configure(MODE="async")
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     ticket.refresh_from_db()
     assert ticket.priority == 2
     assert Prediction.objects.for_instance(ticket).get().state == Prediction.State.APPLIED
-    assert_told_once(ticket, road, 2)
+    assert_told_once(ticket, route, 2)
 
 
-def test_a_suggestion_is_no_change(desk: Desk, road: str, configure: Callable[..., None]) -> None:
+def test_a_suggestion_is_no_change(desk: Desk, route: str, configure: Callable[..., None]) -> None:
     configure(MODE="suggest")
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     outbox.drain()
     ticket.refresh_from_db()
     assert ticket.priority == 3
@@ -114,23 +114,23 @@ def test_a_suggestion_is_no_change(desk: Desk, road: str, configure: Callable[..
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_nobody_is_mailed_but_by_the_host(
-    desk: Desk, road: str, mode: str, configure: Callable[..., None]
+    desk: Desk, route: str, mode: str, configure: Callable[..., None]
 ) -> None:
     call_command("loaddata", "emailtemplate.json", verbosity=0)
     with ticket_priority.muted():
-        CREATION[road](desk, URGENT)
+        CREATION[route](desk, URGENT)
     by_host = [message.to for message in mail.outbox]
     mail.outbox.clear()
     configure(MODE=mode)
-    CREATION[road](desk, URGENT)
+    CREATION[route](desk, URGENT)
     outbox.drain()
     assert [message.to for message in mail.outbox] == by_host
-    assert bool(by_host) == (road not in UNTOLD)
+    assert bool(by_host) == (route not in UNTOLD)
 
 
-def test_the_history_speaks_the_language_of_the_host(desk: Desk, road: str, settings: Any) -> None:
+def test_the_history_speaks_the_language_of_the_host(desk: Desk, route: str, settings: Any) -> None:
     settings.LANGUAGE_CODE = "de"
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     audit = history(ticket)[-1]
     assert audit.title == "Priorität automatisch gesetzt"
     assert told(audit) == [("Priorität", "3", "2")]
@@ -191,10 +191,10 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 @pytest.mark.usefixtures("atomic_requests")
 def test_webhooks_carry_the_predicted_priority(desk: Desk, webhook: list[dict[str, Any]]) -> None:
-    roads = [road for road in CREATION if road not in UNTOLD]
-    for road in roads:
-        CREATION[road](desk, URGENT)
-    assert [call["ticket"]["priority"] for call in webhook] == [2] * len(roads)
+    routes = [route for route in CREATION if route not in UNTOLD]
+    for route in routes:
+        CREATION[route](desk, URGENT)
+    assert [call["ticket"]["priority"] for call in webhook] == [2] * len(routes)
     for call in webhook:
         assert call["ticket"]["followup_set"][0]["public"], "the opening comes first"
 
@@ -209,7 +209,7 @@ def test_the_public_form_can_do_without_the_priority(desk: Desk, settings: Any) 
 
 
 def test_a_ticket_is_saved_whatever_the_history_does(
-    desk: Desk, road: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    desk: Desk, route: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ValueError("no history today")
@@ -217,7 +217,7 @@ def test_a_ticket_is_saved_whatever_the_history_does(
     monkeypatch.setattr(
         "ticket_priority.adapters.django_helpdesk.DjangoHelpdeskSource.write_history", fail
     )
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     assert ticket.priority == 2
     assert all(followup.public for followup in history(ticket))
     assert "no history today" in caplog.text
@@ -225,7 +225,7 @@ def test_a_ticket_is_saved_whatever_the_history_does(
 
 @pytest.mark.usefixtures("atomic_requests")
 def test_a_ticket_is_saved_whatever_the_adapter_does(
-    desk: Desk, road: str, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ValueError("no adapter today")
@@ -234,7 +234,7 @@ def test_a_ticket_is_saved_whatever_the_adapter_does(
     for name in ("meaning_of", "is_unset", "value_of", "put_first", "write_history"):
         monkeypatch.setattr(f"{source}.{name}", fail)
     monkeypatch.setattr(f"{source}.host_field", property(fail))
-    ticket = CREATION[road](desk, URGENT)
+    ticket = CREATION[route](desk, URGENT)
     ticket.refresh_from_db()
     assert (ticket.title, ticket.priority) == (TITLE, 3)
     assert all(followup.public for followup in history(ticket))

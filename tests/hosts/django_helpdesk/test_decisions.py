@@ -1,4 +1,4 @@
-"""Who decided on a priority: the helpdesk's staff by every road, and nobody else."""
+"""Who decided on a priority: the helpdesk's staff by every route, and nobody else."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def prediction_of(ticket: Ticket) -> Prediction:
 
 
 @pytest.mark.usefixtures("atomic_requests")
-@pytest.mark.parametrize("road", CHANGES)
-def test_staff_decide_by_every_form(high: Ticket, desk: Desk, road: str) -> None:
-    CHANGES[road](high, desk.superuser, priority=4)
+@pytest.mark.parametrize("route", CHANGES)
+def test_staff_decide_by_every_form(high: Ticket, desk: Desk, route: str) -> None:
+    CHANGES[route](high, desk.superuser, priority=4)
     high.refresh_from_db()
     assert high.priority == 4
-    assert decisions(high) == [("root", HIGH, LOW, road)]
+    assert decisions(high) == [("root", HIGH, LOW, route)]
     assert Override.objects.get().prediction == prediction_of(high)
 
 
@@ -167,7 +167,7 @@ def test_a_rule_of_the_project_says_who_is_staff(
 
 
 @pytest.mark.parametrize(
-    ("road", "values"),
+    ("route", "values"),
     [
         ("update_form", {"comment": "Looking at it."}),
         ("update_form", {"new_status": Ticket.RESOLVED_STATUS}),
@@ -178,10 +178,10 @@ def test_a_rule_of_the_project_says_who_is_staff(
     ],
 )
 def test_a_form_opened_before_the_prediction_decides_nothing(
-    desk: Desk, configure: Callable[..., None], road: str, values: dict[str, Any]
+    desk: Desk, configure: Callable[..., None], route: str, values: dict[str, Any]
 ) -> None:
     shown = opened_before_the_worker(desk, configure)
-    CHANGES[road](shown, desk.superuser, **values)
+    CHANGES[route](shown, desk.superuser, **values)
     assert Ticket.objects.get(pk=shown.pk).priority == 3
     assert decisions(shown) == []
     prediction = prediction_of(shown)

@@ -9,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.test import Client
 from escalated.models import Department, Ticket
 from escalated.ticket_access import ticket_access
-from journeys import OUTAGE, by_service
+from routes import OUTAGE, by_service
 
 from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.sources.registry import get_source

@@ -1,4 +1,4 @@
-"""Each road into the host: the priority is there before the host derives anything from it."""
+"""Each route into the host: the priority is there before the host derives anything from it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from escalated.services.import_service import ImportService
 from escalated.services.sla_service import SlaService
 from escalated.services.ticket_service import TicketService
 from escalated.support.extract_result import ExtractResult
-from journeys import (
+from routes import (
     OUTAGE,
-    ROADS,
+    ROUTES,
     TYPO,
     by_api,
     by_chat,
@@ -31,10 +31,10 @@ from journeys import (
 from ticket_priority.models import ModelVersion, Override, Prediction
 
 pytestmark = pytest.mark.django_db
-road = pytest.mark.parametrize("create", ROADS, ids=lambda road: road.__name__)
+route = pytest.mark.parametrize("create", ROUTES, ids=lambda route: route.__name__)
 
 
-@road
+@route
 def test_the_priority_is_predicted_and_the_deadlines_are_its_own(
     create: Callable[..., Ticket], model: ModelVersion, sla: SlaPolicy
 ) -> None:
@@ -48,7 +48,7 @@ def test_the_priority_is_predicted_and_the_deadlines_are_its_own(
     assert not Override.objects.exists()
 
 
-@road
+@route
 def test_a_ticket_is_made_where_no_model_is_active(
     create: Callable[..., Ticket], db: None, sla: SlaPolicy
 ) -> None:

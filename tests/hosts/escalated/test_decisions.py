@@ -1,4 +1,4 @@
-"""Who decides: agents and admins, by every road the host gives them. Nobody else does."""
+"""Who decides: agents and admins, by every route the host gives them. Nobody else does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from escalated.services.ticket_service import TicketService
 from escalated.signals import ticket_priority_changed
 from escalated.views.cloud_webhook import _apply
 from escalated.workflow_models import Workflow
-from journeys import OUTAGE, by_service, deadlines, log
+from routes import OUTAGE, by_service, deadlines, log
 
 import ticket_priority
 from ticket_priority import Priority
@@ -81,7 +81,7 @@ def by_macro(ticket: Ticket, user: User) -> None:
 @pytest.mark.parametrize(
     "decide",
     [by_agents_page, by_api, by_bulk_action, by_macro],
-    ids=lambda road: road.__name__,
+    ids=lambda route: route.__name__,
 )
 def test_an_agent_decides(decide: Callable[..., None], ticket: Ticket, agent: User) -> None:
     decide(ticket, agent)
@@ -172,7 +172,7 @@ def by_nobodys_macro(ticket: Ticket) -> None:
 @pytest.mark.parametrize(
     "change",
     [by_customer, by_escalation_rule, by_automation, by_workflow, by_cloud, by_nobodys_macro],
-    ids=lambda road: road.__name__,
+    ids=lambda route: route.__name__,
 )
 def test_others_change_it_and_decide_nothing(change: Callable[..., None], ticket: Ticket) -> None:
     change(ticket)

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from escalated.models import EscalationRule, Ticket
 from escalated.services.escalation_service import EscalationService
 from escalated.services.ticket_service import TicketService
-from journeys import OUTAGE, TYPO, by_service
+from routes import OUTAGE, TYPO, by_service
 
 import ticket_priority
 from ticket_priority import Priority, muted

@@ -20,14 +20,14 @@ from escalated.services.sla_service import SlaService
 from escalated.services.ticket_service import TicketService
 from escalated.signals import ticket_priority_changed
 from escalated.workflow_models import Workflow, WorkflowLog
-from journeys import OUTAGE, ROADS, TYPO, by_customer_page, by_service, deadlines, log
+from routes import OUTAGE, ROUTES, TYPO, by_customer_page, by_service, deadlines, log
 from toy_model import activate_toy
 
 from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import outbox
 
 pytestmark = pytest.mark.django_db
-road = pytest.mark.parametrize("create", ROADS, ids=lambda road: road.__name__)
+route = pytest.mark.parametrize("create", ROUTES, ids=lambda route: route.__name__)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def heard() -> Iterator[list[dict[str, Any]]]:
     ticket_priority_changed.disconnect(hear)
 
 
-@road
+@route
 def test_the_worker_moves_the_deadlines_with_the_priority(
     create: Callable[..., Ticket], asynchronous: None, sla: SlaPolicy, work: Callable[[], int]
 ) -> None:

@@ -13,7 +13,7 @@ import escalated
 import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
-from journeys import OUTAGE, by_service
+from routes import OUTAGE, by_service
 from toy_model import activate_toy
 
 import ticket_priority

@@ -37,7 +37,7 @@ def tell_the_journeys() -> None:
     from django.test import override_settings
     from escalated.models import Department, SlaPolicy, Ticket
     from escalated.services.ticket_service import TicketService
-    from journeys import OUTAGE, by_service, deadlines, log
+    from routes import OUTAGE, by_service, deadlines, log
     from toy_model import activate_toy
 
     from ticket_priority.models import Override, Prediction

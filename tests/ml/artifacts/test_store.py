@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts import store
+from ticket_priority.exceptions import ArtifactError, NameTakenError
+from ticket_priority.ml.artifacts import scratch, store
 from ticket_priority.ml.types import CLASS_NAMES
 
 
@@ -163,3 +164,44 @@ def test_a_manifest_that_leads_out_of_the_artifact_is_refused(
     path.write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="a path outside it"):
         store.read(artifact.directory)
+
+
+def test_a_sweep_deletes_what_bears_the_mark_of_its_own_database(
+    staged: Path, tmp_path: Path
+) -> None:
+    """Deployments may share the folder, and may keep in it what they like."""
+    root = tmp_path / "root"
+    foreign = (".Trash-1000", ".venv-3.12", ".vscode-server", ".git", ".v9-abc", "v0")
+    for name in foreign:
+        (root / name).mkdir(parents=True)
+        (root / name / "precious.txt").write_text("mine")
+    # By hand, by an earlier release, or by a deployment with another database.
+    (root / ".venv-3.12.unfinished").touch()
+    (root / ".v0.provisional").touch()
+    os.mkfifo(root / ".pipe.provisional")
+    os.mkfifo(root / ".pipe.unfinished")
+    for owner in ("staging", "production"):
+        store.publish(staged, root, owner, owner=owner)
+        scratch.write(root / f".{owner}.provisional", owner)
+        (root / f".half-{owner}").mkdir()
+        scratch.write(root / f".half-{owner}.unfinished", owner)
+    before = {path.name for path in root.iterdir()}
+
+    store.sweep(root, owner="staging", is_registered=lambda name: False)
+
+    gone = {"staging", ".staging.provisional", ".half-staging", ".half-staging.unfinished"}
+    assert {path.name for path in root.iterdir()} == before - gone
+    assert all((root / name / "precious.txt").exists() for name in foreign)
+
+
+def test_a_name_that_another_process_took_meanwhile_is_left_to_it(
+    staged: Path, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(NameTakenError),
+        store.provisional(tmp_path, "v1", owner="us", is_registered=lambda name: False),
+    ):
+        store.publish(staged, tmp_path, "v1", owner="others")
+        store.publish(staged, tmp_path, "v1", owner="us")
+    assert store.read(tmp_path / "v1")
+    assert {path.name for path in tmp_path.iterdir()} == {staged.name, "v1"}

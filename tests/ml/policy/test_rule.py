@@ -242,7 +242,7 @@ class TestAutoApply:
 
     @pytest.fixture(params=["sync", "async", "again"])
     def make(self, request: pytest.FixtureRequest, configure: Callable[..., None]) -> Any:
-        """Return a maker of tickets that are classified on each of the roads."""
+        """Return a maker of tickets that are classified on each of the paths."""
         if request.param == "async":
             configure(MODE="async")
 

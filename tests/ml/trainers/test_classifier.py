@@ -16,7 +16,8 @@ from ticket_priority.ml.serving.onnx import OnnxClassifier
 from ticket_priority.ml.trainers.classifier import TorchClassifier
 from ticket_priority.ml.trainers.encoders.build import build_model, load_tokenizer
 from ticket_priority.ml.trainers.encoders.resolve import Encoder
-from ticket_priority.ml.trainers.export import onnx as export
+from ticket_priority.ml.trainers.export.comparison import ExportSource, HeldOutTexts
+from ticket_priority.ml.trainers.export.onnx import write_artifact
 
 TEXTS = [*(row.text for row in toy_rows(30, seed=5)), "", "outage " * 200]
 
@@ -30,16 +31,8 @@ def artifact(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         model = build_model(encoder, 3)
         torch.nn.init.normal_(model.head.weight, std=0.5)
     folder = tmp_path_factory.mktemp("artifact")
-    export.write_artifact(
-        model,
-        load_tokenizer(encoder),
-        encoder,
-        folder,
-        max_length=32,
-        base_model="tiny",
-        test_texts=[],
-        test_labels=[],
-    )
+    source = ExportSource(model, load_tokenizer(encoder), encoder, max_length=32, base_model="tiny")
+    write_artifact(source, folder, HeldOutTexts())
     config = json.loads((folder / "config.json").read_text()) | {"temperature": 1.7}
     (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -347,7 +347,7 @@ def test_a_failing_export_leaves_no_artifact(
 
 
 @pytest.mark.parametrize(
-    ("after", "room"),
+    ("after", "free_bytes"),
     [
         ("Training on", 10),
         ("Training on", 5_000),
@@ -357,7 +357,7 @@ def test_a_failing_export_leaves_no_artifact(
     ids=["metrics.csv", "checkpoint", "export", "artifact"],
 )
 def test_a_disk_that_fills_up_is_named_and_leaves_no_artifact(
-    config: TrainingConfig, tmp_path: Path, after: str, room: int
+    config: TrainingConfig, tmp_path: Path, after: str, free_bytes: int
 ) -> None:
     config = replace(
         config, output_dir=str(tmp_path), max_epochs=1, few_labels=0, quantize=False, ensemble=False
@@ -366,7 +366,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_no_artifact(
 
         def fill(line: str) -> None:
             if line.startswith(after):
-                filled.enter_context(full_disk(room))
+                filled.enter_context(full_disk(free_bytes))
 
         with pytest.raises(TrainingError, match="ree space and") as caught:
             fit(TRAIN, VALIDATION, TEST, config, progress=fill, show_progress_bar=False)

@@ -98,21 +98,18 @@ class Command(PluginCommand):
             )
         if options["starter"]:
             return self._starter(options["starter"])
-        return _previous() if options["previous"] else find_version(options["name"])
+        if not options["previous"]:
+            return find_version(options["name"])
+        version = ModelVersion.objects.previous()
+        if version is None:
+            raise CommandError("No other version was ever active.")
+        return version
 
     def _starter(self, kind: str) -> ModelVersion:
         try:
             return install_linear() if kind == _LINEAR else install(progress=self.say)
         except TicketPriorityError as error:
             raise CommandError(f"The starter was not activated: {error}") from error
-
-
-def _previous() -> ModelVersion:
-    earlier = ModelVersion.objects.filter(is_active=None).exclude(activated_at=None)
-    version = earlier.order_by("-activated_at").first()
-    if version is None:
-        raise CommandError("No other version was ever active.")
-    return version
 
 
 def _described(version: ModelVersion) -> dict[str, Any]:

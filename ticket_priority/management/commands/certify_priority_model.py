@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from ticket_priority.classifiers import find_version
 from ticket_priority.exceptions import TicketPriorityError
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.policy.rule import Certification
 from ticket_priority.models import ModelVersion
 from ticket_priority.reports.audit import Agreement, audit_agreement
@@ -17,7 +17,7 @@ from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.certify import recertify
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Certify a model version for the present AUTO_APPLY and COSTS, and report the audit."""
 
     stopped = "Stopped. Its certificates are as they were."
@@ -30,7 +30,6 @@ class Command(PluginCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", nargs="?", help="a model version's name; default: the active")
-        add_source_options(parser)
         super().add_arguments(parser)
 
     def run(self, options: dict[str, Any]) -> None:
@@ -48,16 +47,19 @@ class Command(PluginCommand):
             raise CommandError(f"{version.name} was not certified: {error}") from error
         finally:
             # The audit is worth reading even where nothing can be certified.
-            self.report(_as_json(version, found, audited), _lines(found))
+            document = {
+                "model_version": version.name,
+                "certification": found and found.as_dict(),
+                "audit": {name: asdict(agreement) for name, agreement in audited.items()},
+            }
+            self.report(document, _lines(found) if found else ())
         if not found.holding:
             raise CommandError(
                 f"Nothing is certified, so every answer of {version.name} is only suggested."
             )
 
 
-def _lines(found: Certification | None) -> Iterator[str]:
-    if found is None:
-        return
+def _lines(found: Certification) -> Iterator[str]:
     yield (
         f"{'class':<8}{'language':<10}{'asked':>7}{'from':>8}{'tickets':>9}{'right':>8}"
         f"{'at least':>10}{'covers':>8}"
@@ -82,16 +84,3 @@ def _audit_line(name: str, agreement: Agreement) -> str:
         f"Audit of {name}: right on {agreement.agreeing} of {agreement.rows} tickets that people "
         f"judged without seeing its prediction, {agreement.accuracy:.3f}{interval}"
     )
-
-
-def _as_json(
-    version: ModelVersion, found: Certification | None, audited: dict[str, Agreement]
-) -> dict[str, Any]:
-    return {
-        "model_version": version.name,
-        "certification": None if found is None else found.as_dict(),
-        "audit": {
-            name: {**asdict(agreement), "accuracy": agreement.accuracy}
-            for name, agreement in audited.items()
-        },
-    }

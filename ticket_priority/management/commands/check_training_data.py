@@ -6,14 +6,14 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.evaluation.report import data_lines
 from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.dataset import collect
 from ticket_priority.training.diagnosis import FITTED_ROWS, Diagnosis, Suspect, diagnose
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Show what the labelled tickets are worth before a model is trained on them."""
 
     help = (
@@ -23,7 +23,6 @@ class Command(PluginCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_source_options(parser)
         parser.add_argument(
             "--suspects", type=_whole, default=20, help="how many likely mislabels to list"
         )

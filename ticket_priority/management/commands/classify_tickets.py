@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions.reclassify import backfill
 from ticket_priority.predictions.shadow import batches, waiting
@@ -14,7 +14,7 @@ from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.registry import find_sources
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Classify the tickets that have no priority yet, or let the shadow answer."""
 
     stopped = "Stopped. Run it again to resume."
@@ -24,7 +24,6 @@ class Command(PluginCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_source_options(parser)
         parser.add_argument("--limit", type=int, help="stop after so many tickets a source")
         parser.add_argument("--dry-run", action="store_true", help="classify, but write nothing")
         parser.add_argument(

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import connections
 
+from ticket_priority.exceptions import SourceError
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.predictions import erasure
-from ticket_priority.sources.registry import find_source, find_sources
+from ticket_priority.sources.registry import find_source
 
 
 class Command(PluginCommand):
@@ -55,9 +58,12 @@ class Command(PluginCommand):
             erased += erasure.about_tickets(model, [key], dry_run=dry_run)
         if options["gone"]:
             databases = options["database"] or ()
-            erased += erasure.about_gone_tickets(
-                find_sources(), databases=databases, dry_run=dry_run
-            )
+            erased += erasure.about_gone_tickets(databases=databases, dry_run=dry_run)
+            for label in erasure.lost_types():
+                self.say(
+                    f"Kept: rows about {label}, which this project does not have; `manage.py "
+                    "remove_stale_contenttypes --include-stale-apps` deletes them."
+                )
         if user is not None:
             erased += erasure.about_person(user, dry_run=dry_run)
         counts = ", ".join(f"{number} {name}" for name, number in erased.items()) or "nothing"
@@ -68,11 +74,21 @@ def _ticket(given: str) -> tuple[Any, Any]:
     label, _colon, key = given.partition(":")
     if not key:
         raise CommandError(f"{given!r} is no app_label.Model:PK")
-    model = find_source(label).model
+    model = _model(label)
     try:
         return model, model._meta.pk.to_python(key)
     except ValidationError as error:
         raise CommandError(f"{key!r} cannot be a key of {label}.") from error
+
+
+def _model(label: str) -> Any:
+    """Return a source's model, or one that is no source any more; raises SourceError."""
+    try:
+        return find_source(label).model
+    except SourceError:
+        with suppress(LookupError, ValueError):
+            return apps.get_model(label)
+        raise
 
 
 def _user(name: str) -> Any:

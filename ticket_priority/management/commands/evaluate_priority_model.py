@@ -7,17 +7,17 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from ticket_priority.classifiers import find_version
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.evaluation import report
 from ticket_priority.ml.evaluation.figures import Report
 from ticket_priority.ml.types import CLASS_NAMES
 from ticket_priority.models import ModelVersion
-from ticket_priority.reports.replay import Period, Tally, replay
-from ticket_priority.reports.test_split import Evaluation, evaluate
+from ticket_priority.reports.replay import Period, replay
+from ticket_priority.reports.test_split import evaluate
 from ticket_priority.sources.registry import find_sources
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Score a model version on the test split, or on the tickets of a period."""
 
     help = (
@@ -36,7 +36,6 @@ class Command(PluginCommand):
         parser.add_argument(
             "--limit", type=int, help="with --since: stop after so many tickets a source"
         )
-        add_source_options(parser)
         super().add_arguments(parser)
 
     def run(self, options: dict[str, Any]) -> None:
@@ -50,8 +49,8 @@ class Command(PluginCommand):
         if options["until"] is not None or options["limit"] is not None:
             raise CommandError("--until and --limit are for a replay: give --since too.")
         sources = find_sources(options["source"])
-        evaluation = evaluate(version, sources, using=options["database"], progress=self.say)
-        self.report(evaluation.as_dict(), _evaluation_lines(evaluation))
+        figures = evaluate(version, sources, using=options["database"], progress=self.say)
+        self.report(figures, _evaluation_lines(version, figures))
 
     def _replay(self, version: ModelVersion, options: dict[str, Any]) -> None:
         if options["limit"] is not None and options["limit"] < 1:
@@ -62,7 +61,7 @@ class Command(PluginCommand):
             raise CommandError(f"{error}.") from error
         active = ModelVersion.objects.active()
         beside = [active] if active is not None and active != version else []
-        tallies = replay(
+        replays = replay(
             [version, *beside],
             find_sources(options["source"]),
             period,
@@ -70,31 +69,29 @@ class Command(PluginCommand):
             using=options["database"],
             progress=self.say,
         )
-        counted = [tally.as_dict() for tally in tallies]
         document = {
             "since": period.since.isoformat(),
             "until": None if period.until is None else period.until.isoformat(),
-            "replays": counted,
+            "replays": replays,
         }
-        self.report(document, _replay_lines(tallies, counted))
-        if failed := sum(tally.failed for tally in tallies):
+        self.report(document, _replay_lines(replays))
+        if failed := sum(one["failed"] for one in replays):
             raise CommandError(f"{failed} tickets could not be classified; the log says why.")
 
 
-def _evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
-    version = evaluation.version
-    yield from report.data_lines(evaluation.dataset)
-    yield from report.lines(evaluation.metrics)
+def _evaluation_lines(version: ModelVersion, figures: dict[str, Any]) -> Iterator[str]:
+    yield from report.data_lines(figures["dataset"])
+    yield from report.lines(figures)
     yield f"Model version  {version.name}{' (active)' if version.is_active else ''}"
-    if evaluation.caution:
-        yield f"Note: {evaluation.caution}."
+    if figures["caution"]:
+        yield f"Note: {figures['caution']}."
 
 
-def _replay_lines(tallies: Sequence[Tally], counted: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _replay_lines(counted: Sequence[dict[str, Any]]) -> Iterator[str]:
     row = report.row
     yield ""
     yield row(
-        f"{tallies[0].tickets} tickets",
+        f"{counted[0]['tickets']} tickets",
         *(f"{one['model_version']}{' (active)' if one['active'] else ''}" for one in counted),
     )
     for name in reversed(CLASS_NAMES):

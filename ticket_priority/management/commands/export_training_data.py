@@ -6,14 +6,14 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.data.jsonl import check_writable, write_splits
 from ticket_priority.ml.evaluation.report import data_lines
 from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.dataset import collect, split_of
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Write the labelled tickets to a file, to train on another machine."""
 
     stopped = "Stopped. No file was written."
@@ -25,7 +25,6 @@ class Command(PluginCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, help="the JSON Lines file to write")
-        add_source_options(parser)
         parser.add_argument("--force", action="store_true", help="replace the file if it exists")
         super().add_arguments(parser)
 

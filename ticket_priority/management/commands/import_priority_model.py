@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ticket_priority.conf import ACTIVATE_CHOICES
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.sources.registry import find_sources
 from ticket_priority.training.artifact_import import import_model
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Register a model that was trained on another machine."""
 
     stopped = "Stopped. The active model is as it was."
@@ -22,7 +22,6 @@ class Command(PluginCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("directory", type=Path, help="the artifact's folder")
-        add_source_options(parser)
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         super().add_arguments(parser)
 

@@ -82,7 +82,7 @@ def _as_json(found: Status | None, findings: list[Finding], level: Level) -> dic
     told |= asdict(found)
     told["backlog"] = {
         "pending": backlog.count,
-        "oldest_seconds": _seconds_since(found, backlog.oldest_at),
+        "oldest_seconds": _oldest_seconds(found),
         "reasons": {reason: asdict(group) for reason, group in backlog.waiting.items()},
         "failed": backlog.failed,
         "last_failed_at": backlog.last_failed_at,
@@ -94,7 +94,8 @@ def _time(value: object) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
-def _seconds_since(found: Status, at: datetime | None) -> int | None:
+def _oldest_seconds(found: Status) -> int | None:
+    at = found.backlog.oldest_at
     return None if at is None else int((found.at - at).total_seconds())
 
 
@@ -110,7 +111,8 @@ def _lines(found: Status | None, findings: list[Finding], level: Level) -> Itera
     for label, mode in found.modes.items():
         yield f"source    {label}, {mode}"
     yield f"pending   {_pending(found)}"
-    yield f"failed    {_failed(found)}"
+    last = found.backlog.last_failed_at
+    yield f"failed    {found.backlog.failed}" + (f", the last at {_time(last)}" if last else "")
     yield f"queue     {_queue(found)}"
     yield f"training  {_training(found)}"
     yield ""
@@ -141,14 +143,7 @@ def _pending(found: Status) -> str:
     if not backlog.count:
         return "0"
     reasons = ", ".join(f"{reason} {group.count}" for reason, group in backlog.waiting.items())
-    return (
-        f"{backlog.count}, the oldest for {_seconds_since(found, backlog.oldest_at)} s: {reasons}"
-    )
-
-
-def _failed(found: Status) -> str:
-    last = found.backlog.last_failed_at
-    return str(found.backlog.failed) + (f", the last at {_time(last)}" if last else "")
+    return f"{backlog.count}, the oldest for {_oldest_seconds(found)} s: {reasons}"
 
 
 def _queue(found: Status) -> str:
@@ -163,5 +158,5 @@ def _training(found: Status) -> str:
     run = found.training_run
     if run is None:
         return "never"
-    message = f": {run.message}" if run.message else ""
-    return f"{run.state} ({run.trigger}){_since(run.started_at)}{message}"
+    message = f": {run['message']}" if run["message"] else ""
+    return f"{run['state']} ({run['trigger']}){_since(run['started_at'])}{message}"

@@ -3,7 +3,6 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -39,19 +38,16 @@ class Command(PluginCommand):
             if changed and wanted == "on":
                 wake_workers()
         state = read()
-        self.report({**asdict(state), "since": _time(state.since)}, _lines(state))
+        since = state.since.isoformat(timespec="seconds") if state.since else None
+        self.report({**asdict(state), "since": since}, _lines(state, since))
 
 
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="seconds")
-
-
-def _lines(state: SwitchState) -> Iterator[str]:
+def _lines(state: SwitchState, since: str | None) -> Iterator[str]:
     if not state.enabled:
         yield 'Classification is off: TICKET_PRIORITY["ENABLED"] is False.'
         return
-    since = f" since {_time(state.since)}" if state.since else ""
+    when = f" since {since}" if since else ""
     why = f": {state.reason}" if state.reason else "."
-    yield f"Classification is {'on' if state.on else 'off'}{since}{why}"
-    if state.on and state.since and not has_workers():
+    yield f"Classification is {'on' if state.on else 'off'}{when}{why}"
+    if state.on and since and not has_workers():
         yield "What waited meanwhile is classified by manage.py classify_tickets."

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from ticket_priority.conf import ACTIVATE_CHOICES
 from ticket_priority.exceptions import DatasetError
-from ticket_priority.management.base import PluginCommand, add_source_options
+from ticket_priority.management.base import SourceCommand
 from ticket_priority.ml.hyperparameters.arguments import add_to
 from ticket_priority.ml.types import TrainingConfig
 from ticket_priority.models import ModelVersion
@@ -22,7 +22,7 @@ from ticket_priority.training.time_limit import deadline, interruptible
 _STARTER_HINT = " Until then, `manage.py activate_priority_model --starter` gives a first guess."
 
 
-class Command(PluginCommand):
+class Command(SourceCommand):
     """Train on the tickets whose priority people set."""
 
     stopped = "Stopped. The active model is as it was."
@@ -32,7 +32,6 @@ class Command(PluginCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_source_options(parser)
         parser.add_argument("--activate", choices=ACTIVATE_CHOICES, default="if-better")
         parser.add_argument(
             "--timeout-minutes",

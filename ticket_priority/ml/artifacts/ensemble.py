@@ -45,21 +45,17 @@ class EnsembleConfig:
     def read(cls, directory: Path) -> EnsembleConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
         values = read_config(directory, KIND, _problem)
-        return cls(
-            members=tuple(
-                Member(member["folder"], member["kind"], float(member["weight"]))
-                for member in values["members"]
-            ),
-            temperature=float(values["temperature"]),
+        members = (
+            Member(one["folder"], one["kind"], float(one["weight"])) for one in values["members"]
         )
+        return cls(tuple(members), float(values["temperature"]))
 
     def combine(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return [rows, classes] for the members' own [members, rows, classes]."""
         weights = np.array([member.weight for member in self.members])
         answers = np.asarray(probabilities, np.float64)
         powers = np.tensordot(weights / weights.sum(), answers, axes=1) ** (1 / self.temperature)
-        combined: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-        return combined
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def write(self, directory: Path) -> None:
         """Write config.json into `directory`."""
@@ -76,7 +72,9 @@ def _problem(values: dict[str, Any]) -> str:
     for member in members:
         if not isinstance(member, dict):
             return f"a member is {member!r}, not an object"
-        if not _is_folder(folder := member.get("folder")):
+        # A path could leave the artifact, whose files are verified.
+        folder = member.get("folder")
+        if not isinstance(folder, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", folder):
             return f"a member's folder is {folder!r}, not a name"
         if (kind := member.get("kind")) not in kinds:
             return f"a member's kind is {kind!r}, not {' or '.join(kinds)}"
@@ -85,8 +83,3 @@ def _problem(values: dict[str, Any]) -> str:
     if not is_positive(temperature := values.get("temperature")):
         return f"temperature is {temperature!r}, not a positive number"
     return ""
-
-
-def _is_folder(name: object) -> bool:
-    """Accept plain names only: a path could leave the artifact, whose files are verified."""
-    return isinstance(name, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) is not None

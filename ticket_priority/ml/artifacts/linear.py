@@ -50,10 +50,8 @@ class LinearConfig:
     def read(cls, directory: Path) -> LinearConfig:
         """Read and check `directory`/config.json. Raises ArtifactError saying what to do."""
         values = read_config(directory, KIND, _problem)
-        return cls(
-            learned=tuple(CLASS_NAMES.index(name) for name in values["learned"]),
-            temperature=float(values["temperature"]),
-        )
+        learned = tuple(CLASS_NAMES.index(name) for name in values["learned"])
+        return cls(learned, float(values["temperature"]))
 
     def write(self, directory: Path) -> None:
         """Write config.json into `directory`."""

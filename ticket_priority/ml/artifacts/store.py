@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from ticket_priority.exceptions import ArtifactError
+from ticket_priority.exceptions import ArtifactError, NameTakenError
+from ticket_priority.ml.artifacts import scratch
 from ticket_priority.ml.artifacts.reading import parse_object, read_object, read_small
 from ticket_priority.ml.types import ARTIFACT_FORMAT, CLASS_NAMES, ArtifactFile
 
@@ -96,38 +98,48 @@ def publish(
     *,
     files: Collection[str] | None = None,
     manifest: bytes | None = None,
+    owner: str = "",
 ) -> Artifact:
     """Copy files of `staged` (default: all) to `root/name` with a manifest, in one atomic step.
 
-    The manifest is made from the files, unless one is given, which they must then match.
-    Raises ArtifactError when a file is missing, the name is taken or `root` cannot be written;
-    nothing is left behind then.
+    The manifest is made from the files, unless one is given, which they must then match. `owner`
+    may `sweep` up a copy whose process was killed. Raises NameTakenError, and ArtifactError when a
+    file is missing or `root` cannot be written; nothing is left behind then.
     """
     target = root / name
+    temporary = root / f".{name}-{secrets.token_hex(4)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            raise ArtifactError(f"{target} exists already: publish under another name.")
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-        try:
-            staged_files = _files(staged)
-            wanted = staged_files if files is None else set(files).intersection(staged_files)
-            _copy(staged, temporary, wanted)
-            if manifest is None:
-                _write_manifest(temporary)
-            else:
-                (temporary / ArtifactFile.MANIFEST).write_bytes(manifest)
-            read(temporary)
-            for folder in _folders(temporary):
-                folder.chmod(0o755)
-            _sync(temporary)
-            temporary.rename(target)
-            _sync_one(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            raise _taken(target)
+        # Beside the folder, not in it: every file there is the artifact's.
+        with scratch.in_use(temporary.with_name(temporary.name + scratch.MARK), owner):
+            try:
+                temporary.mkdir(mode=0o700)
+                staged_files = _files(staged)
+                wanted = staged_files if files is None else set(files).intersection(staged_files)
+                _copy(staged, temporary, wanted)
+                if manifest is None:
+                    _write_manifest(temporary)
+                else:
+                    (temporary / ArtifactFile.MANIFEST).write_bytes(manifest)
+                read(temporary)
+                for folder in _folders(temporary):
+                    folder.chmod(0o755)
+                _sync(temporary)
+                temporary.rename(target)
+                _sync_one(root)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and is_published(target):
+            raise _taken(target) from error
         raise _cannot_publish(root, error) from error
     return read(target)
+
+
+def _taken(target: Path) -> NameTakenError:
+    return NameTakenError(f"{target} exists already: publish under another name.")
 
 
 def _cannot_publish(root: Path, error: OSError) -> ArtifactError:
@@ -148,9 +160,16 @@ def seal(directory: Path) -> None:
         raise ArtifactError(f"{directory} cannot be written: {error.strerror}.") from error
 
 
-def take(artifact: Artifact, root: Path, name: str) -> Artifact:
+def take(artifact: Artifact, root: Path, name: str, *, owner: str = "") -> Artifact:
     """Publish a verified artifact from elsewhere; raises ArtifactError, also if it has changed."""
-    return publish(artifact.directory, root, name, files=artifact.files, manifest=artifact.manifest)
+    return publish(
+        artifact.directory,
+        root,
+        name,
+        files=artifact.files,
+        manifest=artifact.manifest,
+        owner=owner,
+    )
 
 
 def read(directory: Path, *, expected_digest: str | None = None) -> Artifact:
@@ -204,35 +223,43 @@ def is_published(directory: Path) -> bool:
 
 
 @contextmanager
-def provisional(root: Path, name: str, *, is_registered: Callable[[str], bool]) -> Iterator[None]:
+def provisional(
+    root: Path, name: str, *, owner: str, is_registered: Callable[[str], bool]
+) -> Iterator[None]:
     """Delete what the block publishes under a name if it fails before that is registered.
 
-    Where the process is killed, the next `sweep` deletes it. Hold the training lock. Raises
+    Where the process is killed, the owner's next `sweep` deletes it. Hold the training lock. Raises
     ArtifactError when `root` cannot be written.
     """
     mark = root / f".{name}{_PROVISIONAL}"
     try:
-        mark.touch()
+        scratch.write(mark, owner)
     except OSError as error:
         raise _cannot_publish(root, error) from error
     try:
         yield
+    except NameTakenError:
+        # The folder is another's.
+        mark.unlink(missing_ok=True)
+        raise
     except BaseException:
         _settle(mark, is_registered)
         raise
     mark.unlink(missing_ok=True)
 
 
-def sweep(root: Path, *, is_registered: Callable[[str], bool]) -> None:
-    """Delete what killed processes left: half copied folders, and artifacts not registered.
+def sweep(root: Path, *, owner: str, is_registered: Callable[[str], bool]) -> None:
+    """Delete what an owner's killed processes left: half copies, and artifacts not registered.
 
-    Hold the training lock.
+    `owner` stands for the database that `is_registered` asks: other deployments may share `root`,
+    and only their database knows what they have registered. Hold the training lock.
     """
-    for path in root.glob(".*-*"):
-        if path.is_dir():
-            remove(path)
+    for mark in scratch.stale(root.glob(f".*{scratch.MARK}"), owner):
+        remove(mark.with_name(mark.name.removesuffix(scratch.MARK)))
     for mark in root.glob(f".*{_PROVISIONAL}"):
-        _settle(mark, is_registered)
+        with suppress(OSError):
+            if scratch.bears(mark, owner):
+                _settle(mark, is_registered)
 
 
 def _settle(mark: Path, is_registered: Callable[[str], bool]) -> None:

@@ -1,5 +1,3 @@
-"""The tokenizer of a transformer artifact. Needs tokenizers."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -63,12 +63,9 @@ def decode(line: bytes) -> tuple[LabelledText, str, str]:
         raise ValueError('"text" must be a text that is not empty')
     if label not in CLASS_NAMES:
         raise ValueError(f'"label" must be {" or ".join(CLASS_NAMES)}, not {label!r}')
-    split = values.get("split", "")
-    if split not in ("", *SPLITS):
-        raise ValueError(f'"split" must be {" or ".join(SPLITS)}, not {split!r}')
-    split_by = values.get("split_by", "")
-    if split_by not in ("", *KINDS_OF_SPLIT):
-        raise ValueError(f'"split_by" must be {" or ".join(KINDS_OF_SPLIT)}, not {split_by!r}')
+    for name, known in (("split", SPLITS), ("split_by", KINDS_OF_SPLIT)):
+        if (value := values.get(name, "")) not in ("", *known):
+            raise ValueError(f'"{name}" must be {" or ".join(known)}, not {value!r}')
     weight = values.get("weight", 1.0)
     if not is_number(weight) or not 0 < weight <= MAX_WEIGHT:
         raise ValueError(f'"weight" must be a number above 0, at most {MAX_WEIGHT:g}')
@@ -76,7 +73,7 @@ def decode(line: bytes) -> tuple[LabelledText, str, str]:
     if wrong := [name for name, value in strings.items() if not isinstance(value, str)]:
         raise ValueError(f'"{wrong[0]}" must be a text, not {strings[wrong[0]]!r}')
     row = LabelledText(text, CLASS_NAMES.index(label), weight=float(weight), **strings)
-    return row, split, split_by
+    return row, values.get("split", ""), values.get("split_by", "")
 
 
 class RowFile:
@@ -188,9 +185,7 @@ class StoredRows(Sequence[LabelledText]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self._file.read(int(self._numbers[index]))
-        if self._groups is None:
-            return row
-        return replace(row, group=f"{int(self._groups[index]):016x}")
+        return row if self._groups is None else replace(row, group=f"{self._groups[index]:016x}")
 
     def __iter__(self) -> Iterator[LabelledText]:
         return (self[place] for place in range(len(self)))
@@ -239,11 +234,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 
 def write_splits(
-    path: Path,
-    splits: Mapping[str, Sequence[LabelledText]],
-    split_by: str = "",
-    *,
-    force: bool,
+    path: Path, splits: Mapping[str, Sequence[LabelledText]], split_by: str = "", *, force: bool
 ) -> None:
     """Write rows with their splits to a file that only this user may read, all of them or none.
 
@@ -311,10 +302,8 @@ def count_labels(splits: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, Any]:
     """Return how many rows each split holds, and how many of each class, ready for JSON."""
     classes = {}
     for name, labels in splits.items():
-        values, counts = np.unique(labels, return_counts=True)
-        classes[name] = {
-            CLASS_NAMES[value]: int(count) for value, count in zip(values, counts, strict=True)
-        }
+        counts = Counter(labels.tolist())
+        classes[name] = {CLASS_NAMES[label]: counts[label] for label in sorted(counts)}
     return {"rows": {name: len(labels) for name, labels in splits.items()}, "classes": classes}
 
 
@@ -329,25 +318,20 @@ def describe(splits: Mapping[str, StoredRows], split_by: str) -> dict[str, Any]:
     of_rows = np.frombuffer(labels, dtype=np.int8)
     edges = np.cumsum([len(part) for part in splits.values()])
     places = dict(zip(splits, np.split(np.arange(len(rows)), edges[:-1]), strict=True))
-    similarity = TextSimilarity(Texts(rows))
     return {
         "fingerprint": fingerprint(np.frombuffer(bytes(digests), dtype="V32"), of_rows),
         **count_labels({name: of_rows[chosen] for name, chosen in places.items()}),
         "provenance": dict(provenances),
         "split": {"by": split_by or "file", "reason": ""},
-        "leakage": similarity.leakage(places["train"], places["test"]),
+        "leakage": TextSimilarity(Texts(rows)).leakage(places["train"], places["test"]),
     }
 
 
 def _split_of(path: Path, number: int, line: bytes) -> tuple[str, str]:
     try:
         _, split, split_by = decode(line)
+        if not split:
+            raise ValueError(f'it names no "split": {", ".join(SPLITS)}')
     except ValueError as error:
-        _refuse(path, number, str(error))
-    if not split:
-        _refuse(path, number, f'it names no "split": {", ".join(SPLITS)}')
+        raise DatasetError(f"{path}, line {number + 1}: {error}.") from error
     return split, split_by
-
-
-def _refuse(path: Path, number: int, why: str) -> NoReturn:
-    raise DatasetError(f"{path}, line {number + 1}: {why}.")

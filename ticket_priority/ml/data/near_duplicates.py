@@ -99,8 +99,7 @@ class TextSimilarity:
             for bucket in _buckets(signatures[:, band], nearby):
                 self._join(bucket, firsts, joined, threshold)
         roots = np.fromiter((joined.find(one) for one in range(len(firsts))), np.int64, len(firsts))
-        grouped: Rows = firsts[roots][places[copies_of]]
-        return grouped
+        return np.asarray(firsts[roots][places[copies_of]])
 
     def nearest(self, rows: Iterable[int], among: Iterable[int]) -> npt.NDArray[np.float64]:
         """Return for each of `rows` the Jaccard index with the closest text of `among`.
@@ -184,14 +183,10 @@ def _shingles(text: str) -> Shingles:
     words = _WORDS.findall(text.casefold()) or [text]
     hashes = np.array([crc32(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64)
     pairs = hashes[:-1] << np.uint64(32) | hashes[1:] if len(hashes) > 1 else hashes
-    return np.unique(_mix(pairs))
-
-
-def _mix(values: Shingles) -> Shingles:
-    """Spread numbers over all 64 bits (splitmix64)."""
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)
+    # Spread over all 64 bits (splitmix64).
+    pairs = (pairs ^ pairs >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    pairs = (pairs ^ pairs >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return np.unique(pairs ^ pairs >> np.uint64(31))
 
 
 def _slots(shingles: Shingles) -> Rows:

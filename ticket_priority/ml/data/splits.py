@@ -78,9 +78,7 @@ class _Groups:
 
 
 def _newest(
-    members: _Groups,
-    sources: npt.NDArray[np.integer[Any]],
-    created_at: npt.NDArray[np.float64],
+    members: _Groups, sources: npt.NDArray[np.integer[Any]], created_at: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Return each group's place among its source's tickets: 0 the newest, 1 the oldest."""
     places = np.empty(len(created_at))
@@ -127,11 +125,9 @@ def _cut(members: _Groups, places: npt.NDArray[np.float64], kind: str, reason: s
 
 
 def _why_not_by_time(created_at: npt.NDArray[np.float64]) -> str:
-    unknown = int(np.isnan(created_at).sum())
-    if unknown:
+    if unknown := int(np.isnan(created_at).sum()):
         return f"{unknown} of {len(created_at)} tickets have no time of creation"
-    days = len(np.unique(created_at // _SECONDS_A_DAY))
-    if days < MIN_DAYS:
+    if (days := len(np.unique(created_at // _SECONDS_A_DAY))) < MIN_DAYS:
         return f"the tickets were created on too few days: {days}, not {MIN_DAYS}"
     return ""
 

@@ -31,8 +31,7 @@ def fit_temperature(scores: npt.NDArray[Any], labels: Sequence[int]) -> float:
 def log_probabilities(probabilities: npt.NDArray[Any]) -> Numbers:
     """Return logarithms that are finite, also of a probability that was rounded to 0."""
     smallest = np.finfo(np.float32).tiny
-    logarithms: Numbers = np.log(np.maximum(np.asarray(probabilities, np.float64), smallest))
-    return logarithms
+    return np.asarray(np.log(np.maximum(np.asarray(probabilities, np.float64), smallest)))
 
 
 def cross_entropy(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:

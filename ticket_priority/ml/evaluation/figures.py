@@ -107,8 +107,8 @@ class Report:
         return self._supports() == other._supports()
 
     def _supports(self) -> dict[str, int]:
-        supports = ((name, figures.support) for name, figures in self.classes.items())
-        return {name: support for name, support in supports if support is not None}
+        supports = {name: figures.support for name, figures in self.classes.items()}
+        return {name: support for name, support in supports.items() if support is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ computes it for a test and for a thousand resamples at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 try:
@@ -77,8 +77,8 @@ def report(
     figures: dict[str, Any] = {"n": len(truth)}
     if scores is not None:
         figures["calibration_error"] = _calibration_error(truth, scores)
+    figures |= _point_figures(confusion_matrix(truth, chosen), named)
     cells = truth * _CLASSES + chosen
-    figures |= _point_figures(_table(cells), named)
     units = _units(groups, len(truth))
     samples = _resample(cells, units, _CLASSES**2).reshape(-1, _CLASSES, _CLASSES)
     figures["intervals"] = _intervals(samples, named, units=int(units.max()) + 1)
@@ -117,11 +117,16 @@ def report_counts(confusion_matrix: npt.ArrayLike) -> dict[str, Any]:
     return report(cells // _CLASSES, cells % _CLASSES)
 
 
+def confusion_matrix(truth: Labels, chosen: Labels) -> Counts:
+    """Count the rows [n] of each true and chosen class [classes, classes]."""
+    cells = truth * _CLASSES + chosen
+    return np.bincount(cells, minlength=_CLASSES**2).reshape(_CLASSES, _CLASSES)
+
+
 def most_probable(probabilities: npt.NDArray[np.float32]) -> list[int]:
     """Return the most probable class of each row [n, classes]; on a tie the higher priority."""
     last = probabilities.shape[1] - 1
-    chosen: list[int] = (last - probabilities[:, ::-1].argmax(axis=1)).tolist()
-    return chosen
+    return list((last - probabilities[:, ::-1].argmax(axis=1)).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +188,8 @@ def compare(
     differences = figure(samples.sum(axis=3)) - figure(samples.sum(axis=2))
     return Difference(
         metric=metric,
-        figure=float(figure(_table(labels * _CLASSES + first))),
-        other=float(figure(_table(labels * _CLASSES + second))),
+        figure=float(figure(confusion_matrix(labels, first))),
+        other=float(figure(confusion_matrix(labels, second))),
         # Equal figures may differ in the last bit of a float.
         samples=np.round(differences, _PLACES),
     )
@@ -216,17 +221,17 @@ FIGURES: Final[Mapping[str, Callable[[Counts], Floats]]] = {
 """The figures of a whole set of answers; higher is better."""
 
 
-def _mean_cost(tables: Counts, *, costs: Floats) -> Floats:
-    return _ratio((tables * costs).sum(axis=(-2, -1)), tables.sum(axis=(-2, -1)))
-
-
 def _named_figures(costs: npt.ArrayLike | None) -> dict[str, Callable[[Counts], Floats]]:
     if costs is None:
         return dict(FIGURES)
     given = np.asarray(costs, dtype=np.float64)
     if given.shape != (_CLASSES, _CLASSES):
         raise ValueError(f"costs must hold {_CLASSES} rows of {_CLASSES} numbers")
-    return {**FIGURES, "mean_cost": partial(_mean_cost, costs=given)}
+
+    def mean_cost(tables: Counts) -> Floats:
+        return _ratio((tables * given).sum(axis=(-2, -1)), tables.sum(axis=(-2, -1)))
+
+    return {**FIGURES, "mean_cost": mean_cost}
 
 
 def _precision(tables: Counts) -> Floats:
@@ -248,10 +253,6 @@ def _hits(tables: Counts) -> Counts:
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     """Divide; 0 where there is nothing to divide by."""
     return np.where(whole > 0, part / np.maximum(whole, 1), 0.0)
-
-
-def _table(cells: Labels) -> Counts:
-    return np.bincount(cells, minlength=_CLASSES**2).reshape(_CLASSES, _CLASSES)
 
 
 def _point_figures(
@@ -293,8 +294,7 @@ def _resample(cells: Labels, units: Labels, size: int) -> Counts:
     draws = np.random.default_rng(_SEED).multinomial(
         counts.sum(), counts / counts.sum(), size=RESAMPLES
     )
-    drawn: Counts = draws @ kinds
-    return drawn
+    return np.asarray(draws @ kinds)
 
 
 def _intervals(
@@ -320,8 +320,7 @@ def _intervals(
 
 
 def _interval(values: Floats) -> list[float]:
-    ends: list[float] = np.percentile(values, (2.5, 97.5)).tolist()
-    return ends
+    return list(np.percentile(values, (2.5, 97.5)).tolist())
 
 
 def _calibration_error(truth: Labels, probabilities: npt.NDArray[np.float32]) -> float:
@@ -342,13 +341,8 @@ def _coverage(
     points = []
     for threshold in dict.fromkeys(confidence[order[ends.astype(np.int64) - 1]].tolist()):
         answered = int((confidence >= threshold).sum())
-        points.append(
-            {
-                "confidence": threshold,
-                "share": answered / len(truth),
-                "precision": float(hits[answered - 1] / answered),
-            }
-        )
+        share, precision = answered / len(truth), float(hits[answered - 1] / answered)
+        points.append({"confidence": threshold, "share": share, "precision": precision})
     return points
 
 
@@ -360,23 +354,18 @@ def _by_language(
 ) -> dict[str, dict[str, float | int]]:
     """Return the figures of each language, the most frequent first; "" is one that is unknown."""
     found = {}
-    for language, rows in _rows_by_language(languages):
-        table = _table(truth[rows] * _CLASSES + chosen[rows])
+    names = np.array(languages)
+    for language, count in sorted(Counter(languages).items(), key=lambda one: (-one[1], one[0])):
+        if count < MIN_LANGUAGE_ROWS:
+            break
+        rows = np.flatnonzero(names == language)
+        table = confusion_matrix(truth[rows], chosen[rows])
         figures: dict[str, float | int] = {
-            "n": len(rows),
+            "n": count,
             "accuracy": float(_accuracy(table)),
             "macro_f1": float(_macro_f1(table)),
         }
-        if probabilities is not None and len(rows) >= MIN_CALIBRATION_ROWS:
+        if probabilities is not None and count >= MIN_CALIBRATION_ROWS:
             figures["calibration_error"] = _calibration_error(truth[rows], probabilities[rows])
         found[language] = figures
     return found
-
-
-def _rows_by_language(languages: Sequence[str]) -> Iterator[tuple[str, Labels]]:
-    rows: dict[str, list[int]] = {}
-    for place, language in enumerate(languages):
-        rows.setdefault(language, []).append(place)
-    for language, places in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0])):
-        if len(places) >= MIN_LANGUAGE_ROWS:
-            yield language, np.array(places)

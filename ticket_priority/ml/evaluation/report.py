@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ticket_priority.ml.evaluation.figures import FIGURES, Metrics, Moves, Report
+from ticket_priority.ml.evaluation.figures import FIGURES, Metrics, Report
 from ticket_priority.ml.types import CLASS_NAMES
 
 _TITLES: Final = dict(
@@ -148,7 +148,11 @@ def _robustness(found: Metrics) -> Iterator[str]:
     moves = {name.replace("_", " "): one for name, one in found.moves.items()}
     if found.overall_moves is not None:
         moves["all together"] = found.overall_moves
-    printed = [line for name, one in moves.items() for line in _moves_line(name, one)]
+    printed = [
+        f"{name:<20.20}{one.kept:>15.1%}{one.raised:>15.1%}{one.shift:>15.3f}"
+        for name, one in moves.items()
+        if None not in (one.kept, one.raised, one.shift)
+    ]
     if not printed or found.rewritten_rows is None:
         return
     titles = ("same answer", "higher", "moved by")
@@ -156,11 +160,6 @@ def _robustness(found: Metrics) -> Iterator[str]:
     yield from printed
     yield f'({found.rewritten_rows} test tickets, each rewritten; "moved by" is in classes, 0 to 2)'
     yield ""
-
-
-def _moves_line(name: str, moves: Moves) -> Iterator[str]:
-    if moves.kept is not None and moves.raised is not None and moves.shift is not None:
-        yield f"{name:<20.20}{moves.kept:>15.1%}{moves.raised:>15.1%}{moves.shift:>15.3f}"
 
 
 def _number(figure: float | None) -> str:

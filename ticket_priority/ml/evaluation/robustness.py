@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import Any, Final
 
 import numpy as np
@@ -89,15 +89,12 @@ PHRASES: Final[Mapping[str, Phrases]] = {
 
 def _with_typos(text: str) -> str:
     """Swap two letters within every fourth long word."""
-    seen = 0
+    numbers = count()
 
     def mistyped(match: re.Match[str]) -> str:
-        nonlocal seen
-        seen += 1
-        word = match[0]
-        middle = len(word) // 2
+        word, middle = match[0], len(match[0]) // 2
         swapped = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
-        return swapped if seen % _EVERY == 1 else word
+        return word if next(numbers) % _EVERY else swapped
 
     return _LONG_WORD.sub(mistyped, text)
 
@@ -176,8 +173,8 @@ def _moves(
     place_of = {text: place for place, text in enumerate(texts)}
     before = [place_of[text] for text in as_written]
     after = [[place_of[text] for text in line] for line in rewritten]
-    class_ids: npt.NDArray[np.float64] = np.stack((scored.chosen.astype(float), expected), axis=1)
-    return class_ids[after] - class_ids[before]
+    class_ids = np.stack((scored.chosen.astype(float), expected), axis=1)
+    return np.asarray(class_ids[after] - class_ids[before])
 
 
 def _figures(moves: npt.NDArray[np.float64]) -> dict[str, float]:

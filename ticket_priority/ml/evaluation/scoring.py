@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -29,19 +30,9 @@ class Scored:
 
     def figures(self, majority: int) -> dict[str, Any]:
         """Return every figure, and under `majority` those of always answering that class."""
-        return {
-            **metrics.report(
-                self.labels,
-                self.chosen,
-                probabilities=self.probabilities,
-                groups=self.groups,
-                languages=self.languages,
-                costs=self.costs,
-            ),
-            "majority": metrics.report(
-                self.labels, self._always(majority), groups=self.groups, costs=self.costs
-            ),
-        }
+        report = partial(metrics.report, self.labels, groups=self.groups, costs=self.costs)
+        own = report(self.chosen, probabilities=self.probabilities, languages=self.languages)
+        return {**own, "majority": report(self._always(majority))}
 
     def against(self, other: Scored, metric: str) -> metrics.Difference:
         """Compare with another classifier's answers to the same rows."""

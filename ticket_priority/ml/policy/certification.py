@@ -73,10 +73,10 @@ class Answers:
                 is_right.append(decided.priority == row.label)
                 languages.append(row.language)
         return cls(
-            chosen=np.array(chosen, dtype=np.int8),
-            confidence=np.array(confidence, dtype=np.float64),
-            is_right=np.array(is_right, dtype=bool),
-            languages=np.array(languages, dtype=np.str_),
+            np.array(chosen, dtype=np.int8),
+            np.array(confidence, dtype=np.float64),
+            np.array(is_right, dtype=bool),
+            np.array(languages, dtype=np.str_),
         )
 
     def take(self, rows: Flags) -> Answers:
@@ -93,10 +93,9 @@ def _one_a_group(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
     """Yield the first row of each group: near-copies are not independent."""
     seen: set[str] = set()
     for row in rows:
-        if row.group and row.group in seen:
-            continue
-        seen.add(row.group)
-        yield row
+        if not row.group or row.group not in seen:
+            seen.add(row.group)
+            yield row
 
 
 def lower_bound(hits: Any, rows: Any, error_rate: float = ERROR_RATE) -> Any:
@@ -112,10 +111,8 @@ def lower_bound(hits: Any, rows: Any, error_rate: float = ERROR_RATE) -> Any:
 def interval(hits: int, rows: int) -> tuple[float, float]:
     """Return the two-sided 95% interval (Clopper-Pearson) of a share."""
     half = ERROR_RATE / 2
-    return (
-        float(lower_bound(hits, rows, half)),
-        1.0 - float(lower_bound(rows - hits, rows, half)),
-    )
+    low, high = lower_bound(hits, rows, half), 1.0 - lower_bound(rows - hits, rows, half)
+    return float(low), float(high)
 
 
 def certify(
@@ -185,42 +182,36 @@ def _certificate(
     validation: Answers,
     test: Answers,
 ) -> Certificate:
-    def conclude(tried: _Tried | None, reason: str = "") -> Certificate:
-        rows = 0 if tried is None else tried.rows
-        return Certificate(
-            priority=name,
-            language=language,
-            languages=languages,
-            target=target,
-            threshold=None if tried is None else tried.threshold,
-            rows=rows,
-            precision=None if tried is None or not rows else tried.hits / rows,
-            lower_bound=None if tried is None else tried.lower_bound,
-            coverage=rows / len(test) if len(test) else 0.0,
-            holds=tried is not None and not reason,
-            reason=reason,
-        )
-
-    fewest = min(len(validation), len(test))
-    if fewest < MIN_ROWS:
-        return conclude(
-            None,
+    chosen, reason = None, ""
+    if min(len(validation), len(test)) < MIN_ROWS:
+        reason = (
             f"too few answers: {len(validation)} in the validation split and {len(test)} in the "
-            f"test split, {MIN_ROWS} are needed in each",
+            f"test split, {MIN_ROWS} are needed in each"
         )
-    accepted: _Tried | None = None
-    for threshold in thresholds(validation, target):
-        tried = _Tried.on(test, threshold)
-        if tried.lower_bound < target:
-            # Stopping here bounds the error of all thresholds together (fixed sequence testing).
-            if accepted is None:
-                return conclude(
-                    tried,
-                    f"the precision may be as low as {tried.lower_bound:.3f}",
-                )
-            break
-        accepted = tried
-    return conclude(accepted)
+    else:
+        for threshold in thresholds(validation, target):
+            tried = _Tried.on(test, threshold)
+            if tried.lower_bound < target:
+                # Stopping bounds the error of all thresholds together (fixed sequence testing).
+                if chosen is None:
+                    chosen = tried
+                    reason = f"the precision may be as low as {tried.lower_bound:.3f}"
+                break
+            chosen = tried
+    rows = chosen.rows if chosen else 0
+    return Certificate(
+        priority=name,
+        language=language,
+        languages=languages,
+        target=target,
+        threshold=chosen.threshold if chosen else None,
+        rows=rows,
+        precision=chosen.hits / rows if chosen and rows else None,
+        lower_bound=chosen.lower_bound if chosen else None,
+        coverage=rows / len(test) if len(test) else 0.0,
+        holds=not reason,
+        reason=reason,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import mul
 from typing import Any, Final, Self
 
 from ticket_priority.ml.numbers import is_number
@@ -19,27 +20,28 @@ METRICS_KEY: Final = "certification"
 Costs = tuple[tuple[float, float, float], ...]
 """The cost of a choice: a row for each true class, a column for each chosen one, by class id."""
 
-_CLASSES: Final = range(len(CLASS_NAMES))
-
 
 def read_costs(given: Any) -> Costs | None:
     """Read the setting COSTS; None stays None. Raises ValueError with what is wrong."""
     if given is None:
         return None
-    if not isinstance(given, Mapping):
-        raise ValueError("it is no dictionary")
-    if unknown := [name for name in given if name not in CLASS_NAMES]:
-        raise ValueError(f"there is no class {unknown[0]!r}")
+    _check_names(given)
     rows = []
     for true in CLASS_NAMES:
         row = given.get(true)
         if not isinstance(row, Mapping):
             raise ValueError(f"it has no dictionary for tickets that are {true}")
-        if unknown := [name for name in row if name not in CLASS_NAMES]:
-            raise ValueError(f"there is no class {unknown[0]!r}")
+        _check_names(row)
         low, medium, high = (_cost(row, true, chosen) for chosen in CLASS_NAMES)
         rows.append((low, medium, high))
     return tuple(rows)
+
+
+def _check_names(given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError("it is no dictionary")
+    if unknown := [name for name in given if name not in CLASS_NAMES]:
+        raise ValueError(f"there is no class {unknown[0]!r}")
 
 
 def _cost(row: Mapping[str, Any], true: str, chosen: str) -> float:
@@ -61,11 +63,8 @@ def read_targets(given: Any) -> dict[str, float] | None:
     """
     if given is None:
         return None
-    if not isinstance(given, Mapping):
-        raise ValueError("it is no dictionary")
+    _check_names(given)
     for name, target in given.items():
-        if name not in CLASS_NAMES:
-            raise ValueError(f"there is no class {name!r}")
         if not is_number(target) or not 0 < target < 1:
             raise ValueError(f"the precision of {name} is {target!r}, not between 0 and 1")
     return {name: float(given[name]) for name in CLASS_NAMES if name in given}
@@ -79,18 +78,12 @@ def choose(answer: Classification, costs: Costs | None) -> Classification:
     if costs is None:
         return answer
     expected = [
-        math.fsum(
-            probability * costs[true][chosen]
-            for true, probability in enumerate(answer.probabilities)
-        )
-        for chosen in _CLASSES
+        math.fsum(map(mul, answer.probabilities, column)) for column in zip(*costs, strict=True)
     ]
     least = min(expected)
     # A difference by rounding alone is a tie.
-    return replace(
-        answer,
-        chosen=max(i for i in _CLASSES if math.isclose(expected[i], least, rel_tol=1e-9)),
-    )
+    chosen = max(i for i, cost in enumerate(expected) if math.isclose(cost, least, rel_tol=1e-9))
+    return replace(answer, chosen=chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +144,7 @@ class Certification:
         """Return it ready for JSON."""
         return {
             "targets": dict(self.targets),
-            "costs": _named(self.costs),
+            "costs": self.costs and dict(zip(CLASS_NAMES, map(_named, self.costs), strict=True)),
             "certificates": [
                 {**asdict(row), "languages": list(row.languages)} for row in self.certificates
             ],
@@ -192,14 +185,13 @@ class DecisionRule:
         Certificates for other settings are ignored. Raises ValueError naming the
         setting that is wrong.
         """
+        setting = "COSTS"
         try:
             found_costs = read_costs(costs)
-        except ValueError as error:
-            raise ValueError(f"COSTS is wrong: {error}") from error
-        try:
+            setting = "AUTO_APPLY"
             found_targets = read_targets(targets)
         except ValueError as error:
-            raise ValueError(f"AUTO_APPLY is wrong: {error}") from error
+            raise ValueError(f"{setting} is wrong: {error}") from error
         if found_targets is None:
             return cls(found_costs)
         certification = Certification.read(metrics)
@@ -223,10 +215,5 @@ class DecisionRule:
         return self.certification is not None and self.certification.covers(answer, language)
 
 
-def _named(costs: Costs | None) -> dict[str, dict[str, float]] | None:
-    if costs is None:
-        return None
-    return {
-        true: dict(zip(CLASS_NAMES, row, strict=True))
-        for true, row in zip(CLASS_NAMES, costs, strict=True)
-    }
+def _named(row: Sequence[float]) -> dict[str, float]:
+    return dict(zip(CLASS_NAMES, row, strict=True))

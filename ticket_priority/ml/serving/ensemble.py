@@ -1,5 +1,3 @@
-"""Run an ensemble artifact: average the answers of its members."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

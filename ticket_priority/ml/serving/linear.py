@@ -1,5 +1,3 @@
-"""Run a linear artifact, TF-IDF of words and letters and logistic regression, on numpy alone."""
-
 from __future__ import annotations
 
 import math
@@ -13,12 +11,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from ticket_priority.exceptions import ArtifactError
-from ticket_priority.ml.artifacts.linear import (
-    LETTER_NGRAMS,
-    MOST_LETTERS,
-    WORD_PATTERN,
-    LinearConfig,
-)
+from ticket_priority.ml.artifacts import linear
 from ticket_priority.ml.artifacts.reading import ADVICE, require_file, unreadable
 from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.types import CLASS_NAMES, ArtifactFile, Classification
@@ -54,7 +47,7 @@ class LinearClassifier:
         self, directory: Path, *, threads: int | None = None, batch_tokens: int = 4096
     ) -> None:
         directory = Path(directory)
-        self.config = LinearConfig.read(directory)
+        self.config = linear.LinearConfig.read(directory)
         tensors = _load_tensors(directory, len(self.config.learned))
         self._words = _Words(tensors["words"])
         self._word_weights = _Weights(tensors, "word")
@@ -100,8 +93,7 @@ class _Weights:
         counts = (borders[1:] - borders[:-1])[known]
         weights: Numbers = (1.0 + np.log(counts)) * self._idf[places]
         length = math.sqrt(weights @ weights) or 1.0
-        scores: Numbers = (weights @ self._coefficients[places]) / length
-        return scores
+        return np.asarray((weights @ self._coefficients[places]) / length)
 
 
 class _Words:
@@ -111,7 +103,7 @@ class _Words:
         words = packed.tobytes().decode().split("\n")
         self._numbers = {word: number for number, word in enumerate(words, start=1)}
         self._base = len(words) + 1
-        self._split = re.compile(WORD_PATTERN).findall
+        self._split = re.compile(linear.WORD_PATTERN).findall
 
     def keys(self, text: str) -> Keys:
         find = self._numbers.get
@@ -137,7 +129,7 @@ class _Letters:
         numbers = self._numbers[np.minimum(codes, len(self._numbers) - 1)]
         is_known = numbers > 0
         is_inside = is_known & (codes != _SPACE)
-        shortest, longest = LETTER_NGRAMS
+        shortest, longest = linear.LETTER_NGRAMS
         keys, is_valid, found = numbers, is_known, []
         for length in range(2, longest + 1):
             keys = keys[:-1] * self._base + numbers[length - 1 :]
@@ -155,8 +147,7 @@ def _load_tensors(directory: Path, classes: int) -> dict[str, npt.NDArray[Any]]:
         tensors: dict[str, npt.NDArray[Any]] = load_file(path)
     except Exception as error:
         raise unreadable(path, error) from error
-    problem = _problem(tensors, classes)
-    if problem:
+    if problem := _problem(tensors, classes):
         raise ArtifactError(f"{path}: {problem}. {ADVICE}")
     return tensors
 
@@ -186,7 +177,8 @@ def _order_problem(tensors: dict[str, npt.NDArray[Any]]) -> str:
         if not _is_ascending(tensors[name]):
             return f"{name} are not in ascending order"
     letters = tensors["letters"]
-    if len(letters) > MOST_LETTERS or not _is_ascending(letters) or letters.max(initial=0) > _LAST:
+    fits = len(letters) <= linear.MOST_LETTERS and letters.max(initial=0) <= _LAST
+    if not fits or not _is_ascending(letters):
         return "letters are no ascending code points"
     try:
         tensors["words"].tobytes().decode()

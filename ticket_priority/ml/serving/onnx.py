@@ -1,5 +1,3 @@
-"""Run a transformer artifact's model.onnx on the CPU."""
-
 from __future__ import annotations
 
 import ctypes
@@ -55,7 +53,9 @@ class OnnxClassifier:
         # Without this, the memory of one long batch is kept for ever.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        _give_back_freed_memory()
+        # glibc keeps what parsing the model has freed: 38 MB a process.
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
@@ -99,12 +99,6 @@ def _load_session(directory: Path, threads: int) -> Any:
             " a text. Train the model again, or activate another version."
         )
     return session
-
-
-def _give_back_freed_memory() -> None:
-    """Return to the system what parsing the model has freed, which glibc keeps: 38 MB a process."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _usable_cores() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 _STRUCTURE: Final = (
@@ -90,8 +91,7 @@ def _is_quoted_printable(text: str) -> bool:
 
 
 def _holds_some(pattern: re.Pattern[str], text: str) -> bool:
-    found = pattern.finditer(text)
-    return sum(1 for _match, _number in zip(found, range(_FEW), strict=False)) == _FEW
+    return len(list(islice(pattern.finditer(text), _FEW))) == _FEW
 
 
 def _decoded(text: str) -> str:

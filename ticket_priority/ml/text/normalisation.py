@@ -93,7 +93,8 @@ def _tidied(text: str, max_characters: int) -> str:
 
 def _thinned(text: str, most: int) -> str:
     """Return the text with at most `most` combining marks in a row."""
-    marks = {character for character in set(text) if _is_mark(character)}
+    # Combining marks, also what NFKD decomposes into one.
+    marks = {c for c in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])}
     if not marks:
         return text
     kept, run = [], 0
@@ -102,8 +103,3 @@ def _thinned(text: str, most: int) -> str:
         if run <= most:
             kept.append(character)
     return "".join(kept)
-
-
-def _is_mark(character: str) -> bool:
-    """Say whether a character is a combining mark, itself or once NFKD has decomposed it."""
-    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) != 0

@@ -57,12 +57,10 @@ class TorchClassifier:
     def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify normalised texts, in their order. An empty list gives an empty list."""
         rows = self._tokenizer.encode(texts)
-        answers: dict[int, Classification] = {}
+        answers = torch.empty((len(rows), len(CLASS_NAMES)), dtype=torch.float64)
         for batch in length_sorted_batches([len(row) for row in rows], self.batch_tokens):
-            probabilities = self._probabilities([rows[index] for index in batch])
-            for index, row in zip(batch, probabilities.tolist(), strict=True):
-                answers[index] = Classification(tuple(row))
-        return [answers[index] for index in range(len(rows))]
+            answers[batch] = self._probabilities([rows[index] for index in batch])
+        return [Classification(tuple(row)) for row in answers.tolist()]
 
     def _probabilities(self, rows: list[list[int]]) -> torch.Tensor:
         """Return [rows, classes] in float64 on the CPU for rows of token ids."""

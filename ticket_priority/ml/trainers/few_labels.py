@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -68,26 +69,21 @@ def fit(
         finish(config)
 
 
+@dataclass
 class _Fit:
     """The steps of one `fit`, which share the rows and their folds."""
 
-    def __init__(
-        self,
-        rows: Sequence[LabelledText],
-        test: Sequence[LabelledText],
-        config: TrainingConfig,
-        run_dir: Path,
-        members: Path,
-        progress: ProgressCallback,
-    ) -> None:
-        self.rows = rows
-        self.test = test
-        self.config = config
-        self.members = members
-        self.progress = progress
-        self.loggers = loggers(config, run_dir)
-        self.texts, self.labels, self.weights = linear.columns_of(rows)
-        self.folds = folds_of(rows)
+    rows: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    config: TrainingConfig
+    run_dir: Path
+    members: Path
+    progress: ProgressCallback
+
+    def __post_init__(self) -> None:
+        self.loggers = loggers(self.config, self.run_dir)
+        self.texts, self.labels, self.weights = linear.columns_of(self.rows)
+        self.folds = folds_of(self.rows)
         self.trials = 0
 
     def selection(self) -> ModelSelection:
@@ -150,10 +146,7 @@ class _Fit:
         selection.add_linear(model, answers, model.probabilities([row.text for row in self.test]))
 
     def _best(
-        self,
-        name: str,
-        values: Sequence[float],
-        held_out: Callable[..., Probabilities],
+        self, name: str, values: Sequence[float], held_out: Callable[..., Probabilities]
     ) -> tuple[float, Probabilities]:
         """Return the best C in cross-validation, and the held-out probabilities."""
         sign = -1 if self.config.monitor == "val_loss" else 1
@@ -162,16 +155,13 @@ class _Fit:
             answers = answers_held_out(self.folds, partial(held_out, C=C))
             temperature = fit_temperature(log_probabilities(answers), self.labels)
             figures = validation_figures(self.labels, answers, temperature)
-            self._log({f"{name}_C": C, **figures})
+            for logger in self.loggers:
+                logger.log_metrics({f"{name}_C": C, **figures}, step=self.trials)
+                logger.save()
+            self.trials += 1
             found.append((sign * figures[self.config.monitor], C, answers))
         _, C, answers = max(found, key=lambda trial: trial[0])
         return C, answers
-
-    def _log(self, figures: dict[str, float]) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=self.trials)
-            logger.save()
-        self.trials += 1
 
 
 def folds_of(rows: Sequence[LabelledText]) -> list[Fold]:

@@ -1,5 +1,3 @@
-"""The default trainer: trains a linear model or a transformer, by the model name."""
-
 from __future__ import annotations
 
 import shutil
@@ -46,12 +44,9 @@ def fit(
             train, validation, test, config, progress=progress, show_progress_bar=show_progress_bar
         )
     except (OSError, SafetensorError) as error:
+        # Of a folder that cannot be copied, the first of its files says why.
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
         raise TrainingError(
-            f"The training stopped: {_reason(error)}. Check the free space and the permissions of "
+            f"The training stopped: {reason}. Check the free space and the permissions of "
             f"{config.output_dir}, or choose another output folder, and train again."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return what an error says; of a folder that was to be copied, for the first of its files."""
-    return str(error.args[0][0][-1] if isinstance(error, shutil.Error) else error)

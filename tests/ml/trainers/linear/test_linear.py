@@ -175,7 +175,7 @@ def test_rare_letters_give_way_where_there_are_too_many(
             for i in [*range(50), *range(50)]
         ),
     ]
-    monkeypatch.setattr(linear, "MOST_LETTERS", 30)
+    monkeypatch.setattr("ticket_priority.ml.artifacts.linear.MOST_LETTERS", 30)
     model = linear.train(rows)
     letters = dict(model.features.transformer_list)["letters"]
     assert len({letter for ngram in letters.vocabulary_ for letter in ngram}) <= 30

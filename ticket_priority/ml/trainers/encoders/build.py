@@ -1,5 +1,3 @@
-"""Build a classifier and its tokenizer from a base model's folder."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -9,20 +7,13 @@ from typing import Any, Final, cast
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.exceptions import EncoderUnavailableError, TrainingError
 from ticket_priority.ml.trainers.encoders.resolve import MEAN, NATIVE, Encoder
 
+# The names of each dropout in the families of models.
 _ATTENTION_DROPOUT: Final = ("attention_probs_dropout_prob", "attention_dropout")
 _HIDDEN_DROPOUT: Final = (
     "hidden_dropout_prob",
@@ -37,7 +28,7 @@ _HIDDEN_DROPOUT: Final = (
 class MeanPoolingClassifier(nn.Module):
     """An encoder, the masked mean over its tokens, dropout, and a linear head."""
 
-    def __init__(self, encoder: PreTrainedModel, num_classes: int) -> None:
+    def __init__(self, encoder: transformers.PreTrainedModel, num_classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.config = encoder.config
@@ -71,7 +62,7 @@ class MeanPoolingClassifier(nn.Module):
 def load_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
     """Load the base model's tokenizer. Raises EncoderUnavailableError when it has no fast one."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             encoder.location, local_files_only=True, trust_remote_code=False, use_fast=True
         )
     except Exception as error:
@@ -107,14 +98,17 @@ def build_model(
         with _without_load_report():
             config = AutoConfig.from_pretrained(encoder.location, **local)
             _drop_implementations(config)
-            _set_dropout(config, _ATTENTION_DROPOUT, attention_dropout)
-            _set_dropout(config, _HIDDEN_DROPOUT, hidden_dropout)
+            dropouts = {_ATTENTION_DROPOUT: attention_dropout, _HIDDEN_DROPOUT: hidden_dropout}
+            for names, probability in dropouts.items():
+                for name in names:
+                    if probability is not None and hasattr(config, name):
+                        setattr(config, name, probability)
             if encoder.pooling == MEAN:
                 options |= _without_pooler(config.model_type)
                 base = AutoModel.from_pretrained(encoder.location, config=config, **options)
                 return MeanPoolingClassifier(base, num_classes).train()
             config.num_labels = num_classes
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(
                 encoder.location, config=config, ignore_mismatched_sizes=True, **options
             )
     except Exception as error:
@@ -141,11 +135,12 @@ def build_model_from_config(config: dict[str, Any], pooling: str, num_classes: i
         built.num_labels = num_classes
         _drop_implementations(built)
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-        factory: Any = AutoModel if pooling == MEAN else AutoModelForSequenceClassification
+        factory: Any = transformers
         if pooling == NATIVE:
-            return cast(nn.Module, factory.from_config(built, **options))
-        base = factory.from_config(built, **options, **_without_pooler(model_type))
-        return MeanPoolingClassifier(base, num_classes)
+            native = factory.AutoModelForSequenceClassification.from_config(built, **options)
+            return cast(nn.Module, native)
+        options |= _without_pooler(model_type)
+        return MeanPoolingClassifier(factory.AutoModel.from_config(built, **options), num_classes)
     except Exception as error:
         raise TrainingError(
             f"No classifier can be built from this configuration ({model_type or 'no model_type'}):"
@@ -175,15 +170,6 @@ def _drop_implementations(config: PreTrainedConfig) -> None:
     """
     settable = cast(Any, config)
     settable._attn_implementation = settable._experts_implementation = None
-
-
-def _set_dropout(
-    config: PreTrainedConfig, names: tuple[str, ...], probability: float | None
-) -> None:
-    """Set a dropout under each of its names that this family of models has."""
-    for name in names:
-        if probability is not None and hasattr(config, name):
-            setattr(config, name, probability)
 
 
 def _without_pooler(model_type: str) -> dict[str, Any]:

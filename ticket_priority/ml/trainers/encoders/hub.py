@@ -1,5 +1,3 @@
-"""Download base models from the Hugging Face hub, or find them in its cache."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -43,13 +41,11 @@ def fetch(name: str, *, local_files_only: bool) -> Path:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     if local_files_only or constants.HF_HUB_OFFLINE:
-        folder = _cached_folder(name)
-        if folder is None:
-            raise EncoderUnavailableError(
-                f"The base model {name!r} is not in the Hugging Face cache, and the hub may not be"
-                f" asked (local_files_only or HF_HUB_OFFLINE). {ways_out(name)}"
-            )
-        return folder
+        return _cached_folder(
+            name,
+            f"The base model {name!r} is not in the Hugging Face cache, and the hub may not be"
+            " asked (local_files_only or HF_HUB_OFFLINE).",
+        )
     try:
         # One request with one timeout; `snapshot_download` alone would retry for half a minute.
         revision = HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).sha
@@ -62,14 +58,11 @@ def fetch(name: str, *, local_files_only: bool) -> Path:
     except Exception as error:
         if not _is_network_error(error):
             raise
-        folder = _cached_folder(name)
-        if folder is None:
-            raise EncoderUnavailableError(
-                f"The Hugging Face hub cannot be reached for the base model {name!r}"
-                f" ({type(error).__name__}: {error}), and it is not in the cache."
-                f" {ways_out(name)}"
-            ) from error
-        return folder
+        return _cached_folder(
+            name,
+            f"The Hugging Face hub cannot be reached for the base model {name!r}"
+            f" ({type(error).__name__}: {error}), and it is not in the cache.",
+        )
 
 
 def _is_network_error(error: Exception) -> bool:
@@ -80,7 +73,7 @@ def _is_network_error(error: Exception) -> bool:
     )
 
 
-def _cached_folder(name: str) -> Path | None:
+def _cached_folder(name: str, where_missing: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -90,4 +83,6 @@ def _cached_folder(name: str) -> Path | None:
         raise EncoderUnavailableError(
             f"{name!r} is neither a folder nor a hub id. {ways_out('MODEL')}"
         ) from error
-    return Path(path).parent if isinstance(path, str) else None
+    if not isinstance(path, str):
+        raise EncoderUnavailableError(f"{where_missing} {ways_out(name)}")
+    return Path(path).parent

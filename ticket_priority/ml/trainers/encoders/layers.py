@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import cast
 
 from torch import nn
@@ -47,19 +48,13 @@ def freeze(model: nn.Module, trainable_layers: int | None) -> None:
 
 def frozen_layers(model: nn.Module) -> list[nn.Module]:
     """Return the transformer layers below the lowest one that trains, from the bottom up."""
-    frozen: list[nn.Module] = []
-    for layer in _layers(model):
-        if any(parameter.requires_grad for parameter in layer.parameters()):
-            break
-        frozen.append(layer)
-    return frozen
+    return list(takewhile(_is_frozen, _layers(model)))
 
 
 def set_frozen_to_eval(model: nn.Module) -> None:
     """Put the modules that do not train in eval mode, so that they have no dropout."""
     for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        if _is_frozen(module):
             module.eval()
 
 
@@ -86,6 +81,11 @@ def layer_depths(model: nn.Module) -> dict[int, int]:
     for depth, layer in enumerate(reversed(layers)):
         found |= {id(parameter): depth for parameter in layer.parameters()}
     return found
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def _base(model: nn.Module) -> nn.Module:

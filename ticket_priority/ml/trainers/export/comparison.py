@@ -1,5 +1,3 @@
-"""Compare an ONNX file with the torch model it was exported from."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from ticket_priority.ml.batching import length_sorted_batches, padded
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.softmax import softmax
 from ticket_priority.ml.trainers.encoders.resolve import Encoder
-from ticket_priority.ml.types import LabelledText
+from ticket_priority.ml.types import CLASS_NAMES, LabelledText
 
 INPUTS: Final = ("input_ids", "attention_mask")
 
@@ -49,8 +47,7 @@ class ExportSource:
         """Return the token ids of each text."""
         prefixed = [self.encoder.prefix + text for text in texts]
         encoded = self.tokenizer(prefixed, truncation=True, max_length=self.max_length)
-        rows: list[list[int]] = encoded["input_ids"]
-        return rows
+        return list(encoded["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class HeldOutTexts:
 
 
 class ExportComparison:
-    """Compares an ONNX file with the torch model on the same token ids."""
+    """Compares an ONNX file with the torch model it was exported from, on the same token ids."""
 
     def __init__(
         self,
@@ -104,13 +101,8 @@ class ExportComparison:
     @classmethod
     def of(cls, source: ExportSource, held_out: HeldOutTexts) -> ExportComparison:
         """Compare on the held-out texts; without any, on three fixed ones."""
-        return cls(
-            source.model,
-            source.tokens(held_out.texts or _PROBES),
-            held_out.labels,
-            source.tokenizer.pad_token_id or 0,
-            held_out.probabilities,
-        )
+        rows, padding = source.tokens(held_out.texts or _PROBES), source.tokenizer.pad_token_id or 0
+        return cls(source.model, rows, held_out.labels, padding, held_out.probabilities)
 
     def figures(self, path: Path, most: int | None = None) -> dict[str, float]:
         """Return quality, agreement with torch, and the largest difference of a probability.
@@ -129,10 +121,9 @@ class ExportComparison:
         every = slice(None, None, _sampling_step(len(self.rows), most or len(self.rows)))
         answers = self._probabilities(run_onnx, self.rows[every])
         expected = self.probabilities[every]
-        same = answers.argmax(axis=1) == expected.argmax(axis=1)
         return {
             **self._quality(answers, self.labels[every]),
-            "agreement": float(same.mean()),
+            "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
             "max_probability_difference": float(np.abs(answers - expected).max()),
         }
 
@@ -144,13 +135,11 @@ class ExportComparison:
 
     def _probabilities(self, run: Any, rows: list[list[int]]) -> Probabilities:
         """Run rows through `run(ids, mask)`, both [batch, seq], in length-sorted batches."""
-        answers: list[Any] = [None] * len(rows)
+        answers = np.empty((len(rows), len(CLASS_NAMES)))
         for batch in length_sorted_batches([len(row) for row in rows], _BATCH_TOKENS):
             ids, mask = padded([rows[index] for index in batch], self.padding)
-            logits = np.asarray(run(ids, mask), np.float64)
-            for index, row in zip(batch, softmax(logits), strict=True):
-                answers[index] = row
-        return np.stack(answers)
+            answers[batch] = softmax(np.asarray(run(ids, mask), np.float64))
+        return answers
 
 
 def _sampling_step(rows: int, most: int) -> int:

@@ -43,7 +43,10 @@ def quantize(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     model = onnx.load(source)
     try:
-        _drop_origins(model.graph)
+        for node in model.graph.node:
+            # Its source lines are megabytes, with this machine's paths.
+            del node.metadata_props[:]
+            node.doc_string = ""
         _quantize_tables(model.graph)
         _quantize_matrices(model.graph)
         model.opset_import.append(helper.make_opsetid(_CONTRIBUTED, 1))
@@ -53,13 +56,6 @@ def quantize(source: Path, target: Path) -> None:
     finally:
         del model
         gc.collect()
-
-
-def _drop_origins(graph: Any) -> None:
-    """Delete the source lines of each node: they are megabytes, with this machine's paths."""
-    for node in graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
 
 
 def _quantize_tables(graph: Any) -> None:

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +29,7 @@ from ticket_priority.ml.trainers.export.comparison import (
     ExportSource,
     HeldOutTexts,
 )
-from ticket_priority.ml.types import (
-    ArtifactFile,
-    ProgressCallback,
-    TrainingConfig,
-    silent,
-)
+from ticket_priority.ml.types import ArtifactFile, ProgressCallback, TrainingConfig, silent
 
 _OPSET: Final = 20
 _MOST_TEXTS: Final = 500
@@ -90,27 +84,22 @@ def write_artifact(
     _save_weights(source.model, directory / ArtifactFile.WEIGHTS)
     _save_tokenizer(source.tokenizer, directory / ArtifactFile.TOKENIZER)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=directory) as staging:
-        exported = _export_all(source, Path(staging), held_out, quantization, progress)
-        size = _move_files(exported.path.parent, directory)
-    progress(f"Serving in {exported.precision}: {exported.reason}")
-    _write_config(source, exported.precision, directory)
+        exported, reason, figures = _export_all(
+            source, Path(staging), held_out, quantization, progress
+        )
+        precision, size = exported.name, 0
+        for path in list(exported.iterdir()):
+            size += path.stat().st_size
+            os.replace(path, directory / path.name)
+    progress(f"Serving in {precision}: {reason}")
+    _write_config(source, precision, directory)
     return {
-        "precision": exported.precision,
-        "reason": exported.reason,
+        "precision": precision,
+        "reason": reason,
         "size_mb": round(size / 1e6, 1),
         "texts": len(held_out.texts),
-        **exported.figures,
+        **figures,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Exported:
-    """The ONNX file to serve, why this one, and the figures of each precision tried."""
-
-    path: Path
-    precision: str
-    reason: str
-    figures: dict[str, dict[str, float]]
 
 
 def _export_all(
@@ -119,50 +108,44 @@ def _export_all(
     held_out: HeldOutTexts,
     quantization: Quantization,
     progress: ProgressCallback,
-) -> _Exported:
-    """Export in float32 and, where `quantization` may want it, in int8; choose one."""
+) -> tuple[Path, str, dict[str, dict[str, float]]]:
+    """Export in float32 and, where `quantization` may want it, in int8; choose one.
+
+    Returns its folder, named by its precision, why it was chosen, and the figures of each.
+    """
     comparison = ExportComparison.of(source, held_out)
-    path = staging / "fp32" / ArtifactFile.ONNX
+    fp32, int8_folder = staging / "fp32", staging / "int8"
+    path, quantized = fp32 / ArtifactFile.ONNX, int8_folder / ArtifactFile.ONNX
     progress("Exporting the model to ONNX")
     _export(source.model, path, source.max_length)
     progress("Comparing the export with the torch model")
     # Some texts show that the answers are the same, so the quality on all of them is torch's.
     figures = {"fp32": comparison.figures(path, _MOST_COMPARED) | comparison.reference}
-    _require_same_answers(figures["fp32"])
+    difference = figures["fp32"]["max_probability_difference"]
+    if not difference <= _MOST_DIFFERENCE:
+        raise TrainingError(
+            f"The ONNX export does not answer as the torch model does: probabilities differ by up"
+            f" to {difference:.4f}, more than {_MOST_DIFFERENCE}. Nothing was published."
+            " Choose another base model, or report this one."
+        )
     if quantization is Quantization.NEVER:
-        return _Exported(path, "fp32", "quantisation is switched off", figures)
+        return fp32, "quantisation is switched off", figures
     if quantization is Quantization.IF_LOSSLESS and not held_out.texts:
-        return _Exported(path, "fp32", "there are no test texts to judge int8 by", figures)
-    quantized = staging / "int8" / ArtifactFile.ONNX
+        return fp32, "there are no test texts to judge int8 by", figures
     progress("Quantising the export to int8")
     try:
         int8.quantize(path, quantized)
     except int8.QuantizationError as error:
-        return _Exported(path, "fp32", f"int8 failed: {error}", figures)
+        return fp32, f"int8 failed: {error}", figures
     figures["int8"] = comparison.figures(quantized)
     if quantization is Quantization.ALWAYS:
-        return _Exported(quantized, "int8", "int8 was asked for whatever it costs", figures)
-    if loss := _loss_of_quality(figures["int8"], comparison.reference):
-        return _Exported(path, "fp32", loss, figures)
-    reason = "int8 loses neither accuracy nor macro-F1 on the test texts"
-    return _Exported(quantized, "int8", reason, figures)
-
-
-def _loss_of_quality(figures: dict[str, float], reference: dict[str, float]) -> str | None:
-    """Say what int8 lowers; None where it lowers nothing."""
+        return int8_folder, "int8 was asked for whatever it costs", figures
     for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        if not figures[name] >= reference[name]:
-            return f"int8 lowers {label} from {reference[name]:.4f} to {figures[name]:.4f}"
-    return None
-
-
-def _move_files(source: Path, target: Path) -> int:
-    """Move a folder's files; return their size in bytes."""
-    paths = list(source.iterdir())
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        os.replace(path, target / path.name)
-    return size
+        before, after = comparison.reference[name], figures["int8"][name]
+        if not after >= before:
+            return fp32, f"int8 lowers {label} from {before:.4f} to {after:.4f}", figures
+    reason = "int8 loses neither accuracy nor macro-F1 on the test texts"
+    return int8_folder, reason, figures
 
 
 def _write_config(source: ExportSource, precision: str, directory: Path) -> None:
@@ -235,16 +218,6 @@ def _export(model: nn.Module, path: Path, max_length: int) -> None:
         ) from e
     finally:
         gc.collect()
-
-
-def _require_same_answers(figures: dict[str, float]) -> None:
-    difference = figures["max_probability_difference"]
-    if not difference <= _MOST_DIFFERENCE:
-        raise TrainingError(
-            f"The ONNX export does not answer as the torch model does: probabilities differ by up"
-            f" to {difference:.4f}, more than {_MOST_DIFFERENCE}. Nothing was published."
-            " Choose another base model, or report this one."
-        )
 
 
 @contextmanager

@@ -1,5 +1,3 @@
-"""Baselines: the most frequent class, and a linear model on word and letter counts."""
-
 from __future__ import annotations
 
 from collections import Counter

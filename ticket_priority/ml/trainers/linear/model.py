@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,13 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion
 
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.artifacts.linear import (
-    LETTER_NGRAMS,
-    MOST_LETTERS,
-    WORD_NGRAMS,
-    WORD_PATTERN,
-    LinearConfig,
-)
+from ticket_priority.ml.artifacts import linear
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.evaluation.calibration import cross_entropy, fit_temperature
 from ticket_priority.ml.softmax import softmax
@@ -51,8 +46,7 @@ class LinearModel:
     @property
     def learned(self) -> list[int]:
         """The class ids that training saw, ascending."""
-        labels: list[int] = self.regression.classes_.tolist()
-        return labels
+        return list(self.regression.classes_.tolist())
 
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return [texts, classes]; a class that training did not see has probability 0."""
@@ -79,7 +73,7 @@ class LinearModel:
         """Write model.safetensors and config.json; return the size of the weights in bytes."""
         path = directory / ArtifactFile.WEIGHTS
         save_file(self._tensors(), path)
-        LinearConfig(tuple(self.learned), self.temperature).write(directory)
+        linear.LinearConfig(tuple(self.learned), self.temperature).write(directory)
         return path.stat().st_size
 
     def _tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -91,14 +85,16 @@ class LinearModel:
         vectorizers = dict(self.features.transformer_list)
         words, letters = vectorizers["words"], vectorizers.get("letters")
         number_of_words = len(words.vocabulary_)
-        listed, key_of_words = _word_keys(words.vocabulary_)
-        characters, key_of_letters = _letter_keys(letters.vocabulary_ if letters else {})
+        listed, of_words = _weights(
+            "word", words, coefficients[:number_of_words], lambda ngram: ngram.split(" ")
+        )
+        characters, of_letters = _weights("letter", letters, coefficients[number_of_words:], list)
         return {
             "words": np.frombuffer("\n".join(listed).encode(), np.uint8),
             "letters": np.array([ord(character) for character in characters], np.int32),
             "intercepts": intercepts.astype(np.float32),
-            **_weights("word", words, coefficients[:number_of_words], key_of_words),
-            **_weights("letter", letters, coefficients[number_of_words:], key_of_letters),
+            **of_words,
+            **of_letters,
         }
 
 
@@ -167,7 +163,9 @@ def choose(
             on_trial(trial)
     sign = -1 if monitor == "val_loss" else 1
     best = max(trials, key=lambda trial: sign * trial.figures[monitor])
-    return replace(best, model=_calibrate(best.model, judged, truth))
+    columns = _columns(best.model, truth).tolist()
+    temperature = fit_temperature(best.model.scores(judged), columns)
+    return replace(best, model=replace(best.model, temperature=temperature))
 
 
 def answers_out_of_fold(
@@ -226,21 +224,15 @@ def _fit_features(texts: Sequence[str]) -> tuple[FeatureUnion, Any]:
 
 
 def _features(rows: int) -> FeatureUnion:
-    words = TfidfVectorizer(
-        ngram_range=WORD_NGRAMS,
-        token_pattern=WORD_PATTERN,
+    vectorizer = partial(TfidfVectorizer, sublinear_tf=True, dtype=np.float32)
+    words = vectorizer(
+        ngram_range=linear.WORD_NGRAMS,
+        token_pattern=linear.WORD_PATTERN,
         min_df=1 if rows < _SMALL else 2,
         max_features=50_000,
-        sublinear_tf=True,
-        dtype=np.float32,
     )
-    letters = TfidfVectorizer(
-        analyzer="char_wb",
-        ngram_range=LETTER_NGRAMS,
-        min_df=2,
-        max_features=100_000,
-        sublinear_tf=True,
-        dtype=np.float32,
+    letters = vectorizer(
+        analyzer="char_wb", ngram_range=linear.LETTER_NGRAMS, min_df=2, max_features=100_000
     )
     return FeatureUnion([("words", words)] + ([("letters", letters)] if rows < _LARGE else []))
 
@@ -248,9 +240,9 @@ def _features(rows: int) -> FeatureUnion:
 def _without_rare_letters(vocabulary: Mapping[str, int]) -> list[str]:
     """Return the n-grams of the most frequent characters; nothing where all of them fit."""
     letters = Counter(character for ngram in vocabulary for character in set(ngram))
-    if len(letters) <= MOST_LETTERS:
+    if len(letters) <= linear.MOST_LETTERS:
         return []
-    kept = {character for character, _ in letters.most_common(MOST_LETTERS)}
+    kept = {character for character, _ in letters.most_common(linear.MOST_LETTERS)}
     return [ngram for ngram in sorted(vocabulary) if kept.issuperset(ngram)]
 
 
@@ -277,52 +269,33 @@ def _judge(model: LinearModel, counted: Any, truth: Sequence[int]) -> dict[str, 
     }
 
 
-def _calibrate(model: LinearModel, counted: Any, truth: Sequence[int]) -> LinearModel:
-    columns = _columns(model, truth)
-    return replace(model, temperature=fit_temperature(model.scores(counted), columns.tolist()))
-
-
 def _columns(model: LinearModel, truth: Sequence[int]) -> npt.NDArray[np.int64]:
     """Return each label's column of scores, -1 for a class that training did not see."""
     places = {label: column for column, label in enumerate(model.learned)}
     return np.array([places.get(label, -1) for label in truth], np.int64)
 
 
-def _word_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
-    """Return the words, and a function from a word or a pair of words to its key."""
-    words = sorted({word for ngram in vocabulary for word in ngram.split(" ")})
-    numbers = {word: number for number, word in enumerate(words, start=1)}
-    return words, _keys_by_numbers(numbers, lambda ngram: ngram.split(" "))
-
-
-def _letter_keys(vocabulary: Mapping[str, int]) -> tuple[list[str], Callable[[str], int]]:
-    letters = sorted({letter for ngram in vocabulary for letter in ngram})
-    numbers = {letter: number for number, letter in enumerate(letters, start=1)}
-    return letters, _keys_by_numbers(numbers, list)
-
-
-def _keys_by_numbers(
-    numbers: Mapping[str, int], split: Callable[[str], list[str]]
-) -> Callable[[str], int]:
-    base = len(numbers) + 1
+def _weights(
+    name: str,
+    vectorizer: TfidfVectorizer | None,
+    coefficients: Any,
+    split: Callable[[str], list[str]],
+) -> tuple[list[str], dict[str, npt.NDArray[Any]]]:
+    """Return the words or letters that `split` finds in the n-grams, and the n-grams' tensors."""
+    vocabulary = vectorizer.vocabulary_ if vectorizer else {}
+    parts = sorted({part for ngram in vocabulary for part in split(ngram)})
+    numbers = {part: number for number, part in enumerate(parts, start=1)}
 
     def key(ngram: str) -> int:
         value = 0
         for part in split(ngram):
-            value = value * base + numbers[part]
+            value = value * (len(parts) + 1) + numbers[part]
         return value
 
-    return key
-
-
-def _weights(
-    name: str, vectorizer: TfidfVectorizer | None, coefficients: Any, key: Callable[[str], int]
-) -> dict[str, npt.NDArray[Any]]:
-    vocabulary = vectorizer.vocabulary_ if vectorizer else {}
     keyed = sorted((key(ngram), column) for ngram, column in vocabulary.items())
     columns = np.array([column for _, column in keyed], np.int64)
     idf = vectorizer.idf_ if vectorizer else np.zeros(0)
-    return {
+    return parts, {
         f"{name}_keys": np.array([number for number, _ in keyed], np.int64),
         f"{name}_idf": np.asarray(idf)[columns].astype(np.float32),
         f"{name}_coefficients": np.ascontiguousarray(coefficients[columns], np.float32),

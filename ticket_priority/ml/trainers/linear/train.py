@@ -1,5 +1,3 @@
-"""Train a linear model, from labelled texts to a finished artifact."""
-
 from __future__ import annotations
 
 import csv
@@ -12,12 +10,7 @@ from ticket_priority.exceptions import TrainingError
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.trainers.linear.baselines import majority
 from ticket_priority.ml.trainers.linear.model import Trial, choose, serving_figures
-from ticket_priority.ml.trainers.runs.folders import (
-    ARTIFACT,
-    all_or_nothing,
-    new_run,
-    write_metrics,
-)
+from ticket_priority.ml.trainers.runs import folders
 from ticket_priority.ml.trainers.runs.splits import Splits
 from ticket_priority.ml.types import (
     LabelledText,
@@ -48,7 +41,7 @@ def fit(
     splits = Splits(train, validation, test)
     if config.resume_from:
         raise TrainingError("A linear model is trained in one go: there is nothing to resume.")
-    with new_run(Path(config.output_dir)) as run_dir:
+    with folders.new_run(Path(config.output_dir)) as run_dir:
         return _fit(splits, config, run_dir, progress)
 
 
@@ -61,20 +54,22 @@ def _fit(
 
     def note(trial: Trial) -> None:
         tried.append(trial)
-        progress(_describe(trial))
+        measured = ", ".join(f"{name} {value:.3f}" for name, value in trial.figures.items())
+        progress(f"C {trial.C:g}, class weight {trial.class_weight or 'none'}: {measured}")
 
     best = choose(splits.train, splits.validation, config.monitor, on_trial=note)
     seconds = time.monotonic() - started
-    _write_trials(run_dir / "metrics.csv", tried)
+    with (run_dir / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["C", "class_weight", *best.figures])
+        writer.writerows([one.C, one.class_weight or "", *one.figures.values()] for one in tried)
     answers = best.model.probabilities([row.text for row in splits.test])
-    report = metrics.report_on(splits.test, probabilities=answers)
-    artifact_dir = run_dir / ARTIFACT
-    with all_or_nothing(artifact_dir) as partial:
-        size = best.model.write(partial)
+    artifact_dir = run_dir / folders.ARTIFACT
+    with folders.all_or_nothing(artifact_dir) as partial:
         figures: dict[str, Any] = {
-            "model": report,
+            "model": metrics.report_on(splits.test, probabilities=answers),
             "majority": majority(splits.train, splits.test),
-            "serving": serving_figures(size),
+            "serving": serving_figures(best.model.write(partial)),
             "training": {
                 "best_val_accuracy": best.figures["val_accuracy"],
                 "best_val_macro_f1": best.figures["val_macro_f1"],
@@ -87,18 +82,5 @@ def _fit(
                 "hyperparameters": config.as_dict(),
             },
         }
-        write_metrics(partial, figures)
+        folders.write_metrics(partial, figures)
     return TrainingResult(artifact_dir, run_dir, None, figures)
-
-
-def _describe(trial: Trial) -> str:
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in trial.figures.items())
-    return f"C {trial.C:g}, class weight {trial.class_weight or 'none'}: {figures}"
-
-
-def _write_trials(path: Path, trials: Sequence[Trial]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["C", "class_weight", *trials[0].figures])
-        for trial in trials:
-            writer.writerow([trial.C, trial.class_weight or "", *trial.figures.values()])

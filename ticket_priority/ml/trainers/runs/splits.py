@@ -1,5 +1,3 @@
-"""The rows of a training run."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class ActivationCache:
 
     def _wrapped(self, forward: Callable[..., Any], is_last: bool) -> Callable[..., Any]:
         def skip_or_compute(hidden: Tensor, *args: Any, **options: Any) -> Any:
-            if self._is_cached():
+            if self._rows and self._cached.keys() >= set(self._rows):
                 return self._read(hidden) if is_last else hidden
             output = forward(hidden, *args, **options)
             if is_last:
@@ -68,9 +68,6 @@ class ActivationCache:
             return output
 
         return skip_or_compute
-
-    def _is_cached(self) -> bool:
-        return bool(self._rows) and all(row in self._cached for row in self._rows)
 
     def _write(self, output: Tensor) -> None:
         for place, (row, length) in enumerate(zip(self._rows, self._lengths, strict=True)):

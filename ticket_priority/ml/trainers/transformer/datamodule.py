@@ -74,9 +74,7 @@ class TicketDataModule(LightningDataModule):
         """Return the batches of the test split."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Return the batches of the test split."""
-        return self._loader("test")
+    predict_dataloader = test_dataloader
 
     def dataset(self, split: str) -> TokenisedTexts:
         """Return "train", "validation" or "test" as token ids; tokenise at the first call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,8 @@ from lightning.pytorch import Trainer, seed_everything
 
 from ticket_priority.ml.evaluation import metrics
 from ticket_priority.ml.evaluation.calibration import cross_entropy, log_probabilities
+from ticket_priority.ml.trainers.encoders import layers
 from ticket_priority.ml.trainers.encoders.build import load_tokenizer
-from ticket_priority.ml.trainers.encoders.layers import attention, hidden_size
 from ticket_priority.ml.trainers.encoders.resolve import Encoder, resolve
 from ticket_priority.ml.trainers.export.comparison import ExportSource, HeldOutTexts
 from ticket_priority.ml.trainers.export.onnx import Quantization, write_artifact
@@ -124,7 +124,10 @@ class TransformerRun:
         )
         started = time.monotonic()
         with self._activations_cached(module, data):
-            with self._attention(module):
+            # Both compute the same. Measured on a CPU: in bf16 the backward pass of torch's fused
+            # attention has a third of the speed.
+            is_slow = hardware.on_cpu(config) and self.precision == "bf16-mixed"
+            with layers.attention(module.model, "eager") if is_slow else nullcontext():
                 self.loop.run(trainer, module, data)
             seconds = time.monotonic() - started
             if not trainer.is_global_zero:
@@ -198,33 +201,20 @@ class TransformerRun:
             pooling=known.get("pooling"),
         )
 
-    def _attention(self, module: TicketClassificationModule) -> AbstractContextManager[None]:
-        """Use the attention that trains fastest; it computes the same."""
-        if hardware.on_cpu(self.config) and self.precision == "bf16-mixed":
-            # Measured: the backward pass of torch's fused attention has a third of the speed in
-            # bf16.
-            return attention(module.model, "eager")
-        return nullcontext()
-
     @contextmanager
     def _activations_cached(
         self, module: TicketClassificationModule, data: TicketDataModule
     ) -> Iterator[None]:
         """Cache the frozen layers' output, on a single CPU, where it fits in memory."""
         alone = hardware.on_cpu(self.config) and hardware.device_count(self.config) == 1
-        if self.config.trainable_layers is None or not alone:
+        if self.config.trainable_layers is not None and alone:
+            lengths = [data.dataset(split).lengths for split in ("train", "validation")]
+            if self.activation_cache.fits(lengths, layers.hidden_size(module.model)):
+                module.activation_cache = self.activation_cache
+        cache = module.activation_cache
+        with cache.attached(module.model) if cache else nullcontext():
             yield
-            return
-        lengths = [data.dataset(split).lengths for split in ("train", "validation")]
-        if not self.activation_cache.fits(lengths, hidden_size(module.model)):
-            yield
-            return
-        module.activation_cache = self.activation_cache
-        try:
-            with self.activation_cache.attached(module.model):
-                yield
-        finally:
-            module.activation_cache = None
+        module.activation_cache = None
 
 
 def _log_test(trainer: Trainer, test: Sequence[LabelledText], probabilities: Probabilities) -> None:

@@ -18,11 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerFast
 
 from ticket_priority.exceptions import TrainingError
-from ticket_priority.ml.trainers.encoders.build import (
-    MeanPoolingClassifier,
-    build_model,
-    load_tokenizer,
-)
+from ticket_priority.ml.softmax import softmax
+from ticket_priority.ml.trainers.encoders import build
 from ticket_priority.ml.trainers.encoders.resolve import MEAN, Encoder
 from ticket_priority.ml.trainers.export.comparison import ExportSource
 from ticket_priority.ml.trainers.transformer.datamodule import LengthBucketSampler, TokenisedTexts
@@ -46,16 +43,16 @@ class FeatureExtractor:
 
     encoder: Encoder
     tokenizer: PreTrainedTokenizerFast
-    model: MeanPoolingClassifier
+    model: build.MeanPoolingClassifier
     max_length: int
 
     @classmethod
     def load(cls, encoder: Encoder, max_length: int) -> FeatureExtractor:
         """Load a base model with mean pooling, whatever its own head is."""
         pooled = replace(encoder, pooling=MEAN)
-        tokenizer = load_tokenizer(encoder)
-        model = build_model(pooled, len(CLASS_NAMES))
-        if not isinstance(model, MeanPoolingClassifier):
+        tokenizer = build.load_tokenizer(encoder)
+        model = build.build_model(pooled, len(CLASS_NAMES))
+        if not isinstance(model, build.MeanPoolingClassifier):
             raise TrainingError(f"{encoder.location} cannot be pooled.")
         length = min(max_length, int(tokenizer.model_max_length))
         return cls(pooled, tokenizer, model.eval(), length)
@@ -96,10 +93,7 @@ def fit_head(
 def probabilities(regression: Pipeline, features: Features) -> npt.NDArray[np.float64]:
     """Return probabilities [rows, classes] for features [rows, hidden]."""
     weight, bias = head_of(regression)
-    scores = features @ weight.T + bias
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    answers: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return answers
+    return softmax(features @ weight.T + bias)
 
 
 def head_of(pipeline: Pipeline) -> tuple[Features, Features]:

@@ -21,18 +21,13 @@ def ordinal_loss(
     distances = order.unsqueeze(-1) - order
     if not labels.is_floating_point():
         labels = nn.functional.one_hot(labels, classes).float()
-    targets = labels @ _smoothed(distances, smoothing) if smoothing else labels
+    targets = labels
+    if smoothing:
+        is_neighbour = (distances.abs() == 1).float()
+        shares = is_neighbour / is_neighbour.sum(dim=-1, keepdim=True)
+        targets = (1.0 - smoothing) * labels + smoothing * (labels @ shares)
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     if distance_weight:
         expected = labels @ distances.square().float()
         losses = losses + distance_weight * (logits.softmax(dim=-1) * expected).sum(dim=-1)
     return losses
-
-
-def _smoothed(distances: Tensor, smoothing: float) -> Tensor:
-    """Return each class's smoothed label: probabilities [classes, classes]."""
-    is_neighbour = (distances.abs() == 1).float()
-    shares = is_neighbour / is_neighbour.sum(dim=-1, keepdim=True)
-    return (1.0 - smoothing) * torch.eye(len(distances), device=distances.device) + (
-        smoothing * shares
-    )

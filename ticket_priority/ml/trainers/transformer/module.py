@@ -1,5 +1,3 @@
-"""The Lightning module: steps, metrics, optimiser and schedule."""
-
 from __future__ import annotations
 
 import json
@@ -8,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -16,13 +14,8 @@ from transformers import get_cosine_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ticket_priority.ml.numbers import is_number, is_whole
+from ticket_priority.ml.trainers.encoders import layers
 from ticket_priority.ml.trainers.encoders.build import build_model, build_model_from_config
-from ticket_priority.ml.trainers.encoders.layers import (
-    freeze,
-    head_parameters,
-    layer_depths,
-    set_frozen_to_eval,
-)
 from ticket_priority.ml.trainers.encoders.resolve import resolve
 from ticket_priority.ml.trainers.transformer import losses
 from ticket_priority.ml.trainers.transformer.activation_cache import ActivationCache
@@ -88,10 +81,11 @@ class TicketClassificationModule(LightningModule):
                 attention_dropout=attention_dropout,
                 hidden_dropout=hidden_dropout,
             )
-            encoder_config = _plain(self.model.config)
+            config: Any = self.model.config
+            encoder_config = json.loads(config.to_json_string(use_diff=False))
         else:
             self.model = build_model_from_config(dict(encoder_config), pooling, num_classes)
-        freeze(self.model, trainable_layers)
+        layers.freeze(self.model, trainable_layers)
         # Plain values only, so that torch can load the checkpoint with weights_only=True.
         # Lightning saves the arguments by what these names hold now.
         encoder_config = dict(encoder_config)
@@ -131,19 +125,10 @@ class TicketClassificationModule(LightningModule):
             smoothing=self.hparams["ordinal_smoothing"],
             distance_weight=self.hparams["ordinal_loss"],
         )
-        weights = batch.get("weights")
-        loss = parts.mean() if weights is None else (parts * weights).mean()
+        loss = (parts * batch["weights"] if "weights" in batch else parts).mean()
         size = len(batch["labels"])
         self.train_accuracy.update(logits, batch["labels"])
-        self.log(
-            "train_loss",
-            loss,
-            on_step=True,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=size,
-            sync_dist=True,
-        )
+        self.log("train_loss", loss, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         self.log(
             "train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=size
         )
@@ -151,15 +136,15 @@ class TicketClassificationModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Turn off dropout in the frozen modules, which Lightning has set to train mode."""
-        set_frozen_to_eval(self.model)
+        layers.set_frozen_to_eval(self.model)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Update and log the validation metrics."""
-        self._evaluate(batch, "val", self.val_accuracy, self.val_macro_f1)
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Update and log the test metrics."""
-        self._evaluate(batch, "test", self.test_accuracy, self.test_macro_f1)
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return probabilities [batch, num_classes] in float32."""
@@ -177,14 +162,11 @@ class TicketClassificationModule(LightningModule):
         if schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = schedule.get("warmup_steps")
-        if warmup is None:
+        if (warmup := schedule.get("warmup_steps")) is None:
             warmup = round(schedule.get("warmup_ratio", 0.0) * steps)
         scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        by_step: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the validation metrics of the epoch."""
@@ -202,13 +184,8 @@ class TicketClassificationModule(LightningModule):
         logits: Tensor = output.logits.float()
         return logits
 
-    def _evaluate(
-        self,
-        batch: dict[str, Tensor],
-        stage: str,
-        accuracy: MulticlassAccuracy,
-        macro_f1: MulticlassF1Score,
-    ) -> None:
+    def _evaluate(self, batch: dict[str, Tensor], stage: str) -> None:
+        accuracy, macro_f1 = getattr(self, f"{stage}_accuracy"), getattr(self, f"{stage}_macro_f1")
         logits = self._logits(batch)
         loss = nn.functional.cross_entropy(logits, batch["labels"])
         size = len(batch["labels"])
@@ -222,8 +199,8 @@ class TicketClassificationModule(LightningModule):
         rate = self.hparams["learning_rate"]
         head_rate = self.hparams["head_learning_rate"] or rate
         layer_decay = self.hparams["layer_decay"]
-        head = {id(parameter) for parameter in head_parameters(self.model)}
-        depths = layer_depths(self.model) if layer_decay != 1.0 else {}
+        head = {id(parameter) for parameter in layers.head_parameters(self.model)}
+        depths = layers.layer_depths(self.model) if layer_decay != 1.0 else {}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
@@ -237,12 +214,6 @@ class TicketClassificationModule(LightningModule):
             {"params": parameters, "lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()
         ]
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """Return a transformers configuration as JSON-ready values."""
-    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return values
 
 
 def _check_schedule(schedule: Mapping[str, Any] | None) -> None:

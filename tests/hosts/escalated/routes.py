@@ -1,4 +1,4 @@
-"""The roads by which a ticket gets into escalated-django. Each returns the ticket it made."""
+"""The routes by which a ticket gets into escalated-django. Each returns the ticket it made."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def by_chat(text: str | None = OUTAGE) -> Ticket:
     return ticket
 
 
-ROADS: tuple[Callable[..., Ticket], ...] = (
+ROUTES: tuple[Callable[..., Ticket], ...] = (
     by_service,
     by_customer_page,
     by_api,

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from journeys import ROADS
+from routes import ROUTES
 
 
 def open_ticket_by(folder: Path) -> dict[str, Callable[[str], Any]]:
     """Return by its name how each route opens a ticket with a text."""
-    return {road.__name__.removeprefix("by_").replace("_", " "): road for road in ROADS}
+    return {route.__name__.removeprefix("by_").replace("_", " "): route for route in ROUTES}

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("contenttypes", "0002_remove_content_type_name"),
-        ("ticket_priority", "0007_override_rate"),
+        ("ticket_priority", "0008_refused_reason"),
     ]
 
     operations = [

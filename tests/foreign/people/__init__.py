@@ -1,0 +1,3 @@
+"""A user model without permissions."""
+
+from __future__ import annotations

@@ -1,0 +1,98 @@
+"""Hosts with odd managers, inheritance, tables, companions, databases and users."""
+
+from __future__ import annotations
+
+from tests.foreign import models
+from tests.foreign.oddity import ADMIN_STEPS, SOMETHING, Oddity, steps, steps_on
+
+SHAPES = (
+    Oddity(
+        name="default_manager_that_hides_rows",
+        model=models.HidingManager,
+        without=steps("the host's admin shows open tickets only", *ADMIN_STEPS),
+    ),
+    Oddity(name="soft_delete", model=models.SoftDelete, survives_delete=True),
+    Oddity(
+        name="base_manager_that_joins",
+        model=models.JoiningBaseManager,
+        fails=steps_on(
+            "postgresql",
+            "a row of an outer join cannot be locked",
+            *("override_in_code", "override_by_the_api", "override_in_the_admin", "erase"),
+            *("delete", "admin_list", "api_list", "api_list_of_an_agent"),
+        ),
+    ),
+    Oddity(
+        name="proxy",
+        model=models.Proxy,
+        fails=steps(
+            "a worker finds no source by the content type of the concrete model",
+            *("create_async", "create_suggest", "create_with_a_hanging_model"),
+        ),
+    ),
+    Oddity(
+        name="proxy_beside_its_model",
+        model=models.Proxy,
+        beside=(models.Basis,),
+        checks=(SOMETHING,),
+        fails=steps("two sources have the same rows, unsaid", "train_labels", "check"),
+    ),
+    Oddity(name="child_of_a_model", model=models.ChildOfBasis),
+    Oddity(name="tickets_of_a_child", model=models.Parent, tickets=models.Child),
+    Oddity(name="inherited_priority_field", model=models.FromAbstract, registers_itself=True),
+    Oddity(
+        name="simple_history",
+        model=models.WithHistory,
+        registers_itself=True,
+        fails=steps(
+            "the copied field makes a source of the history", "create_async", "train_labels"
+        ),
+    ),
+    Oddity(name="odd_names", model=models.OddNames),
+    Oddity(name="unmanaged", model=models.Unmanaged),
+    Oddity(
+        name="naive_time",
+        model=models.Dated,
+        settings={"USE_TZ": False},
+        options={"created_field": "created_at"},
+        fails=steps("a naive time is compared with an aware one", "api_list"),
+    ),
+    Oddity(
+        name="tickets_in_another_database",
+        model=models.Dated,
+        project="two_databases",
+        commits=True,
+    ),
+    Oddity(
+        name="read_replica",
+        model=models.Dated,
+        project="replica",
+        commits=True,
+        fails=steps(
+            "a ticket is written to where it was read", "backfill", "classify_again_in_the_admin"
+        ),
+    ),
+    Oddity(
+        name="agent_without_permissions",
+        model=models.Dated,
+        options={"visible_to": None, "changeable_by": None},
+        sees_nothing=True,
+    ),
+    Oddity(
+        name="users_that_have_no_permissions",
+        model=models.Dated,
+        project="bare_user",
+        options={"visible_to": None, "changeable_by": None},
+        sees_nothing=True,
+        fails=steps(
+            "the user is asked for permissions that it does not have", "api_list_of_an_agent"
+        ),
+        without=steps("nobody sees a ticket", *ADMIN_STEPS, "override_by_the_api", "api_list"),
+    ),
+    Oddity(
+        name="users_without_permissions",
+        model=models.Dated,
+        project="bare_user",
+        without=steps("nobody can enter the admin", *ADMIN_STEPS),
+    ),
+)

@@ -1,0 +1,3 @@
+"""Hosts whose tables do not take every value."""
+
+from __future__ import annotations
