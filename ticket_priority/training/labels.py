@@ -182,14 +182,15 @@ class LabelResolver:
         self.audited: set[str] = set()
         self.undone: set[str] = set()
         known: set[str] = set()
-        for row in predictions.for_keys(source.model, keys).only(*_READ).order_by():
-            known.add(row.object_id)
-            if row.state == Prediction.State.APPLIED:
-                self.applied[row.object_id].add(row.priority)
-            if row.mode == audit.MODE:
-                self.audited.add(row.object_id)
-            if row.reason == Prediction.Reason.STALE_FORM:
-                self.undone.add(row.object_id)
+        rows = predictions.for_keys(source.model, keys).order_by().values_list(*_READ)
+        for key, state, reason, mode, priority in rows:
+            known.add(key)
+            if state == Prediction.State.APPLIED:
+                self.applied[key].add(priority)
+            if mode == audit.MODE:
+                self.audited.add(key)
+            if reason == Prediction.Reason.STALE_FORM:
+                self.undone.add(key)
         overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
         decisions = list(overrides.values_list("object_id", "from_priority", "to_priority"))
         self.decisions = {key: (before, after) for key, before, after in decisions}
