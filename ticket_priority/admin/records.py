@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
+from ticket_priority.models.versions import LARGE_COLUMNS
 from ticket_priority.predictions import audit, outbox
 from ticket_priority.predictions.workers import notify_workers
 from ticket_priority.priorities import Priority
@@ -108,7 +109,8 @@ class PredictionAdmin(TicketRowAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
-        return audit.shown(super().get_queryset(request))
+        large = (f"model_version__{name}" for name in LARGE_COLUMNS)
+        return audit.shown(super().get_queryset(request)).defer(*large)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ticket_priority.change_prediction")

@@ -97,8 +97,12 @@ class ListMixin(RowsMixin):
     pagination_class: Any = Pages
     filter_backends: Any = [FilterBackend, StableOrdering]
 
+    def count(self) -> int:
+        """Count the rows of all pages."""
+        return scoping.count(self.filter_queryset(self.rows.all()), self.request.user)  # type: ignore[attr-defined]
 
-_PREDICTIONS: Final = audit.shown(Prediction.objects.select_related("model_version"))
+
+_PREDICTIONS: Final = audit.shown(Prediction.objects.with_version())
 
 
 @extend_schema_view(
@@ -193,7 +197,7 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
     def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
         key = [ticket.pk]
-        predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
+        predictions = Prediction.objects.for_keys(of.model, key).with_version()
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
         priority = priorities_of([ticket])[str(ticket.pk)]
         prediction = predictions.order_by("-pk").first()

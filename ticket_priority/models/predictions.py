@@ -13,8 +13,9 @@ from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ticket_priority.models.newest import has_newer, mark_newest
 from ticket_priority.models.rows import TicketRow, TicketRowQuerySet
-from ticket_priority.models.versions import ModelVersion
+from ticket_priority.models.versions import LARGE_COLUMNS, ModelVersion
 from ticket_priority.priorities import Priority
 
 
@@ -22,9 +23,22 @@ class PredictionQuerySet(TicketRowQuerySet):
     """Predictions, found by ticket and by state."""
 
     def newest(self) -> Self:
-        """Keep the newest of these rows for each ticket."""
-        newest = self.order_by().values("content_type", "object_id")
-        return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
+        """Keep the rows that are the newest about their ticket."""
+        return self.filter(~has_newer(self))
+
+    def marked_newest(self) -> Self:
+        """Return the same rows for whole tables: by their mark, as far as all rows have one."""
+        is_unmarked = Prediction.objects.using(self.db).filter(is_newest=None).exists()
+        return self.newest() if is_unmarked else self.filter(is_newest=True)
+
+    def mark_newest(self) -> int:
+        """Mark the rows without a mark, such as those of `bulk_create`; return their number."""
+        return mark_newest(self)
+
+    def with_version(self) -> Self:
+        """Read the model version too, without its figures."""
+        large = (f"model_version__{name}" for name in LARGE_COLUMNS)
+        return self.select_related("model_version").defer(*large)
 
     def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
         """Return the newest row of each ticket by `str(pk)`, in one query.
@@ -35,7 +49,7 @@ class PredictionQuerySet(TicketRowQuerySet):
         if not tickets:
             return {}
         rows = self.for_keys(type(tickets[0]), [ticket.pk for ticket in tickets])
-        return {row.object_id: row for row in rows.select_related("model_version").order_by("pk")}
+        return {row.object_id: row for row in rows.newest().with_version()}
 
     def applied_values(
         self, model: type[models.Model], keys: Iterable[Any]
@@ -132,6 +146,8 @@ class Prediction(Answer):
     claimed_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     decided_at = models.DateTimeField(_("decided at"), null=True, blank=True, editable=False)
+    # None: not known, for rows that came by another way than `save_about`.
+    is_newest = models.BooleanField(null=True, default=None, editable=False)
 
     objects = PredictionQuerySet.as_manager()
 
@@ -140,8 +156,14 @@ class Prediction(Answer):
         verbose_name = _("prediction")
         verbose_name_plural = _("predictions")
         indexes = [
-            models.Index(fields=["content_type", "object_id"], name="tp_prediction_ticket"),
+            models.Index(
+                fields=["content_type", "object_id", "id"], name="tp_prediction_of_ticket"
+            ),
             models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
+            models.Index(
+                fields=["is_newest", "content_type", "state", "object_id"],
+                name="tp_prediction_newest",
+            ),
         ]
 
     def __str__(self) -> str:

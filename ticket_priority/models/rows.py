@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models
-from django.db.models.functions import Cast, Replace
+from django.db.models.functions import Cast, Collate, Concat, Replace, Substr
+from django.db.models.lookups import Exact
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.sources import get_source
+
+_TEXT: Final = models.CharField(max_length=64)
+_UUID_PARTS: Final = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 
 
 class TicketRowQuerySet(models.QuerySet[Any]):
@@ -42,13 +46,11 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         """
         column = key_column(model)
         rows = self.for_model(model).order_by()
-        key = _key_expression(column, self.db)
+        key = _key_expression(column, self.db, models.F)
         if key is None:
             texts = rows.values_list("object_id", flat=True).distinct()
             return [column.to_python(text) for text in texts]
-        # A database may convert before it filters, which can fail for another model's keys.
-        ours = models.When(content_type=content_type_of(model), then=key)
-        return rows.values_list(models.Case(ours), flat=True)
+        return rows.values_list(_ours(model, key, models.F), flat=True)
 
 
 class TicketRow(models.Model):
@@ -71,18 +73,73 @@ def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
     return column
 
 
-def _key_expression(column: models.Field[Any, Any], using: str) -> models.F | models.Func | None:
+def has_row(rows: TicketRowQuerySet, tickets: models.QuerySet[Any]) -> models.Q:
+    """Match the tickets of a query that one of these rows is about.
+
+    It stays quick when negated: NOT IN would compare each ticket with each row, as soon as the
+    rows are too many for the database's memory.
+    """
+    key = _text_expression(key_column(tickets.model), rows.db) if rows.db == tickets.db else None
+    if key is None:
+        return models.Q(pk__in=list(rows.ticket_keys(tickets.model)))
+    about = rows.for_model(tickets.model).order_by()
+    return models.Q(models.Exists(about.filter(object_id=key)))
+
+
+def about(tickets: models.QuerySet[Any], using: str) -> models.Q:
+    """Match the rows in a database that are about one of these tickets, of one model."""
+    model, ours = tickets.model, models.Q(content_type=content_type_of(tickets.model))
+    column = key_column(model)
+    key = _key_expression(column, using, models.OuterRef) if tickets.db == using else None
+    if key is None:
+        keys = tickets.order_by().values_list("pk", flat=True)
+        return ours & models.Q(object_id__in=[str(pk) for pk in keys])
+    found = tickets.order_by().filter(pk=_ours(model, key, models.OuterRef))
+    return ours & models.Q(models.Exists(found))
+
+
+def _ours(model: type[models.Model], key: Any, column: Callable[[str], Any]) -> models.Case:
+    """Return a key, and NULL in other models' rows, where converting it may fail."""
+    is_ours = Exact(column("content_type"), content_type_of(model).pk)
+    return models.Case(models.When(is_ours, then=key))
+
+
+def _key_expression(column: models.Field[Any, Any], using: str, name: Callable[[str], Any]) -> Any:
     """Return `object_id` in the key column's type; None where the database cannot convert it."""
+    if hasattr(column, "from_db_value"):
+        return None
+    text = name("object_id")
     if isinstance(column, models.CharField):
-        return models.F("object_id")
+        return text if connections[using].vendor != "mysql" else Collate(text, "utf8mb4_bin")
     if isinstance(column, models.IntegerField):
-        return Cast("object_id", models.BigIntegerField())
+        return Cast(text, models.BigIntegerField())
     if not isinstance(column, models.UUIDField):
         return None
     if connections[using].features.has_native_uuid_field:
-        return Cast("object_id", models.UUIDField())
+        return Cast(text, models.UUIDField())
     # The column holds 32 hexadecimal digits, `str(pk)` also dashes.
-    return Replace("object_id", models.Value("-"), models.Value(""))
+    return Replace(text, models.Value("-"), models.Value(""))
+
+
+def _text_expression(column: models.Field[Any, Any], using: str) -> Any:
+    """Return `str(pk)` of the outer query's ticket; None where only Python can compute it."""
+    connection, key = connections[using], models.OuterRef("pk")
+    if hasattr(column, "from_db_value"):
+        return None
+    if isinstance(column, models.UUIDField) and not connection.features.has_native_uuid_field:
+        parts: list[Any] = []
+        for start, length in _UUID_PARTS:
+            parts += [models.Value("-"), Substr(key, start, length, output_field=_TEXT)]
+        return Concat(*parts[1:], output_field=_TEXT)
+    if not isinstance(column, models.IntegerField | models.UUIDField | models.CharField):
+        return None
+    if connection.vendor != "mysql":
+        return Cast(key, _TEXT)
+    if isinstance(column, models.CharField):
+        # MariaDB refuses to compare columns of two collations.
+        return Collate(key, "utf8mb4_bin")
+    # Unlike CAST, this takes the collation of `object_id`, so that its index is used.
+    return Concat(key, models.Value(""), output_field=_TEXT)
 
 
 def content_type_of(model: type[models.Model]) -> ContentType:

@@ -56,9 +56,13 @@ def shown(rows: Rows) -> Rows:
     decided = Override.objects.filter(
         content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
     )
-    return rows.filter(
-        ~models.Q(reason=Prediction.Reason.AUDIT) | models.Q(models.Exists(decided.order_by()))
+    # Not as an OR, in which PostgreSQL would plan for a look at the overrides for each row.
+    held_back = Prediction.objects.filter(
+        ~models.Exists(decided.order_by()),
+        pk=models.OuterRef("pk"),
+        reason=Prediction.Reason.AUDIT,
     )
+    return rows.filter(~models.Exists(held_back.order_by()))
 
 
 def blanked(prediction: Prediction) -> Prediction:
