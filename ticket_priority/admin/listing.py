@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.models import Override, Prediction, PredictionQuerySet
-from ticket_priority.models.rows import TicketRowQuerySet, about, has_row
+from ticket_priority.models.rows import about, has_row
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
@@ -103,8 +103,10 @@ class TicketFilter(admin.SimpleListFilter):
 
     def get_facet_queryset(self, changelist: Any) -> dict[str, int]:
         """Return the number of tickets of each choice; Django would take a subquery for each."""
-        without_own = self.expected_parameters()
-        numbers = self.numbers(changelist.get_queryset(self.request, without_own))
+        tickets = changelist.queryset
+        if self.value() is not None:
+            tickets = changelist.get_queryset(self.request, self.expected_parameters())
+        numbers = self.numbers(tickets)
         return {
             f"{place}__c": numbers[str(key)]
             for place, (key, _label) in enumerate(self.lookup_choices)
@@ -185,7 +187,7 @@ class PredictionStateFilter(TicketFilter):
         if wanted == NO_PREDICTION:
             return tickets.exclude(has_row(predictions.marked_newest(), tickets))
         newest = predictions.marked_newest().filter(state=wanted)
-        return tickets.filter(pk__in=_keys(newest, tickets))
+        return tickets.filter(has_row(newest, tickets))
 
     def numbers(self, tickets: Tickets) -> Counter[str]:
         newest = audit.shown(Prediction.objects.filter(about(tickets, Prediction.objects.db)))
@@ -216,15 +218,14 @@ class ConfidenceFilter(TicketFilter):
         unsure = self._unsure(Prediction.objects.for_model(tickets.model))
         if wanted == LOW_UNREVIEWED:
             unsure = unsure.exclude(_REVIEWED)
-        return tickets.filter(pk__in=_keys(unsure, tickets))
+        return tickets.filter(has_row(unsure, tickets))
 
     def _unsure(self, predictions: PredictionQuerySet) -> PredictionQuerySet:
         return audit.shown(predictions).marked_newest().filter(confidence__lt=self.limit)
 
     def numbers(self, tickets: Tickets) -> Counter[str]:
         unsure = self._unsure(Prediction.objects.filter(about(tickets, Prediction.objects.db)))
-        unreviewed = models.Count("pk", filter=~_REVIEWED)
-        return Counter(unsure.aggregate(**{LOW: models.Count("pk"), LOW_UNREVIEWED: unreviewed}))
+        return Counter({LOW: unsure.count(), LOW_UNREVIEWED: unsure.exclude(_REVIEWED).count()})
 
 
 _REVIEWED: Final = models.Q(
@@ -241,9 +242,3 @@ def _priority_on_page(ticket: models.Model) -> Priority | None:
         setattr(ticket, _PRIORITY, priorities_of([ticket])[str(ticket.pk)])
     priority: Priority | None = getattr(ticket, _PRIORITY)
     return priority
-
-
-def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:
-    """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
-    keys = rows.ticket_keys(tickets.model)
-    return keys if rows.db == tickets.db else list(keys)

@@ -35,6 +35,10 @@ class Migration(migrations.Migration):
         migrations.RunPython(mark_all, migrations.RunPython.noop),
         migrations.AddIndex(
             model_name="prediction",
+            index=models.Index(fields=["reason"], name="tp_prediction_reason"),
+        ),
+        migrations.AddIndex(
+            model_name="prediction",
             index=models.Index(
                 fields=["is_newest", "content_type", "state", "object_id"],
                 name="tp_prediction_newest",

@@ -160,6 +160,7 @@ class Prediction(Answer):
                 fields=["content_type", "object_id", "id"], name="tp_prediction_of_ticket"
             ),
             models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
+            models.Index(fields=["reason"], name="tp_prediction_reason"),
             models.Index(
                 fields=["is_newest", "content_type", "state", "object_id"],
                 name="tp_prediction_newest",
