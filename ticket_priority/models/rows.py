@@ -76,12 +76,16 @@ def key_column(model: type[models.Model]) -> models.Field[Any, Any]:
 def has_row(rows: TicketRowQuerySet, tickets: models.QuerySet[Any]) -> models.Q:
     """Match the tickets of a query that one of these rows is about.
 
-    It stays quick when negated: NOT IN would compare each ticket with each row, as soon as the
-    rows are too many for the database's memory.
+    It can be negated: PostgreSQL would compare each ticket with each row in a NOT IN, as soon as
+    the rows are too many for its memory.
     """
-    key = _text_expression(key_column(tickets.model), rows.db) if rows.db == tickets.db else None
-    if key is None:
-        return models.Q(pk__in=list(rows.ticket_keys(tickets.model)))
+    keys = rows.ticket_keys(tickets.model)
+    if rows.db != tickets.db or not isinstance(keys, models.QuerySet):
+        return models.Q(pk__in=list(keys))
+    if connections[rows.db].vendor == "mysql":
+        # MariaDB keeps the keys in a table of its own, and would run an EXISTS for each ticket.
+        return models.Q(pk__in=keys)
+    key = _text_expression(key_column(tickets.model), rows.db)
     about = rows.for_model(tickets.model).order_by()
     return models.Q(models.Exists(about.filter(object_id=key)))
 
@@ -122,24 +126,17 @@ def _key_expression(column: models.Field[Any, Any], using: str, name: Callable[[
 
 
 def _text_expression(column: models.Field[Any, Any], using: str) -> Any:
-    """Return `str(pk)` of the outer query's ticket; None where only Python can compute it."""
-    connection, key = connections[using], models.OuterRef("pk")
-    if hasattr(column, "from_db_value"):
-        return None
-    if isinstance(column, models.UUIDField) and not connection.features.has_native_uuid_field:
-        parts: list[Any] = []
-        for start, length in _UUID_PARTS:
-            parts += [models.Value("-"), Substr(key, start, length, output_field=_TEXT)]
-        return Concat(*parts[1:], output_field=_TEXT)
-    if not isinstance(column, models.IntegerField | models.UUIDField | models.CharField):
-        return None
-    if connection.vendor != "mysql":
+    """Return `str(pk)` of the outer query's ticket."""
+    key = models.OuterRef("pk")
+    if (
+        not isinstance(column, models.UUIDField)
+        or connections[using].features.has_native_uuid_field
+    ):
         return Cast(key, _TEXT)
-    if isinstance(column, models.CharField):
-        # MariaDB refuses to compare columns of two collations.
-        return Collate(key, "utf8mb4_bin")
-    # Unlike CAST, this takes the collation of `object_id`, so that its index is used.
-    return Concat(key, models.Value(""), output_field=_TEXT)
+    parts: list[Any] = []
+    for start, length in _UUID_PARTS:
+        parts += [models.Value("-"), Substr(key, start, length, output_field=_TEXT)]
+    return Concat(*parts[1:], output_field=_TEXT)
 
 
 def content_type_of(model: type[models.Model]) -> ContentType:

@@ -11,7 +11,7 @@ from copy import copy
 from random import SystemRandom
 from typing import Any, Final, TypeVar
 
-from django.db import models
+from django.db import connections, models
 
 from ticket_priority.conf import get_settings
 from ticket_priority.ml.numbers import is_number
@@ -53,16 +53,18 @@ def is_held_back(prediction: Prediction, priority: int | None) -> bool:
 
 def shown(rows: Rows) -> Rows:
     """Exclude what is held back: the slice's predictions until a decision is recorded."""
-    decided = Override.objects.filter(
-        content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+    decided = models.Exists(
+        Override.objects.order_by().filter(
+            content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+        )
     )
-    # Not as an OR, in which PostgreSQL would plan for a look at the overrides for each row.
-    held_back = Prediction.objects.filter(
-        ~models.Exists(decided.order_by()),
-        pk=models.OuterRef("pk"),
-        reason=Prediction.Reason.AUDIT,
+    if connections[rows.db].vendor == "mysql":
+        return rows.filter(~models.Q(reason=Prediction.Reason.AUDIT) | models.Q(decided))
+    # A join: for an OR, PostgreSQL plans to look at the overrides for each row.
+    held_back = Prediction.objects.order_by().filter(
+        ~decided, pk=models.OuterRef("pk"), reason=Prediction.Reason.AUDIT
     )
-    return rows.filter(~models.Exists(held_back.order_by()))
+    return rows.filter(~models.Exists(held_back))
 
 
 def blanked(prediction: Prediction) -> Prediction:

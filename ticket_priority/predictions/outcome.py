@@ -283,6 +283,4 @@ def forget(model: type[models.Model], keys: Sequence[Any]) -> None:
         some = keys[start : start + _FORGOTTEN_AT_ONCE]
         with contain_errors(using, message, model._meta.label), savepoint(using):
             for table in ABOUT_TICKETS:
-                # Nothing else refers to them, so there is nothing to collect, which takes 20
-                # queries a thousand.
-                table.objects.using(using).for_keys(model, some)._raw_delete(using)
+                table.objects.using(using).for_keys(model, some).delete()
