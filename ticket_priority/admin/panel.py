@@ -36,7 +36,7 @@ class TicketPanel:
         source = get_source(type(ticket))
         # Read again, since the form may have changed the priority of the instance.
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
-        predictions = Prediction.objects.for_instance(stored).select_related("model_version")
+        predictions = Prediction.objects.for_instance(stored).with_version()
         overrides = Override.objects.for_instance(stored).select_related("user")
         newest = list(predictions[:SHOWN])
         held_back = audit.held_back(newest)

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
 from ticket_priority.models import Override, Prediction
+from ticket_priority.models.versions import LARGE_COLUMNS
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
 
@@ -113,7 +114,8 @@ class PredictionAdmin(TicketRowAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
         rows: Any = super().get_queryset(request)
-        shown: models.QuerySet[Prediction] = rows.shown()
+        large = (f"model_version__{name}" for name in LARGE_COLUMNS)
+        shown: models.QuerySet[Prediction] = rows.shown().defer(*large)
         return shown
 
     def has_retry_permission(self, request: HttpRequest) -> bool:

@@ -103,8 +103,12 @@ class ListMixin(RowsMixin):
     pagination_class: Any = Pages
     filter_backends: Any = [FilterBackend, StableOrdering]
 
+    def count(self) -> int:
+        """Count the rows of all pages."""
+        return scoping.count(self.filter_queryset(self.rows.all()), self.request.user)  # type: ignore[attr-defined]
 
-_PREDICTIONS: Final = Prediction.objects.select_related("model_version").shown()
+
+_PREDICTIONS: Final = Prediction.objects.with_version().shown()
 
 
 @extend_schema_view(
@@ -197,7 +201,7 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
     def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
         key = [ticket.pk]
-        predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
+        predictions = Prediction.objects.for_keys(of.model, key).with_version()
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
         text = ticket_key(ticket)
         priority = priorities_of([ticket])[text]

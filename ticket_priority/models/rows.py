@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models
-from django.db.models.functions import Cast, Replace
+from django.db.models.functions import Cast, Collate, Concat, Replace, Substr
+from django.db.models.lookups import Exact
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.sources import get_source
 from ticket_priority.sources.keys import (
     LONGEST,
+    ValueList,
     is_plain,
     key_column,
     key_list,
     key_text,
     read_keys,
 )
+
+_TEXT: Final = models.CharField(max_length=LONGEST)
+_UUID_PARTS: Final = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 
 
 class TicketRowQuerySet(models.QuerySet[Any]):
@@ -53,13 +58,12 @@ class TicketRowQuerySet(models.QuerySet[Any]):
         that is read at once: also where the tickets are in another database, `using`.
         """
         rows = self.for_model(model).order_by()
-        key = _key_expression(key_column(model), self.db) if using in (None, self.db) else None
+        is_here = using in (None, self.db)
+        key = _key_expression(key_column(model), self.db, models.F) if is_here else None
         if key is None:
             texts = rows.values_list("object_id", flat=True).distinct()
             return key_list(model, read_keys(model, texts, using))
-        # A database may convert before it filters, which can fail for another model's keys.
-        ours = models.When(content_type=content_type_of(model), then=key)
-        return rows.values_list(models.Case(ours), flat=True)
+        return rows.values_list(_ours(model, key, models.F), flat=True)
 
 
 class KeyField(models.CharField):  # type: ignore[type-arg]
@@ -83,20 +87,68 @@ class TicketRow(models.Model):
         abstract = True
 
 
-def _key_expression(column: models.Field[Any, Any], using: str) -> models.F | models.Func | None:
+def has_row(rows: TicketRowQuerySet, tickets: models.QuerySet[Any]) -> models.Q:
+    """Match the tickets of a query that one of these rows is about.
+
+    It can be negated: PostgreSQL would compare each ticket with each row in a NOT IN, as soon as
+    the rows are too many for its memory.
+    """
+    keys = rows.ticket_keys(tickets.model, tickets.db)
+    # MariaDB keeps the keys in a table of its own, and would run an EXISTS for each ticket.
+    if not isinstance(keys, models.QuerySet) or connections[rows.db].vendor == "mysql":
+        return models.Q(pk__in=keys)
+    key = _text_expression(key_column(tickets.model), rows.db)
+    about = rows.for_model(tickets.model).order_by()
+    return models.Q(models.Exists(about.filter(object_id=key)))
+
+
+def about(tickets: models.QuerySet[Any], using: str) -> models.Q:
+    """Match the rows in a database that are about one of these tickets, of one model."""
+    model, ours = tickets.model, models.Q(content_type=content_type_of(tickets.model))
+    column = key_column(model)
+    key = _key_expression(column, using, models.OuterRef) if tickets.db == using else None
+    if key is None:
+        keys = tickets.order_by().values_list("pk", flat=True)
+        return ours & models.Q(object_id__in=ValueList([key_text(model, pk) for pk in keys], _TEXT))
+    found = tickets.order_by().filter(pk=_ours(model, key, models.OuterRef))
+    return ours & models.Q(models.Exists(found))
+
+
+def _ours(model: type[models.Model], key: Any, column: Callable[[str], Any]) -> models.Case:
+    """Return a key, and NULL in other models' rows, where converting it may fail."""
+    is_ours = Exact(column("content_type"), content_type_of(model).pk)
+    return models.Case(models.When(is_ours, then=key))
+
+
+def _key_expression(column: models.Field[Any, Any], using: str, name: Callable[[str], Any]) -> Any:
     """Return `object_id` in the key column's type; None where the database cannot convert it."""
     if not is_plain(column):
         return None
+    text = name("object_id")
     if isinstance(column, models.CharField):
-        return models.F("object_id")
+        return text if connections[using].vendor != "mysql" else Collate(text, "utf8mb4_bin")
     if isinstance(column, models.IntegerField):
-        return Cast("object_id", models.BigIntegerField())
+        return Cast(text, models.BigIntegerField())
     if not isinstance(column, models.UUIDField):
         return None
     if connections[using].features.has_native_uuid_field:
-        return Cast("object_id", models.UUIDField())
+        return Cast(text, models.UUIDField())
     # The column holds 32 hexadecimal digits, `str(pk)` also dashes.
-    return Replace("object_id", models.Value("-"), models.Value(""))
+    return Replace(text, models.Value("-"), models.Value(""))
+
+
+def _text_expression(column: models.Field[Any, Any], using: str) -> Any:
+    """Return `str(pk)` of the outer query's ticket."""
+    key = models.OuterRef("pk")
+    if (
+        not isinstance(column, models.UUIDField)
+        or connections[using].features.has_native_uuid_field
+    ):
+        return Cast(key, _TEXT)
+    parts: list[Any] = []
+    for start, length in _UUID_PARTS:
+        parts += [models.Value("-"), Substr(key, start, length, output_field=_TEXT)]
+    return Concat(*parts[1:], output_field=_TEXT)
 
 
 def content_type_of(model: type[models.Model]) -> ContentType:
