@@ -174,7 +174,7 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     decided = Override.objects.using(plugin_database()).keys_among(source.model, keys)
     predictions = Prediction.objects.using(plugin_database())
     applied = predictions.applied_values(source.model, keys)
-    begun = predictions.values_at_creation(source.model, keys)
+    begun = predictions.values_at_creation(source, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), str(ticket.pk)
         ours = {source.to_host_value(priority) for priority in applied[key]}

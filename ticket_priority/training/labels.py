@@ -169,7 +169,7 @@ class LabelResolver:
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         self.applied = Prediction.objects.using(alias).applied_values(source.model, keys)
-        self.begun = Prediction.objects.using(alias).values_at_creation(source.model, keys)
+        self.begun = Prediction.objects.using(alias).values_at_creation(source, keys)
         overrides = Override.objects.using(alias).for_keys(source.model, keys).order_by("pk")
         decisions = list(overrides.values_list("object_id", "from_priority", "to_priority"))
         self.decisions = {key: (before, after) for key, before, after in decisions}
