@@ -18,8 +18,9 @@ from ticket_priority.models.newest import has_newer, mark_newest
 from ticket_priority.models.rows import TicketRow, TicketRowQuerySet, content_type_of
 from ticket_priority.models.versions import LARGE_COLUMNS, ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import all_sources
+from ticket_priority.sources import TicketSource, all_sources
 from ticket_priority.sources.keys import key_column
+from ticket_priority.sources.refusals import may_lack_value
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -73,12 +74,17 @@ class PredictionQuerySet(TicketRowQuerySet):
         return found
 
     def values_at_creation(
-        self, model: type[models.Model], keys: Iterable[Any]
+        self, source: TicketSource, keys: Iterable[Any]
     ) -> defaultdict[str, set[Any]]:
-        """Return the host values that each ticket had before its first one, by `key_text`."""
+        """Return the values that each ticket got as its table takes none without, by `key_text`.
+
+        Takes no query where the table takes such tickets.
+        """
         found: defaultdict[str, set[Any]] = defaultdict(set)
+        if not may_lack_value(source):
+            return found
         # Only `classify_instances` stores rows that no worker claimed and that were tried.
-        rows = self.for_keys(model, keys).exclude(attempts__gte=1, claimed_at=None)
+        rows = self.for_keys(source.model, keys).exclude(attempts__gte=1, claimed_at=None)
         for key, value in rows.values_list("object_id", "value_before"):
             found[key].add(value)
         return found

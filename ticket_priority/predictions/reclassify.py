@@ -196,7 +196,7 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     # What was copied may be a person's word as well: it is no label, and no model changes it.
     predictions = Prediction.objects.using(plugin_database()).exclude(mode=copies.MODE)
     applied = predictions.applied_values(source.model, keys)
-    begun = predictions.values_at_creation(source.model, keys)
+    begun = predictions.values_at_creation(source, keys)
     for ticket in tickets:
         value, key = source.value_of(ticket), ticket_key(ticket)
         ours = {source.to_host_value(priority) for priority in applied[key]}

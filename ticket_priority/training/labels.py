@@ -177,7 +177,7 @@ class LabelResolver:
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         predictions = Prediction.objects.using(alias)
-        self.begun = predictions.values_at_creation(source.model, keys)
+        self.begun = predictions.values_at_creation(source, keys)
         self.applied: defaultdict[str, set[int]] = defaultdict(set)
         self.audited: set[str] = set()
         self.undone: set[str] = set()
