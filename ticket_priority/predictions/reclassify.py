@@ -37,12 +37,12 @@ from ticket_priority.sources import TicketSource, get_source
 
 
 def classify_instances(
-    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = True
+    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = False
 ) -> list[Prediction]:
     """Classify saved tickets of one model, and store the predictions.
 
-    That about a ticket which was deleted meanwhile is returned, but not stored. Unless `bounded` is
-    False, the model has DEADLINE_MS for each ticket.
+    That about a ticket which was deleted meanwhile is returned, but not stored. In a request pass
+    `bounded`: the model has DEADLINE_MS for each ticket.
 
     A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
     the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
@@ -153,7 +153,7 @@ def backfill(
             texts = [text for text in map(source.text_of, fresh) if text]
             counts.update(answer.label for answer in get_classifier().classify(texts))
         else:
-            for prediction in classify_instances(fresh, bounded=False):
+            for prediction in classify_instances(fresh):
                 counts[prediction.state] += 1
                 if prediction.priority is not None:
                     counts[Priority(prediction.priority).slug] += 1
