@@ -122,7 +122,7 @@ class TicketActions:
 
     def classify(self, tickets: Sequence[models.Model]) -> list[Prediction]:
         """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
-        predictions = classify_instances(tickets)
+        predictions = classify_instances(tickets, bounded=True)
         for ticket, prediction in zip(tickets, predictions, strict=True):
             if prediction.state == State.APPLIED:
                 self.admin.log_change(self.request, ticket, gettext("Classified again."))

@@ -262,7 +262,7 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
-            (prediction,) = classify_instances([ticket])
+            (prediction,) = classify_instances([ticket], bounded=True)
         if prediction.reason == Prediction.Reason.TICKET_GONE:
             raise NotFound
         if prediction.reason == Prediction.Reason.AUDIT:

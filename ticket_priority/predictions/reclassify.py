@@ -41,12 +41,12 @@ from ticket_priority.sources.keys import ticket_key
 
 
 def classify_instances(
-    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = True
+    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = False
 ) -> list[Prediction]:
     """Classify saved tickets of one model, and store the predictions.
 
-    That about a ticket which was deleted meanwhile is returned, but not stored. Unless `bounded` is
-    False, the model has DEADLINE_MS for each ticket.
+    That about a ticket which was deleted meanwhile is returned, but not stored. In a request pass
+    `bounded`: the model has DEADLINE_MS for each ticket.
 
     A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
     the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
@@ -171,7 +171,7 @@ def backfill(
                 elif asked.answer is not None:
                     counts[asked.answer[0].label] += 1
         else:
-            for prediction in classify_instances(fresh, bounded=False):
+            for prediction in classify_instances(fresh):
                 counts[prediction.state] += 1
                 if prediction.reason == Reason.REFUSED:
                     counts[Reason.REFUSED] += 1
