@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
@@ -18,10 +18,13 @@ from django.utils.translation import ngettext
 
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
-from ticket_priority.models import Override, Prediction
+from ticket_priority.models import ModelVersion, Override, Prediction
 from ticket_priority.models.versions import LARGE_COLUMNS
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
+
+_MOST_RETRIED: Final = 5000
+_VERSIONS: Final = "_ticket_priority_versions"
 
 
 def page_of(site: admin.AdminSite, model: type[models.Model], key: Any) -> str:
@@ -71,6 +74,17 @@ class TicketRowAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}">{}</a>', page, text)
 
 
+class VersionFilter(admin.RelatedFieldListFilter):
+    """By model version, whose names are read once a page, and not its figures."""
+
+    def field_choices(self, field: Any, request: Any, model_admin: Any) -> list[tuple[int, str]]:
+        if not hasattr(request, _VERSIONS):
+            names = ModelVersion.objects.values_list("pk", "name")
+            setattr(request, _VERSIONS, list(names))
+        found: list[tuple[int, str]] = getattr(request, _VERSIONS)
+        return found
+
+
 @admin.register(Prediction)
 class PredictionAdmin(TicketRowAdmin):
     """List predictions, and try failed ones again."""
@@ -91,7 +105,7 @@ class PredictionAdmin(TicketRowAdmin):
         "reason",
         "priority",
         "mode",
-        ("model_version", admin.RelatedOnlyFieldListFilter),
+        ("model_version", VersionFilter),
     )
     list_select_related = ("content_type", "model_version")
     actions = ("retry_failed",)
@@ -141,7 +155,8 @@ class PredictionAdmin(TicketRowAdmin):
     @admin.action(description=_("Try the failed ones again"), permissions=["retry"])
     def retry_failed(self, request: HttpRequest, predictions: models.QuerySet[Prediction]) -> None:
         using = router.db_for_write(Prediction)
-        keys = list(predictions.values_list("pk", flat=True))
+        failed = predictions.filter(state=Prediction.State.FAILED).order_by("pk")
+        keys = list(failed.values_list("pk", flat=True)[:_MOST_RETRIED])
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:
