@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import reduce
 from hashlib import sha256
@@ -53,16 +54,15 @@ def read_keys(
     keys: list[Any] = []
     shortened: list[str] = []
     for text in texts:
-        try:
-            keys.append(_value_of(model._meta.pk, text))
-        except _UNREADABLE:
-            continue
         if len(text) == LONGEST and text[_BEGINNING] == "~":
             shortened.append(text)
+        with suppress(*_UNREADABLE):
+            keys.append(_value_of(model._meta.pk, text))
+    column = key_column(model)
+    rows = column.model._base_manager.using(using).values_list(column.name, flat=True)
     for start in range(0, len(shortened), _PREFIXES_AT_ONCE):
         wanted = set(shortened[start : start + _PREFIXES_AT_ONCE])
-        begins = reduce(or_, (models.Q(pk__startswith=text[:_BEGINNING]) for text in wanted))
-        found = model._base_manager.using(using).filter(begins).values_list("pk", flat=True)
+        found = rows.filter(reduce(or_, (_begins(column, text) for text in wanted)))
         keys += [key for key in found if key_text(model, key) in wanted]
     return keys
 
@@ -107,6 +107,13 @@ class ValueList(models.Expression):
             raise EmptyResultSet
         column = self.output_field
         return [column.get_db_prep_value(value, connection) for value in self.values]
+
+
+def _begins(column: Column, text: str) -> models.Q:
+    """Match the keys that may have this shortened text."""
+    if isinstance(column, models.CompositePrimaryKey):
+        return models.Q(pk__isnull=False)
+    return models.Q(**{f"{column.name}__startswith": text[:_BEGINNING]})
 
 
 def _target(column: Column) -> Column:

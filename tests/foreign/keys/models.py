@@ -39,6 +39,10 @@ class LongMail(Keyed):
     message_id = models.CharField(primary_key=True, max_length=600)
 
 
+class LongMailChild(LongMail):
+    """Its long key is its parent's."""
+
+
 class Coded(Keyed):
     code = models.CharField(primary_key=True, max_length=22, db_collation=CASE_SENSITIVE)
 
@@ -107,7 +111,7 @@ class Timed(Keyed):
 
 class Composite(Keyed):
     pk = models.CompositePrimaryKey("tenant", "number", "case")
-    tenant = models.CharField(max_length=20)
+    tenant = models.CharField(max_length=300)
     number = models.IntegerField()
     case = models.UUIDField(default=uuid.uuid4)
 

@@ -71,6 +71,9 @@ KINDS = {
     "other characters": Kind(models.Coded, lambda n: {"code": f"%2F_5F?#ü 😀,İ'\"{n}"}),
     "own collation": Kind(models.Collated, lambda n: {"code": f"A{n}"}),
     "key of the parent": Kind(models.CodedChild, lambda n: {"code": f"A{n}"}),
+    "long key of the parent": Kind(
+        models.LongMailChild, lambda n: {"message_id": f"<{LONG}.{n}@m.example>"}
+    ),
     "opaque": Kind(models.Hidden, lambda n: {}),
     "lower case": Kind(models.Lowered, lambda n: {"code": f"AbC{n}"}),
     "decimal": Kind(models.Priced, lambda n: {"number": Decimal(n)}),
@@ -80,6 +83,7 @@ KINDS = {
         models.Timed, lambda n: {"at": datetime(2026, 5, 1, n, tzinfo=ZoneInfo("Asia/Tokyo"))}
     ),
     "composite": Kind(models.Composite, lambda n: {"tenant": "a,b/%2C", "number": n}),
+    "long composite": Kind(models.Composite, lambda n: {"tenant": LONG[: 290 + n], "number": n}),
     "composite as text": Kind(
         models.Composite,
         lambda n: {"tenant": "a", "number": f"0{n}", "case": uuid.uuid4().hex},
