@@ -29,6 +29,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.foreign.keys"]
 TICKET_PRIORITY = overlay(
     TICKET_PRIORITY,
     ARTIFACT_ROOT=TEST_DIR / "models",

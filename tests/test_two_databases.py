@@ -37,5 +37,15 @@ def test_decisions_follow_the_commit_and_the_lists_find_them(tmp_path: Path) -> 
             "desk": "There are 2 usable tickets whose priority a person set",
             "default": "no such table: uuid_host_case",
         },
+        "among many": {
+            "visible predictions": 2500,
+            "visible overrides": 2500,
+            "medium": 2500,
+            "unset": 0,
+            "failed": 2500,
+            "none": 0,
+            "low": 2500,
+            "labels": 2500,
+        },
         "without the plugin's table": 1,
     }

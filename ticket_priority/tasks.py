@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ticket_priority.models import Prediction, plugin_database
 from ticket_priority.predictions import shadow
 from ticket_priority.predictions.outbox import drain
 from ticket_priority.queues import get_queue
@@ -11,14 +12,18 @@ from ticket_priority.queues import get_queue
 SHADOW_TASK: Final = "ticket_priority.tasks.ask_shadow"
 
 
-def drain_predictions() -> int:
-    """Classify every pending prediction; return how many were decided."""
-    return drain()
+def drain_predictions(most: str = "inf") -> int:
+    """Classify every pending prediction, or some; return how many were decided."""
+    return drain(most=float(most))
 
 
 def sweep() -> int:
-    """Do as `drain_predictions`, and enqueue `ask_shadow` where there is a shadow."""
+    """Do as `drain_predictions`, and enqueue `ask_shadow` where there is a shadow.
+
+    Predictions that came by `bulk_create`, or from an older release, are marked too.
+    """
     decided = drain()
+    Prediction.objects.using(plugin_database()).mark_newest()
     if shadow.is_wanted():
         get_queue().enqueue(SHADOW_TASK)
     return decided

@@ -413,6 +413,22 @@ class TestButtons:
         ticket.refresh_from_db()
         assert ticket.priority is None
 
+    def test_a_suggestion_with_a_long_number_is_accepted(
+        self,
+        admin_client: Client,
+        make_ticket: MakeTicket,
+        make_prediction: MakePrediction,
+        settings: Any,
+    ) -> None:
+        settings.USE_THOUSAND_SEPARATOR = True
+        ticket = make_ticket()
+        make_prediction(ticket, pk=1_234_567, priority=2, state=State.SUGGESTED)
+        form = form_of(admin_client.get(page_of(ticket)), "/priority/accept/")
+        response = admin_client.post(form.action, form.values, follow=True)
+        assert messages_of(response) == ["The priority is now High."]
+        ticket.refresh_from_db()
+        assert ticket.priority == Priority.HIGH
+
     def test_the_list_one_came_from_is_not_forgotten(
         self, active_model: ModelVersion, admin_client: Client, make_ticket: MakeTicket
     ) -> None:

@@ -87,7 +87,7 @@ def test_filters_narrow(
         "source=no.Such",
         "source=%00",
         "object_id=%00",
-        "object_id=" + "9" * 65,
+        "object_id=" + "9" * 256,
         "state=done",
         "priority=urgent",
         "priority=2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -29,14 +30,14 @@ def test_two_processes_that_migrate_at_once_leave_one_of_each(
     configure(TRAINING={"RETRAIN": {}})
     Schedule.objects.all().delete()
     both = threading.Barrier(2)
-    create = Schedule.objects.create
+    save = Schedule.save
 
-    def create_together(**values: object) -> None:
+    def save_together(self: Schedule, **options: Any) -> None:
         both.wait(30)
-        create(**values)
+        save(self, **options)
         both.wait(30)
 
-    monkeypatch.setattr(Schedule.objects, "create", create_together)
+    monkeypatch.setattr(Schedule, "save", save_together)
     errors: list[Exception] = []
 
     def migrate() -> None:

@@ -95,6 +95,63 @@ def save_list(cases: list[Any], urgency: int) -> None:
     CaseAdmin(Case, admin.site).changelist_view(request)
 
 
+def found_among_many(number: int) -> dict[str, int]:
+    """Count what each list finds of more decided cases than a query may have parameters."""
+    import sqlite3
+    from dataclasses import replace
+
+    from django.contrib.auth import get_user_model
+    from django.db import connections
+
+    from tests.uuid_host.models import Case, own_cases
+    from ticket_priority.admin.listing import (
+        ConfidenceFilter,
+        PredictionStateFilter,
+        PriorityFilter,
+    )
+    from ticket_priority.api.scoping import visible
+    from ticket_priority.models import Override, Prediction
+    from ticket_priority.models.rows import content_type_of
+    from ticket_priority.sources import get_source, registry
+    from ticket_priority.sources.keys import key_text
+    from ticket_priority.training.labels import labelled_texts
+
+    for name in ("default", DESK):
+        connections[name].connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 2200)
+    user = get_user_model().objects.create_user("owner")
+    cases = Case.objects.bulk_create(
+        Case(body=f"case {one}", urgency=3, owner_id=user.pk) for one in range(number)
+    )
+    about = [
+        {"content_type": content_type_of(Case), "object_id": key_text(Case, case.pk)}
+        for case in cases
+    ]
+    Override.objects.bulk_create(Override(**row, to_priority=1) for row in about)
+    Prediction.objects.bulk_create(
+        Prediction(**row, state="failed", confidence=0.1, priority=1) for row in about
+    )
+    admin = type("Admin", (), {"low_confidence": 0.6})
+
+    def shown(by: Any, name: str, value: str) -> int:
+        rows = by(None, {name: [value]}, Case, admin).queryset(None, Case.objects.all())
+        return int(rows.filter(owner_id=user.pk).count())
+
+    before = registry._sources[Case]
+    registry._sources[Case] = replace(before, visible_to=own_cases)
+    found = {
+        "visible predictions": visible(Prediction.objects.all(), user).count(),
+        "visible overrides": visible(Override.objects.all(), user).count(),
+        "medium": shown(PriorityFilter, "ticket_priority", "medium"),
+        "unset": shown(PriorityFilter, "ticket_priority", "unset"),
+        "failed": shown(PredictionStateFilter, "ticket_priority_state", "failed"),
+        "none": shown(PredictionStateFilter, "ticket_priority_state", "none"),
+        "low": shown(ConfidenceFilter, "ticket_priority_confidence", "low"),
+        "labels": sum(one.text.startswith("case ") for one in labelled_texts(get_source(Case))),
+    }
+    registry._sources[Case] = before
+    return found
+
+
 def refusal(database: str) -> str:
     """Return how a training on the tickets of a database is refused: by number, or by the table."""
     from django.core.management import CommandError, call_command
@@ -156,6 +213,7 @@ def outcomes() -> dict[str, Any]:
         sorted(case.urgency for case in Case.objects.all()),
     ]
     found["trained on"] = {name: refusal(name) for name in (DESK, "default")}
+    found["among many"] = found_among_many(2500)
     with connection.schema_editor() as editor:
         editor.delete_model(Prediction)
     with transaction.atomic(using=DESK):

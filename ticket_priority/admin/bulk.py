@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,13 +22,21 @@ from ticket_priority.exceptions import (
     OverrideRateError,
     PriorityRefusedError,
 )
-from ticket_priority.models import Prediction
+from ticket_priority.models import ModelVersion, Prediction
+from ticket_priority.models.rows import has_row
 from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.predictions.standings import open_suggestions
 from ticket_priority.priorities import Priority
+from ticket_priority.sources import get_source
+from ticket_priority.sources.keys import ticket_key
 
 VIA: Final = "admin"
+
+MOST: Final = 500
+"""How many tickets one request works on."""
+SECONDS: Final = 10.0
+"""How long one request begins with more of them."""
 
 State, Reason = Prediction.State, Prediction.Reason
 TicketAdmin = admin.ModelAdmin
@@ -113,7 +122,7 @@ class TicketActions:
 
     def classify(self, tickets: Sequence[models.Model]) -> list[Prediction]:
         """Classify tickets, and log those that got a priority. Raises ModelUnavailableError."""
-        predictions = classify_instances(tickets)
+        predictions = classify_instances(tickets, bounded=True)
         for ticket, prediction in zip(tickets, predictions, strict=True):
             if prediction.state == State.APPLIED:
                 self.admin.log_change(self.request, ticket, gettext("Classified again."))
@@ -163,14 +172,25 @@ class TicketActions:
         """Show a message to the user."""
         self.admin.message_user(self.request, text, level)
 
-    def batches(self, tickets: models.QuerySet[Any]) -> Iterator[list[Any]]:
-        """Yield the selected tickets that the user may change, read again batch by batch."""
-        keys = list(tickets.values_list("pk", flat=True))
+    def batches(self, tickets: models.QuerySet[Any], done: models.Q) -> Iterator[list[Any]]:
+        """Yield some of the selected tickets, those that are not `done` first, in batches.
+
+        Each is read again, and left out where the user may not change it. How many are left to a
+        further request is reported, and none is begun with after a refusal.
+        """
+        begun, refused = time.monotonic(), 0
+        is_done = models.Case(models.When(done, then=1), default=0)
+        first = tickets.annotate(ticket_priority_done=is_done).order_by(
+            "ticket_priority_done", "pk"
+        )
+        keys, left = list(first.values_list("pk", flat=True)[:MOST]), tickets.count()
         rows = tickets.model._base_manager.using(tickets.db)
         size = get_settings().serving.batch_size
-        refused = 0
         for start in range(0, len(keys), size):
+            if self.too_many or time.monotonic() - begun > SECONDS:
+                break
             found = list(rows.filter(pk__in=keys[start : start + size]))
+            left -= len(keys[start : start + size])
             may_change = self.admin.has_change_permission
             allowed = [ticket for ticket in found if may_change(self.request, ticket)]
             refused += len(found) - len(allowed)
@@ -182,6 +202,17 @@ class TicketActions:
                 refused,
             )
             self.report(messages.ERROR, text % {"number": refused})
+        if self.too_many:
+            self.refusals[self.too_many] += left
+        elif left:
+            text = ngettext(
+                "%(number)d more ticket was selected than one request works on: choose the "
+                "action again.",
+                "%(number)d more tickets were selected than one request works on: choose the "
+                "action again.",
+                left,
+            )
+            self.report(messages.WARNING, text % {"number": left})
 
 
 @admin.action(description=_("Set priority to High"), permissions=["change"])
@@ -207,12 +238,14 @@ def accept_suggested_priority(admin: TicketAdmin[Any], request: HttpRequest, tic
     """Set each ticket's priority to its open suggestion, as the user's decision."""
     actions = TicketActions(admin, request)
     left = 0
-    for batch in actions.batches(tickets):
+    newest = Prediction.objects.for_model(tickets.model).marked_newest()
+    suggested = has_row(newest.filter(state=State.SUGGESTED), tickets)
+    for batch in actions.batches(tickets, ~suggested):
         suggestions = open_suggestions(batch)
         left += len(batch) - len(suggestions)
         with transaction.atomic(using=router.db_for_write(tickets.model)):
             for ticket in batch:
-                suggestion = suggestions.get(str(ticket.pk))
+                suggestion = suggestions.get(ticket_key(ticket))
                 if suggestion is not None:
                     actions.attempt(partial(actions.accept, ticket, suggestion))
     if actions.decided:
@@ -237,8 +270,10 @@ def classify_tickets(admin: TicketAdmin[Any], request: HttpRequest, tickets: Any
     """Classify the tickets, again or for the first time."""
     actions = TicketActions(admin, request)
     outcomes: Counter[tuple[str, str]] = Counter()
+    version = ModelVersion.objects.filter(is_active=True).values("pk")
+    answered = Prediction.objects.for_model(tickets.model).filter(model_version__in=version)
     try:
-        for batch in actions.batches(tickets):
+        for batch in actions.batches(tickets, has_row(answered, tickets)):
             outcomes.update((one.state, one.reason) for one in actions.classify(batch))
     except ModelUnavailableError as error:
         actions.report(messages.ERROR, str(error))
@@ -268,7 +303,8 @@ def outcome_of(prediction: Prediction) -> tuple[int, str]:
 
 
 def _set_priority(actions: TicketActions, tickets: Any, priority: Priority) -> None:
-    for batch in actions.batches(tickets):
+    done = get_source(tickets.model).condition_of(priority)
+    for batch in actions.batches(tickets, done):
         with transaction.atomic(using=router.db_for_write(tickets.model)):
             for ticket in batch:
                 actions.attempt(partial(actions.decide, ticket, priority))

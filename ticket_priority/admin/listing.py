@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -16,11 +17,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.badges import percent, priority_badge
-from ticket_priority.models import Override, Prediction
-from ticket_priority.models.rows import TicketRowQuerySet
+from ticket_priority.models import Override, Prediction, PredictionQuerySet
+from ticket_priority.models.rows import about, has_row
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import decisive_rows, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.notes import Notes
 from ticket_priority.sources.registry import get_source
 
@@ -44,7 +46,7 @@ class PredictionsOnPage(ChangeList):
         latest, priorities = Prediction.objects.latest_for(tickets), priorities_of(tickets)
         held_back = audit.held_back(latest.values())
         for ticket in tickets:
-            prediction, priority = latest.get(str(ticket.pk)), priorities[str(ticket.pk)]
+            prediction, priority = latest.get(ticket_key(ticket)), priorities[ticket_key(ticket)]
             shown = None if prediction in held_back else prediction
             _ON_PAGE.put(ticket, (shown, priority))
 
@@ -99,8 +101,23 @@ class TicketFilter(admin.SimpleListFilter):
             raise IncorrectLookupParameters
         return self.chosen(queryset, wanted)
 
+    def get_facet_queryset(self, changelist: Any) -> dict[str, int]:
+        """Return the number of tickets of each choice; Django would take a subquery for each."""
+        tickets = changelist.queryset
+        if self.value() is not None:
+            tickets = changelist.get_queryset(self.request, self.expected_parameters())
+        numbers = self.numbers(tickets)
+        return {
+            f"{place}__c": numbers[str(key)]
+            for place, (key, _label) in enumerate(self.lookup_choices)
+        }
+
     def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
         """Return the tickets of a choice."""
+        raise NotImplementedError
+
+    def numbers(self, tickets: Tickets) -> Counter[str]:
+        """Count the tickets of each choice."""
         raise NotImplementedError
 
 
@@ -135,8 +152,25 @@ class PriorityFilter(TicketFilter):
             return models.Q(pk__in=[])
         decided = models.Q()
         for rows in decisive_rows(tickets.model):
-            decided |= models.Q(pk__in=_keys(rows, tickets))
+            decided |= has_row(rows, tickets)
         return models.Q(**{f"{self.source.host_field.attname}__in": values}) & decided
+
+    def numbers(self, tickets: Tickets) -> Counter[str]:
+        found: Counter[str] = Counter()
+        column = self.source.host_field.attname
+        in_doubt = tickets.filter(self._decided(tickets, *Priority))
+        for decided, rows in ((False, tickets), (True, in_doubt)):
+            groups = rows.order_by().values_list(column).annotate(models.Count("pk"))
+            for value, number in groups:
+                meaning = self.source.to_priority(value)
+                if decided:
+                    found[UNSET] -= number
+                    meaning = self.source.meaning_of(value)
+                if meaning is not None:
+                    found[meaning.slug] += number
+                elif self.source.is_unset(value):
+                    found[UNSET] += number
+        return found
 
 
 class PredictionStateFilter(TicketFilter):
@@ -151,9 +185,16 @@ class PredictionStateFilter(TicketFilter):
     def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
         predictions = Prediction.objects.for_model(tickets.model).shown()
         if wanted == NO_PREDICTION:
-            return tickets.exclude(pk__in=_keys(predictions, tickets))
-        newest = predictions.newest().filter(state=wanted)
-        return tickets.filter(pk__in=_keys(newest, tickets))
+            return tickets.exclude(has_row(predictions.marked_newest(), tickets))
+        newest = predictions.marked_newest().filter(state=wanted)
+        return tickets.filter(has_row(newest, tickets))
+
+    def numbers(self, tickets: Tickets) -> Counter[str]:
+        newest = Prediction.objects.filter(about(tickets, Prediction.objects.db)).shown()
+        groups = newest.marked_newest().order_by().values_list("state")
+        found = Counter(dict(groups.annotate(models.Count("pk"))))
+        found[NO_PREDICTION] = tickets.count() - found.total()
+        return found
 
 
 class ConfidenceFilter(TicketFilter):
@@ -174,21 +215,28 @@ class ConfidenceFilter(TicketFilter):
         ]
 
     def chosen(self, tickets: Tickets, wanted: str) -> Tickets:
-        model = tickets.model
-        newest = Prediction.objects.for_model(model).shown().newest()
-        unsure = newest.filter(confidence__lt=self.limit)
+        unsure = self._unsure(Prediction.objects.for_model(tickets.model))
         if wanted == LOW_UNREVIEWED:
-            reviewed = Override.objects.for_model(model).values("object_id")
-            unsure = unsure.exclude(object_id__in=reviewed)
-        return tickets.filter(pk__in=_keys(unsure, tickets))
+            unsure = unsure.exclude(_REVIEWED)
+        return tickets.filter(has_row(unsure, tickets))
+
+    def _unsure(self, predictions: PredictionQuerySet) -> PredictionQuerySet:
+        return predictions.shown().marked_newest().filter(confidence__lt=self.limit)
+
+    def numbers(self, tickets: Tickets) -> Counter[str]:
+        unsure = self._unsure(Prediction.objects.filter(about(tickets, Prediction.objects.db)))
+        return Counter({LOW: unsure.count(), LOW_UNREVIEWED: unsure.exclude(_REVIEWED).count()})
+
+
+_REVIEWED: Final = models.Q(
+    models.Exists(
+        Override.objects.filter(
+            content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+        ).order_by()
+    )
+)
 
 
 def _priority_on_page(ticket: models.Model) -> Priority | None:
     on_page = _ON_PAGE.get(ticket)
-    return on_page[1] if on_page else priorities_of([ticket])[str(ticket.pk)]
-
-
-def _keys(rows: TicketRowQuerySet, tickets: Tickets) -> Any:
-    """Return the keys of the tickets the rows are about; a subquery spans no two databases."""
-    keys = rows.ticket_keys(tickets.model)
-    return keys if rows.db == tickets.db else list(keys)
+    return on_page[1] if on_page else priorities_of([ticket])[ticket_key(ticket)]

@@ -11,6 +11,7 @@ from ticket_priority.models import Override, Prediction
 from ticket_priority.predictions import audit
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.registry import get_source
 
 SHOWN: Final = 20
@@ -35,15 +36,15 @@ class TicketPanel:
         source = get_source(type(ticket))
         # Read again, since the form may have changed the priority of the instance.
         stored = source.queryset(ticket._state.db).get(pk=ticket.pk)
-        predictions = Prediction.objects.for_instance(stored).select_related("model_version")
+        predictions = Prediction.objects.for_instance(stored).with_version()
         overrides = Override.objects.for_instance(stored).select_related("user")
         newest = list(predictions[:SHOWN])
         held_back = audit.held_back(newest)
         return cls(
-            priority=priorities_of([stored])[str(stored.pk)],
+            priority=priorities_of([stored])[ticket_key(stored)],
             predictions=[row for row in newest if row not in held_back],
             overrides=list(overrides[:SHOWN]),
-            suggestion=open_suggestions([stored]).get(str(ticket.pk)),
+            suggestion=open_suggestions([stored]).get(ticket_key(ticket)),
             is_held_back=bool(held_back),
         )
 

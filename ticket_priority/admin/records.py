@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
@@ -18,9 +18,13 @@ from django.utils.translation import ngettext
 
 from ticket_priority.badges import percent, priority_badge
 from ticket_priority.db import after_commit
-from ticket_priority.models import Override, Prediction
+from ticket_priority.models import ModelVersion, Override, Prediction
+from ticket_priority.models.versions import LARGE_COLUMNS
 from ticket_priority.predictions import outbox
 from ticket_priority.predictions.workers import notify_workers
+
+_MOST_RETRIED: Final = 5000
+_VERSIONS: Final = "_ticket_priority_versions"
 
 
 def page_of(site: admin.AdminSite, model: type[models.Model], key: Any) -> str:
@@ -70,6 +74,16 @@ class TicketRowAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}">{}</a>', page, text)
 
 
+class VersionFilter(admin.RelatedFieldListFilter):
+    """By model version, whose names are read once a page, and not its figures."""
+
+    def field_choices(self, field: Any, request: Any, model_admin: Any) -> Any:
+        if not hasattr(request, _VERSIONS):
+            names = ModelVersion.objects.values_list("pk", "name")
+            setattr(request, _VERSIONS, list(names))
+        return getattr(request, _VERSIONS)
+
+
 @admin.register(Prediction)
 class PredictionAdmin(TicketRowAdmin):
     """List predictions, and try failed ones again."""
@@ -90,7 +104,7 @@ class PredictionAdmin(TicketRowAdmin):
         "reason",
         "priority",
         "mode",
-        ("model_version", admin.RelatedOnlyFieldListFilter),
+        ("model_version", VersionFilter),
     )
     list_select_related = ("content_type", "model_version")
     actions = ("retry_failed",)
@@ -113,7 +127,8 @@ class PredictionAdmin(TicketRowAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Prediction]:
         rows: Any = super().get_queryset(request)
-        shown: models.QuerySet[Prediction] = rows.shown()
+        large = (f"model_version__{name}" for name in LARGE_COLUMNS)
+        shown: models.QuerySet[Prediction] = rows.shown().defer(*large)
         return shown
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
@@ -139,7 +154,8 @@ class PredictionAdmin(TicketRowAdmin):
     @admin.action(description=_("Try the failed ones again"), permissions=["retry"])
     def retry_failed(self, request: HttpRequest, predictions: models.QuerySet[Prediction]) -> None:
         using = router.db_for_write(Prediction)
-        keys = list(predictions.values_list("pk", flat=True))
+        failed = predictions.filter(state=Prediction.State.FAILED).order_by("pk")
+        keys = list(failed.values_list("pk", flat=True)[:_MOST_RETRIED])
         chosen = Prediction.objects.using(using).filter(pk__in=keys)
         again, left = outbox.retry(chosen)
         if again:

@@ -33,6 +33,7 @@ from ticket_priority.predictions.copies import copied_from
 from ticket_priority.predictions.standings import open_suggestions, priorities_of
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.registry import get_source
 
 REASON_FIELD: Final = "ticket_priority_reason"
@@ -173,7 +174,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             with overrides.recorded_elsewhere():
                 super().save_model(request, obj, form, change)
             if after is not None:
-                before = priorities_of([stored])[str(obj.pk)]
+                before = priorities_of([stored])[ticket_key(obj)]
                 overrides.record_override(
                     obj, before=before, after=after, user=request.user, reason=reason, via=bulk.VIA
                 )
@@ -291,7 +292,7 @@ class OverrideAdminMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         return bulk.outcome_of(prediction)
 
     def _accept(self, request: HttpRequest, ticket: Any) -> tuple[int, Any]:
-        suggestion = open_suggestions([ticket]).get(str(ticket.pk))
+        suggestion = open_suggestions([ticket]).get(ticket_key(ticket))
         if suggestion is None or str(suggestion.pk) != request.POST.get("prediction"):
             text = _("The suggestion has changed in the meantime. Please look again.")
             return messages.WARNING, text

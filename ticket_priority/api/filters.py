@@ -19,6 +19,7 @@ from ticket_priority.exceptions import SourceError
 from ticket_priority.models import Override, Prediction
 from ticket_priority.models.rows import content_type_of
 from ticket_priority.priorities import Priority
+from ticket_priority.sources.keys import LONGEST
 from ticket_priority.sources.registry import find_source
 
 Rows = models.QuerySet[Any]
@@ -37,7 +38,7 @@ class TicketRowFilter(FilterSet):  # type: ignore[misc]
     source = django_filters.CharFilter(
         method="of_source", label=_("Source, such as helpdesk.Ticket, in any case")
     )
-    object_id = django_filters.CharFilter(max_length=64, label=_("The ticket's primary key"))
+    object_id = django_filters.CharFilter(max_length=LONGEST, label=_("The ticket's primary key"))
     created_after = IsoDateTimeFilter(
         field_name="created_at", lookup_expr="gte", validators=_MOMENTS, label=_("Created from")
     )

@@ -61,7 +61,11 @@ TICKET_PARAMETERS: Final = [
     OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.PATH, description=text)
     for name, text in (
         ("source", "The ticket's model, such as helpdesk.Ticket, in any case."),
-        ("object_id", "The ticket's primary key, written as in the lists."),
+        (
+            "object_id",
+            "The ticket's primary key, written as in the lists and percent-encoded: it may hold "
+            "any character, also a slash.",
+        ),
     )
 ]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models, router
 from django.urls import include, path
 from drf_spectacular.utils import (
@@ -43,6 +43,7 @@ from ticket_priority.predictions.overrides import override
 from ticket_priority.predictions.reclassify import classify_instances
 from ticket_priority.predictions.standings import priorities_of
 from ticket_priority.sources.base import TicketSource
+from ticket_priority.sources.keys import LONGEST, key_text, read_keys, ticket_key
 from ticket_priority.sources.registry import find_source
 
 SHOWN_OVERRIDES: Final = 20
@@ -102,8 +103,12 @@ class ListMixin(RowsMixin):
     pagination_class: Any = Pages
     filter_backends: Any = [FilterBackend, StableOrdering]
 
+    def count(self) -> int:
+        """Count the rows of all pages."""
+        return scoping.count(self.filter_queryset(self.rows.all()), self.request.user)  # type: ignore[attr-defined]
 
-_PREDICTIONS: Final = Prediction.objects.select_related("model_version").shown()
+
+_PREDICTIONS: Final = Prediction.objects.with_version().shown()
 
 
 @extend_schema_view(
@@ -178,13 +183,11 @@ class TicketMixin(PluginView):
 
 def _key(source: TicketSource, text: str) -> Any:
     """Read a primary key in the form of `object_id`; raises NotFound for any other text."""
-    try:
-        key = source.model._meta.pk.to_python(text)
-    except (ValidationError, ValueError, OverflowError):
-        raise NotFound from None
-    if "\x00" in text or str(key).lower() != text.lower():
+    keys = read_keys(source.model, [text]) if "\x00" not in text else []
+    written = text if len(text) <= LONGEST else key_text(source.model, text)
+    if not keys or key_text(source.model, keys[-1]).lower() != written.lower():
         raise NotFound
-    return key
+    return keys[-1]
 
 
 class TicketView(TicketMixin, generics.GenericAPIView[Any]):
@@ -198,16 +201,17 @@ class TicketView(TicketMixin, generics.GenericAPIView[Any]):
     def get(self, request: Request, source: str, object_id: str) -> Response:
         of, ticket = self.get_ticket(to_change=False)
         key = [ticket.pk]
-        predictions = Prediction.objects.for_keys(of.model, key).select_related("model_version")
+        predictions = Prediction.objects.for_keys(of.model, key).with_version()
         overrides = Override.objects.for_keys(of.model, key).select_related("user")
-        priority = priorities_of([ticket])[str(ticket.pk)]
+        text = ticket_key(ticket)
+        priority = priorities_of([ticket])[text]
         prediction = predictions.order_by("-pk").first()
         if prediction is not None and audit.held_back([prediction]):
             prediction = None
         latest_overrides = list(overrides.order_by("-pk")[:SHOWN_OVERRIDES])
         found = {
             "source": of.label,
-            "object_id": str(ticket.pk),
+            "object_id": text,
             "priority": priority,
             "prediction": prediction,
             "overrides": latest_overrides,
@@ -258,7 +262,7 @@ class TicketClassifyView(TicketMixin, generics.GenericAPIView[Any]):
     def post(self, request: Request, source: str, object_id: str) -> Response:
         ticket = self.get_ticket(to_change=True)[1]
         with model_required():
-            (prediction,) = classify_instances([ticket])
+            (prediction,) = classify_instances([ticket], bounded=True)
         if prediction.reason == Prediction.Reason.TICKET_GONE:
             raise NotFound
         if prediction.reason == Prediction.Reason.AUDIT:

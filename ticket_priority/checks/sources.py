@@ -20,7 +20,7 @@ from ticket_priority.priorities import Priority
 from ticket_priority.sources.base import TicketSource, is_column
 from ticket_priority.sources.column import IDENTITY, defaults_called_once
 from ticket_priority.sources.refusals import refused_in_every_row, row_exists, why_unfit
-from ticket_priority.sources.registry import all_sources, register
+from ticket_priority.sources.registry import all_sources, left_out, register
 
 MIDDLEWARE: Final = "ticket_priority.middleware.acting_user_middleware"
 
@@ -52,6 +52,14 @@ def check_sources(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             "No model has automatic priority.",
             hint=f"Give a model a PriorityField, or name it in {conf.SETTING}['SOURCES'].",
             id="ticket_priority.W011",
+        )
+    for source, other in left_out():
+        yield checks.Error(
+            f"The ticket source {source.label} is left out: {other.label} has the same table, and "
+            "with it the same tickets.",
+            hint="Register one of the two. The source of a model is that of its proxies too.",
+            obj=source.model,
+            id="ticket_priority.E028",
         )
     for source in all_sources():
         yield from _check_source(source)

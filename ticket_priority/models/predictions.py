@@ -8,21 +8,19 @@ from typing import Any, Final, Self
 
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models, router
+from django.db import connections, models, router
 from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ticket_priority.db import unclaimed
-from ticket_priority.models.rows import (
-    TicketRow,
-    TicketRowQuerySet,
-    content_type_of,
-    key_column,
-)
-from ticket_priority.models.versions import ModelVersion
+from ticket_priority.models.newest import has_newer, mark_newest
+from ticket_priority.models.rows import TicketRow, TicketRowQuerySet, content_type_of
+from ticket_priority.models.versions import LARGE_COLUMNS, ModelVersion
 from ticket_priority.priorities import Priority
-from ticket_priority.sources import all_sources
+from ticket_priority.sources import TicketSource, all_sources
+from ticket_priority.sources.keys import key_column
+from ticket_priority.sources.refusals import may_lack_value
 
 
 class PredictionQuerySet(TicketRowQuerySet):
@@ -37,12 +35,25 @@ class PredictionQuerySet(TicketRowQuerySet):
         return super().erase()
 
     def newest(self) -> Self:
-        """Keep the newest of these rows for each ticket."""
-        newest = self.order_by().values("content_type", "object_id")
-        return self.filter(pk__in=newest.annotate(newest=models.Max("pk")).values("newest"))
+        """Keep the rows that are the newest about their ticket."""
+        return self.filter(~has_newer(self))
+
+    def marked_newest(self) -> Self:
+        """Return the same rows for whole tables: by their mark, as far as all rows have one."""
+        is_unmarked = Prediction.objects.using(self.db).filter(is_newest=None).exists()
+        return self.newest() if is_unmarked else self.filter(is_newest=True)
+
+    def mark_newest(self) -> int:
+        """Mark the rows without a mark, such as those of `bulk_create`; return their number."""
+        return mark_newest(self)
+
+    def with_version(self) -> Self:
+        """Read the model version too, without its figures."""
+        large = (f"model_version__{name}" for name in LARGE_COLUMNS)
+        return self.select_related("model_version").defer(*large)
 
     def latest_for(self, instances: Iterable[models.Model]) -> dict[str, Any]:
-        """Return the newest row of each ticket by `str(pk)`, in one query.
+        """Return the newest row of each ticket by `key_text`, in one query.
 
         The tickets must be of one model. Tickets without a row are left out.
         """
@@ -50,12 +61,12 @@ class PredictionQuerySet(TicketRowQuerySet):
         if not tickets:
             return {}
         rows = self.for_keys(type(tickets[0]), [ticket.pk for ticket in tickets])
-        return {row.object_id: row for row in rows.select_related("model_version").order_by("pk")}
+        return {row.object_id: row for row in rows.newest().with_version()}
 
     def applied_values(
         self, model: type[models.Model], keys: Iterable[Any]
     ) -> defaultdict[str, set[int]]:
-        """Return the class ids that were ever applied to each ticket, by `str(pk)`."""
+        """Return the class ids that were ever applied to each ticket, by `key_text`."""
         found: defaultdict[str, set[int]] = defaultdict(set)
         rows = self.for_keys(model, keys).filter(state=Prediction.State.APPLIED)
         for key, priority in rows.values_list("object_id", "priority"):
@@ -63,12 +74,17 @@ class PredictionQuerySet(TicketRowQuerySet):
         return found
 
     def values_at_creation(
-        self, model: type[models.Model], keys: Iterable[Any]
+        self, source: TicketSource, keys: Iterable[Any]
     ) -> defaultdict[str, set[Any]]:
-        """Return the host values that each ticket had before its first prediction, by `str(pk)`."""
+        """Return the values that each ticket got as its table takes none without, by `key_text`.
+
+        Takes no query where the table takes such tickets.
+        """
         found: defaultdict[str, set[Any]] = defaultdict(set)
+        if not may_lack_value(source):
+            return found
         # Only `classify_instances` stores rows that no worker claimed and that were tried.
-        rows = self.for_keys(model, keys).exclude(attempts__gte=1, claimed_at=None)
+        rows = self.for_keys(source.model, keys).exclude(attempts__gte=1, claimed_at=None)
         for key, value in rows.values_list("object_id", "value_before"):
             found[key].add(value)
         return found
@@ -89,17 +105,25 @@ class PredictionQuerySet(TicketRowQuerySet):
         return {(text_hash, priority): least for text_hash, priority, least in found}
 
     def first_hashes(self, model: type[models.Model], keys: Iterable[Any]) -> dict[str, str]:
-        """Return the hash of the first text classified of each ticket, by `str(pk)`."""
+        """Return the hash of the first text classified of each ticket, by `key_text`."""
         rows = self.for_keys(model, keys).exclude(text_hash="").order_by("-pk")
         return dict(rows.values_list("object_id", "text_hash"))
 
     def shown(self) -> Self:
         """Exclude what is held back: the audit slice's answers until a decision is recorded."""
-        decided = Override.objects.filter(
-            content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+        decided = models.Exists(
+            Override.objects.order_by().filter(
+                content_type=models.OuterRef("content_type"), object_id=models.OuterRef("object_id")
+            )
         )
-        is_held_back = models.Q(reason=Prediction.Reason.AUDIT)
-        return self.filter(~is_held_back | models.Q(models.Exists(decided.order_by())))
+        if connections[self.db].vendor == "mysql":
+            is_shown = ~models.Q(reason=Prediction.Reason.AUDIT) | models.Q(decided)
+            return self.filter(is_shown)
+        # A join: for an OR, PostgreSQL plans to look at the overrides for each row.
+        held_back = Prediction.objects.order_by().filter(
+            ~decided, pk=models.OuterRef("pk"), reason=Prediction.Reason.AUDIT
+        )
+        return self.filter(~models.Exists(held_back))
 
     def claimable(self, *, claim_seconds: int) -> PredictionQuerySet:
         """Keep the pending rows that no worker holds a valid claim on, oldest first.
@@ -178,6 +202,8 @@ class Prediction(Answer):
     claimed_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     decided_at = models.DateTimeField(_("decided at"), null=True, blank=True, editable=False)
+    # None: not known, for rows that came by another way than `save_about`.
+    is_newest = models.BooleanField(null=True, default=None, editable=False)
 
     objects = PredictionQuerySet.as_manager()
 
@@ -186,9 +212,16 @@ class Prediction(Answer):
         verbose_name = _("prediction")
         verbose_name_plural = _("predictions")
         indexes = [
-            models.Index(fields=["content_type", "object_id"], name="tp_prediction_ticket"),
+            models.Index(
+                fields=["content_type", "object_id", "id"], name="tp_prediction_of_ticket"
+            ),
             models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
             models.Index(fields=["text_hash"], name="tp_prediction_text"),
+            models.Index(fields=["reason"], name="tp_prediction_reason"),
+            models.Index(
+                fields=["is_newest", "content_type", "state", "object_id"],
+                name="tp_prediction_newest",
+            ),
         ]
 
     def __str__(self) -> str:

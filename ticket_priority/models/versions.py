@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
@@ -15,6 +15,9 @@ from ticket_priority.db import after_commit
 from ticket_priority.signals import model_version_activated
 
 _Swapped = TypeVar("_Swapped")
+
+LARGE_COLUMNS: Final = ("metrics", "config", "dataset")
+"""The columns that lists leave out: they may hold many kilobytes."""
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):

@@ -39,7 +39,7 @@ def draw(mode: str) -> str:
 
 
 def audited_keys(model: type[models.Model], keys: Iterable[Any]) -> set[str]:
-    """Return which of these tickets belong to the slice, by `str(pk)`."""
+    """Return which of these tickets belong to the slice, by `key_text`."""
     rows = Prediction.objects.using(plugin_database()).filter(mode=MODE)
     return rows.keys_among(model, keys)
 

@@ -62,7 +62,7 @@ def about_gone_tickets(*, databases: Sequence[str] = (), dry_run: bool = False) 
                 left = set(keys)
                 for using in where:
                     left -= source.by_keys(left, using=using).keys()
-                gone = rows.for_keys(source.model, left)
+                gone = rows.filter(object_id__in=left)
                 erased[table.__name__] += _erase(gone, dry_run)
     return erased
 

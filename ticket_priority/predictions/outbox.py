@@ -7,6 +7,7 @@ the same ticket cannot deadlock.
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -47,9 +48,10 @@ from ticket_priority.sources.column import defaults_called_once
 logger = logging.getLogger(__name__)
 
 
-def drain() -> int:
+def drain(*, most: float = math.inf) -> int:
     """Classify pending predictions in batches until none is left; return how many were decided.
 
+    No more than `most` are classified.
     Any number of workers may drain at once. A batch is claimed, classified without holding a lock,
     and applied ticket by ticket, except where a person has decided meanwhile.
     """
@@ -58,11 +60,11 @@ def drain() -> int:
     if not options.enabled:
         return decided
     _give_up_on_poison()
-    while _pending_exists():
+    while most > 0 and _pending_exists():
         try:
             classifier = get_classifier() if has_workers() else get_classifier_in_request()
             with classifier.breaker.attempt():
-                claimed = _claim(options.serving.batch_size)
+                claimed = _claim(int(min(options.serving.batch_size, most)))
                 for was_decided in _decide_claimed(claimed, classifier):
                     decided += was_decided
         except ModelUnavailableError as error:
@@ -70,6 +72,7 @@ def drain() -> int:
             break
         if not claimed:
             break
+        most -= len(claimed)
     return decided
 
 
@@ -147,7 +150,12 @@ def _mark_claimed(token: str, size: int) -> None:
 def _decide_claimed(claimed: list[Prediction], classifier: ActiveClassifier) -> Iterator[bool]:
     for source, predictions in _by_source(claimed):
         using = router.db_for_write(source.model)
-        tickets = source.by_keys([row.object_id for row in predictions], using=using)
+        tickets = None
+        # One source's table or adapter must not hold up the others.
+        with contain_errors(using, "The tickets of %s cannot be read", source.label):
+            tickets = source.by_keys([row.object_id for row in predictions], using=using)
+        if tickets is None:
+            continue
         known = [row for row in predictions if row.object_id in tickets]
         for row in predictions:
             if row.object_id not in tickets:

@@ -28,9 +28,12 @@ from ticket_priority.predictions.refusals import suggest_if_refused
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_missing, priority_predicted
 from ticket_priority.sources import PriorityChange, TicketSource
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.notes import Notes
 
 logger = logging.getLogger(__name__)
+
+_FORGOTTEN_AT_ONCE: Final = 1000
 
 State, Reason = Prediction.State, Prediction.Reason
 DRAFTS: Final = Notes[Prediction]()
@@ -196,10 +199,18 @@ def stored_values(prediction: Prediction) -> dict[str, Any]:
 
 
 def save_about(source: TicketSource, instance: models.Model, prediction: Prediction) -> None:
-    """Insert a prediction about this ticket; raises DatabaseError."""
+    """Insert a prediction about this ticket, its newest; raises DatabaseError."""
+    using = plugin_database()
     prediction.content_type = content_type_of(source.model)
-    prediction.object_id = str(instance.pk)
-    prediction.save(using=plugin_database(), force_insert=True)
+    prediction.object_id = ticket_key(instance)
+    prediction.is_newest = True
+    # One that comes with the ticket itself, without an attempt, is the first.
+    marked = Prediction.objects.using(using).for_instance(instance).filter(is_newest=True)
+    # The UPDATE waits for another writer, whose new row it does not see on PostgreSQL.
+    has_replaced = not prediction.attempts or marked.update(is_newest=False)
+    prediction.save(using=using, force_insert=True)
+    if not has_replaced:
+        marked.filter(pk__lt=prediction.pk).update(is_newest=False)
 
 
 def priority_of(prediction: Prediction) -> Priority:
@@ -311,10 +322,12 @@ def write_history(
         source.write_history(instance, change, using=using)
 
 
-def forget(instance: models.Model) -> None:
-    """Delete the rows about a deleted ticket; errors as in `contain_errors`."""
+def forget(model: type[models.Model], keys: Sequence[Any]) -> None:
+    """Delete the rows about deleted tickets of a model; errors as in `contain_errors`."""
     using = plugin_database()
     message = "Rows about a deleted %s remain, for `manage.py erase_priority_data --gone`"
-    with contain_errors(using, message, type(instance)._meta.label), savepoint(using):
-        for table in ABOUT_TICKETS:
-            table.objects.using(using).for_instance(instance).erase()
+    for start in range(0, len(keys), _FORGOTTEN_AT_ONCE):
+        some = keys[start : start + _FORGOTTEN_AT_ONCE]
+        with contain_errors(using, message, model._meta.label), savepoint(using):
+            for table in ABOUT_TICKETS:
+                table.objects.using(using).for_keys(model, some).erase()

@@ -29,6 +29,7 @@ from ticket_priority.predictions.standings import priority_at
 from ticket_priority.priorities import Priority
 from ticket_priority.signals import priority_overridden
 from ticket_priority.sources import PriorityChange, get_source
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.sources.refusals import why_refused
 
 _elsewhere: ContextVar[bool] = ContextVar("ticket_priority_recorded_elsewhere", default=False)
@@ -154,7 +155,7 @@ def record_override(
         latest = Prediction.objects.using(using).for_instance(instance).order_by("pk").last()
         record: Override = Override.objects.using(using).create(
             content_type=content_type_of(source.model),
-            object_id=str(instance.pk),
+            object_id=ticket_key(instance),
             prediction=latest,
             user=user if user is not None and user.is_authenticated else None,
             from_priority=before,

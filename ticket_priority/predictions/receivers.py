@@ -9,12 +9,13 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.db import models, router
-from django.db.models.signals import post_delete, post_save, pre_save
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from ticket_priority.db import after_commit
 from ticket_priority.exceptions import SourceError
 from ticket_priority.models import plugin_database
 from ticket_priority.predictions.containment import contain_errors
+from ticket_priority.predictions.deletions import deleted_keys, expect_deletion
 from ticket_priority.predictions.host_decisions import notice_save, record_decision, remember_stored
 from ticket_priority.predictions.on_save import (
     classify_before_insert,
@@ -53,6 +54,7 @@ def connect(source: TicketSource) -> None:
         uid = f"ticket_priority.{sender._meta.label_lower}"
         pre_save.connect(before_save, sender=sender, dispatch_uid=f"{uid}.pre_save")
         post_save.connect(after_save, sender=sender, dispatch_uid=f"{uid}.post_save")
+        pre_delete.connect(before_delete, sender=sender, dispatch_uid=f"{uid}.pre_delete")
         post_delete.connect(after_delete, sender=sender, dispatch_uid=f"{uid}.post_delete")
 
 
@@ -98,13 +100,20 @@ def after_save(
         after_commit(notify_workers, using=using)
 
 
+def before_delete(
+    sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
+) -> None:
+    """Note the tickets that one `delete()` deletes, before it deletes the first."""
+    if _registered_source(sender) is not None:
+        expect_deletion(sender, using, kwargs.get("origin"), instance.pk)
+
+
 def after_delete(
     sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
 ) -> None:
-    """Delete what is stored about a deleted ticket."""
-    source = _registered_source(sender)
-    if source is not None:
-        forget(instance)
+    """Delete what is stored about deleted tickets, after the last that one `delete()` deletes."""
+    if _registered_source(sender) is not None:
+        forget(sender, deleted_keys(sender, using, kwargs.get("origin"), instance.pk))
 
 
 def after_request(**kwargs: Any) -> None:

@@ -37,15 +37,16 @@ from ticket_priority.predictions.refusals import settle_or_suggest
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
 from ticket_priority.sources.column import defaults_called_once
+from ticket_priority.sources.keys import ticket_key
 
 
 def classify_instances(
-    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = True
+    instances: Iterable[models.Model], *, mode: str | None = None, bounded: bool = False
 ) -> list[Prediction]:
     """Classify saved tickets of one model, and store the predictions.
 
-    That about a ticket which was deleted meanwhile is returned, but not stored. Unless `bounded` is
-    False, the model has DEADLINE_MS for each ticket.
+    That about a ticket which was deleted meanwhile is returned, but not stored. In a request pass
+    `bounded`: the model has DEADLINE_MS for each ticket.
 
     A priority that a person set stays, and the prediction becomes a suggestion. `mode` defaults to
     the source's; "suggest" writes no ticket. Predictions about undecided tickets of the audit slice
@@ -71,7 +72,7 @@ def classify_instances(
     predictions = []
     for ticket, asked in zip(tickets, answers, strict=True):
         prediction = Prediction(
-            mode=audit.MODE if str(ticket.pk) in held_back else mode,
+            mode=audit.MODE if ticket_key(ticket) in held_back else mode,
             value_before=source.as_json(source.value_of(ticket)),
             attempts=1,
         )
@@ -82,7 +83,7 @@ def classify_instances(
         else:
             answer, milliseconds = asked.answer
             fill(prediction, asked.text, answer, classifier, milliseconds, language=asked.language)
-        by_person, is_stored = str(ticket.pk) in decided_by_person, False
+        by_person, is_stored = ticket_key(ticket) in decided_by_person, False
         # The others go on.
         with contain_errors(using, "The prediction about a %s is not stored", source.label):
             _store(source, ticket, prediction, by_person=by_person, using=using)
@@ -156,12 +157,12 @@ def backfill(
         overrides = Override.objects.using(alias).for_keys(source.model, keys)
         # A person may have decided for a value that otherwise means unset.
         chosen = {
-            str(ticket.pk)
+            ticket_key(ticket)
             for ticket in page
             if source.meaning_of(source.value_of(ticket)) is not None
         }.intersection(overrides.values_list("object_id", flat=True))
         passed_over = chosen.union(answered)
-        fresh = [ticket for ticket in page if str(ticket.pk) not in passed_over]
+        fresh = [ticket for ticket in page if ticket_key(ticket) not in passed_over]
         counts = Counter({"skipped": len(page) - len(fresh)})
         if dry_run:
             for asked in answers_about(source, get_classifier(), fresh):
@@ -170,7 +171,7 @@ def backfill(
                 elif asked.answer is not None:
                     counts[asked.answer[0].label] += 1
         else:
-            for prediction in classify_instances(fresh, bounded=False):
+            for prediction in classify_instances(fresh):
                 counts[prediction.state] += 1
                 if prediction.reason == Reason.REFUSED:
                     counts[Reason.REFUSED] += 1
@@ -195,9 +196,9 @@ def _decided_by_person(source: TicketSource, tickets: Sequence[models.Model]) ->
     # What was copied may be a person's word as well: it is no label, and no model changes it.
     predictions = Prediction.objects.using(plugin_database()).exclude(mode=copies.MODE)
     applied = predictions.applied_values(source.model, keys)
-    begun = predictions.values_at_creation(source.model, keys)
+    begun = predictions.values_at_creation(source, keys)
     for ticket in tickets:
-        value, key = source.value_of(ticket), str(ticket.pk)
+        value, key = source.value_of(ticket), ticket_key(ticket)
         ours = {source.to_host_value(priority) for priority in applied[key]}
         is_as_begun = source.as_json(value) in begun[key]
         if not source.is_unset(value) and value not in ours and not is_as_begun:

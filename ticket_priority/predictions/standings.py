@@ -14,12 +14,13 @@ from ticket_priority.predictions import audit
 from ticket_priority.priorities import Priority
 from ticket_priority.sources import TicketSource, get_source
 from ticket_priority.sources.column import defaults_called_once
+from ticket_priority.sources.keys import key_text, ticket_key
 
 State, Reason = Prediction.State, Prediction.Reason
 
 
 def priorities_of(instances: Iterable[models.Model]) -> dict[str, Priority | None]:
-    """Return the priority of each ticket by `str(pk)`; None: unset.
+    """Return the priority of each ticket by `key_text`; None: unset.
 
     A host value that means unset counts as a priority where it was predicted and applied, or a
     person decided. Checking that takes two queries, or none where no such value has a meaning. The
@@ -29,12 +30,13 @@ def priorities_of(instances: Iterable[models.Model]) -> dict[str, Priority | Non
     if not tickets:
         return {}
     source = get_source(type(tickets[0]))
-    return _meanings(source, {str(ticket.pk): source.value_of(ticket) for ticket in tickets})
+    return _meanings(source, {ticket_key(ticket): source.value_of(ticket) for ticket in tickets})
 
 
 def priority_at(source: TicketSource, pk: Any, value: Any) -> Priority | None:
     """Return the priority of the ticket with this key when it has, or had, a host value."""
-    return _meanings(source, {str(pk): value})[str(pk)]
+    key = key_text(source.model, pk)
+    return _meanings(source, {key: value})[key]
 
 
 @defaults_called_once()
@@ -71,14 +73,14 @@ class Standing:
 
 
 def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
-    """Return the newest prediction of each ticket and its standing, by `str(pk)`.
+    """Return the newest prediction of each ticket and its standing, by `key_text`.
 
     A suggestion is open when it is the newest prediction, differs from the ticket's priority, and
     nobody has decided since. Tickets without a prediction, and those whose prediction is held
     back, are left out. The tickets must be of one model. Takes one query,
     `priorities_of`'s, and one where a prediction is of the audit slice.
     """
-    tickets = {str(ticket.pk): ticket for ticket in instances}
+    tickets = {ticket_key(ticket): ticket for ticket in instances}
     if not tickets:
         return {}
     priorities = priorities_of(tickets.values())
@@ -101,6 +103,6 @@ def standings(instances: Iterable[models.Model]) -> dict[str, Standing]:
 
 
 def open_suggestions(instances: Iterable[models.Model]) -> dict[str, Prediction]:
-    """Return the suggestions that wait for a person's decision, by `str(pk)`."""
+    """Return the suggestions that wait for a person's decision, by `key_text`."""
     found = standings(instances)
     return {key: standing.prediction for key, standing in found.items() if standing.is_open}

@@ -23,6 +23,9 @@ SWEEP_NAME: Final = "ticket_priority.sweep"
 RETRAIN_TASK: Final = "ticket_priority.tasks.retrain"
 RETRAIN_NAME: Final = "ticket_priority.retrain"
 
+IN_REQUEST: Final = 32
+"""How many pending predictions a request classifies, where there are no workers."""
+
 _JUST_FAILED: Final = frozenset(
     {
         Prediction.Reason.MODEL_ERROR,
@@ -38,13 +41,20 @@ _waits_for_load = False
 
 
 def notify_workers() -> None:
-    """Have a worker drain the pending predictions; without workers, drain them here.
+    """Have a worker drain the pending predictions; without workers, drain some of them here.
 
     Where the queue fails nothing is lost: the rows stay pending, and the sweep or the next call
     takes them. Never raises.
     """
+    global _next_sweep_at
     try:
-        get_queue().enqueue(DRAIN_TASK)
+        if not get_queue().runs_in_process:
+            get_queue().enqueue(DRAIN_TASK)
+            return
+        get_queue().enqueue(DRAIN_TASK, str(IN_REQUEST))
+        rows = Prediction.objects.using(plugin_database())
+        if rows.claimable(claim_seconds=get_settings().queue.claim_seconds).exists():
+            _next_sweep_at = 0.0
     except Exception:
         logger.exception("No worker could be notified; the sweep will find the pending tickets")
 
@@ -75,8 +85,8 @@ def wants_drain(prediction: Prediction) -> bool:
     """Say whether the save of a new ticket calls for a drain.
 
     Without workers a drain runs in the request, so not right after the model has failed there: the
-    next ticket that the model answers takes along those that wait. So do the first one of a process
-    and one every SWEEP_MINUTES, since other processes may have left some.
+    next tickets that the model answers take along those that wait, some each. So do the first one
+    of a process and one every SWEEP_MINUTES, since other processes may have left some.
     """
     global _next_sweep_at, _waits_for_load
     if has_workers():

@@ -17,6 +17,7 @@ from django.db import connections, router
 from django.utils import timezone
 
 from ticket_priority.bounded_calls import Pool
+from ticket_priority.db import after_commit
 from ticket_priority.exceptions import ModelOverloadedError, ModelTimeoutError, QueueError
 from ticket_priority.queues.base import Queue, Workers
 
@@ -26,6 +27,8 @@ BROKER_SECONDS: Final = 1.0
 """How long a caller waits for a broker that is no database."""
 BROKER_PAUSE_SECONDS: Final = 30.0
 """How long a broker that did not answer in time is sent nothing."""
+
+_LOOKED_AT: Final = 5
 
 _SEEN_BY_FEW: Final = (DummyCache, LocMemCache, FileBasedCache)
 """Caches in which another process or machine may not see a worker's sign of life."""
@@ -47,10 +50,17 @@ class DjangoQQueue(Queue):
         self._paused_until = 0.0
 
     def enqueue(self, task: str, *args: str) -> None:
-        """Enqueue a task, unless the broker did not answer a moment ago."""
+        """Enqueue a task, unless the broker did not answer a moment ago.
+
+        In a table, a task that waits already is not enqueued again. A worker may take it before
+        the caller's rows are committed, so that is looked at again after the commit.
+        """
         from django_q.conf import Conf
 
-        if self._database or Conf.SYNC:
+        if self._database and not Conf.SYNC and self._waits(task, *args):
+            again = partial(self._send_unless_waiting, task, *args)
+            after_commit(again, using=self._database)
+        elif self._database or Conf.SYNC:
             self._send(task, *args)
         elif time.monotonic() >= self._paused_until:
             try:
@@ -177,6 +187,21 @@ class DjangoQQueue(Queue):
         from django_q.tasks import async_task
 
         async_task(task, *args, task_name=task, broker=self._broker)
+
+    def _send_unless_waiting(self, task: str, *args: str) -> None:
+        try:
+            if not self._waits(task, *args):
+                self._send(task, *args)
+        except Exception:
+            logger.exception("No worker could be notified; the sweep will find what waits")
+
+    def _waits(self, task: str, *args: str) -> bool:
+        """Say whether one of the newest messages that no worker has taken names this task."""
+        from django_q.models import OrmQ
+
+        waiting = OrmQ.objects.using(self._database).filter(lock__lte=timezone.now())
+        newest = waiting.order_by("-pk")[:_LOOKED_AT]
+        return any(one.name() == task and one.args() == args for one in newest)
 
     def _call(self, function: Callable[[], Any]) -> Any:
         try:

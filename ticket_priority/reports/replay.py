@@ -23,6 +23,7 @@ from ticket_priority.models import ModelVersion, Prediction, plugin_database
 from ticket_priority.predictions.outcome import Answer, answers_about, answers_of
 from ticket_priority.sources.base import TicketSource
 from ticket_priority.sources.column import defaults_called_once
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.training.labels import labels_of
 
 _BATCH = 500
@@ -156,20 +157,20 @@ def _replay_batch(
     using: str | None,
 ) -> None:
     applied = _first_applied(source, batch)
-    labels = labels_of(source, [str(ticket.pk) for ticket in batch], using)
+    labels = labels_of(source, [ticket_key(ticket) for ticket in batch], using)
     found = answers_about(source, loaded[0], batch)
     texts = [asked.text for asked in found]
     answers = [[asked.answer for asked in found]]
     answers += [answers_of(classifier, texts) for classifier in loaded[1:]]
     for tally, said in zip(tallies, answers, strict=True):
         for ticket, answer in zip(batch, said, strict=True):
-            key = str(ticket.pk)
+            key = ticket_key(ticket)
             held = source.to_priority(source.value_of(ticket))
             tally.add(answer, applied.get(key), held, labels.get(key))
 
 
 def _first_applied(source: TicketSource, batch: Sequence[models.Model]) -> dict[str, int]:
-    """Return the class that was applied to each ticket first, by `str(pk)`."""
+    """Return the class that was applied to each ticket first, by `key_text`."""
     keys = [ticket.pk for ticket in batch]
     rows = Prediction.objects.using(plugin_database()).for_keys(source.model, keys)
     applied = rows.filter(state=Prediction.State.APPLIED).order_by("-pk")

@@ -18,6 +18,7 @@ from ticket_priority.ml.text.normalisation import join_fields
 from ticket_priority.priorities import Priority
 from ticket_priority.sources.changes import DecisionRecorder, PriorityChange
 from ticket_priority.sources.column import PriorityColumn
+from ticket_priority.sources.keys import key_text, read_keys
 
 LabelledRows = Callable[["models.QuerySet[Any]"], "models.QuerySet[Any]"]
 UserRows = Callable[["models.QuerySet[Any]", Any], "models.QuerySet[Any]"]
@@ -81,10 +82,11 @@ class TicketSource(PriorityColumn):
         return _text_in(instance, self.segment_field)
 
     def by_keys(self, keys: Iterable[str], *, using: str | None = None) -> dict[str, models.Model]:
-        """Return the tickets that exist by `str(pk)`, in one query."""
-        column = self.model._meta.pk
-        rows = self.queryset(using).in_bulk([column.to_python(key) for key in keys])
-        return {str(pk): ticket for pk, ticket in rows.items()}
+        """Return the tickets that exist, each by the text that it was asked for with."""
+        texts = {key: key_text(self.model, key) for key in keys}
+        found = self.queryset(using).in_bulk(read_keys(self.model, texts.values(), using))
+        tickets = {key_text(self.model, pk): ticket for pk, ticket in found.items()}
+        return {key: tickets[text] for key, text in texts.items() if text in tickets}
 
     def lock(self, pk: Any, *, using: str) -> Any:
         """Lock the row until the transaction ends, where the database can, and return it.
@@ -113,12 +115,13 @@ class TicketSource(PriorityColumn):
         return rows.filter(~self.unset_condition() | decided)
 
     def reviewed_keys(self, keys: Collection[Any], using: str | None = None) -> set[str]:
-        """Return which of these tickets people have worked on, by `str(pk)`."""
+        """Return which of these tickets people have worked on, by `key_text`."""
         if self.reviewed is None:
             return set()
         rows = self.queryset(using)
         chosen = rows.filter(pk__in=_keys_chosen(self.reviewed, rows))
-        return {str(key) for key in chosen.filter(pk__in=keys).values_list("pk", flat=True)}
+        found = chosen.filter(pk__in=keys).values_list("pk", flat=True)
+        return {key_text(self.model, key) for key in found}
 
     def unset_rows(self, using: str | None = None) -> models.QuerySet[Any]:
         """Return the rows that nobody has decided."""

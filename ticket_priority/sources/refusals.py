@@ -52,6 +52,13 @@ def lacks_value(source: PriorityColumn, ticket: models.Model, *, using: str) -> 
     )
 
 
+def may_lack_value(source: PriorityColumn) -> bool:
+    """Say whether the host's table may take no ticket without a priority."""
+    column = source.host_field
+    has_default = column.has_default() or column.has_db_default()
+    return not (column.null or has_default) or any(_constraints(column, source.model))
+
+
 def why_unfit(column: models.Field[Any, Any], value: Any) -> str:
     """Say why a column can hold a value in no row; empty if it may. The database is not asked."""
     if column.generated:

@@ -74,15 +74,34 @@ def subscribe(subscriber: Callable[[TicketSource], None]) -> None:
 
 
 def all_sources() -> list[TicketSource]:
-    """Return the registered sources."""
-    return list(_sources.values())
+    """Return the registered sources, one for each table."""
+    return [source for model, source in _sources.items() if _of_its_table(model) is model]
+
+
+def left_out() -> list[tuple[TicketSource, TicketSource]]:
+    """Return the sources that are left out, each with the one that has its table's tickets."""
+    chosen = {model: _of_its_table(model) for model in _sources}
+    pairs = ((it, other) for it, other in chosen.items() if other not in (it, None))
+    return [(_sources[it], _sources[other]) for it, other in pairs if other is not None]
+
+
+def _of_its_table(model: type[models.Model]) -> type[models.Model] | None:
+    """Return the registered model whose source has the tickets of a model's table.
+
+    A proxy has its model's rows, so it can have no rules of its own: who may see a ticket must
+    not depend on the name under which it is asked for.
+    """
+    table = model._meta.concrete_model if hasattr(model, "_meta") else None
+    if table is None or table in _sources:
+        return table
+    return next((other for other in _sources if other._meta.concrete_model is table), None)
 
 
 def get_source(model: type[models.Model]) -> TicketSource:
-    """Return the source of a model, of its proxy or of its child; raises SourceError."""
+    """Return the source of a model's table, or of its parent's; raises SourceError."""
     for base in model.__mro__:
-        if base in _sources:
-            return _sources[base]
+        if found := _of_its_table(base):
+            return _sources[found]
     raise SourceError(
         f"{model.__name__} is not a ticket source: give it a PriorityField, or name it in "
         'TICKET_PRIORITY["SOURCES"].'
@@ -91,10 +110,13 @@ def get_source(model: type[models.Model]) -> TicketSource:
 
 def find_source(label: str) -> TicketSource:
     """Return the source called `app_label.ModelName` in any case; raises SourceError."""
-    for source in _sources.values():
-        if source.label.lower() == label.lower():
+    sources = all_sources()
+    for source in sources:
+        # Rows about a proxy's tickets bear the label of its model.
+        table = source.model._meta.concrete_model or source.model
+        if label.lower() in (source.label.lower(), table._meta.label_lower):
             return source
-    known = ", ".join(sorted(source.label for source in _sources.values())) or "none"
+    known = ", ".join(sorted(source.label for source in sources)) or "none"
     raise SourceError(f"There is no ticket source {label!r}. Registered: {known}.")
 
 

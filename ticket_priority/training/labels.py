@@ -19,6 +19,7 @@ from ticket_priority.models import ErasedTicket, Override, Prediction, plugin_da
 from ticket_priority.predictions import audit
 from ticket_priority.sources.base import TicketSource, is_column
 from ticket_priority.sources.column import defaults_called_once
+from ticket_priority.sources.keys import read_keys, ticket_key
 
 _BATCH: Final = 2000
 _READ: Final = ("object_id", "state", "reason", "mode", "priority")
@@ -52,13 +53,13 @@ def labelled_texts(
             elif not (text := resolver.text_of(ticket)):
                 dropped["empty text"] += 1
             else:
-                if first_hash := first_hashes.get(str(ticket.pk)):
+                if first_hash := first_hashes.get(ticket_key(ticket)):
                     edited.update(_edits(first_hash, text, source.text_of(ticket)))
                 yield LabelledText(
                     text=text,
                     label=label,
                     source=source.label,
-                    pk=str(ticket.pk),
+                    pk=ticket_key(ticket),
                     language=source.language_of(ticket),
                     segment=source.segment_of(ticket),
                     created_at=_created_at(ticket, source.created_field),
@@ -70,9 +71,8 @@ def labelled_texts(
 def labels_of(
     source: TicketSource, keys: Iterable[str], using: str | None = None
 ) -> dict[str, int]:
-    """Return the label of each of these tickets that has one, by `str(pk)`."""
-    column = source.model._meta.pk
-    only = models.Q(pk__in=[column.to_python(key) for key in keys])
+    """Return the label of each of these tickets that has one, by `key_text`."""
+    only = models.Q(pk__in=read_keys(source.model, keys, using))
     return dict(_labels(source, only, using))
 
 
@@ -98,11 +98,13 @@ def audited_labels(
 ) -> dict[str, int]:
     """Return by key what people said of these audited tickets before they saw a prediction."""
     overrides = Override.objects.using(plugin_database()).for_keys(source.model, keys)
-    decided = set(overrides.values_list("object_id", flat=True))
-    tickets = list(source.labelled_rows(using, decided_keys=decided).filter(pk__in=keys))
+    decided, asked = set(overrides.values_list("object_id", flat=True)), set(keys)
+    rows = source.labelled_rows(using, decided_keys=read_keys(source.model, decided, using))
+    tickets = list(rows.filter(pk__in=read_keys(source.model, keys, using)))
     resolver = LabelResolver(source, tickets, using)
-    labels = {str(ticket.pk): resolver.label_of(ticket)[0] for ticket in tickets}
-    return {key: resolver.first_words[key] for key, label in labels.items() if label is not None}
+    labels = {ticket_key(ticket): resolver.label_of(ticket)[0] for ticket in tickets}
+    first = resolver.first_words
+    return {key: first[key] for key, label in labels.items() if label is not None and key in asked}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class LabelResolver:
         keys = [ticket.pk for ticket in batch]
         alias = plugin_database()
         predictions = Prediction.objects.using(alias)
-        self.begun = predictions.values_at_creation(source.model, keys)
+        self.begun = predictions.values_at_creation(source, keys)
         self.applied: defaultdict[str, set[int]] = defaultdict(set)
         self.audited: set[str] = set()
         self.undone: set[str] = set()
@@ -197,7 +199,7 @@ class LabelResolver:
         self.erased = ErasedTicket.objects.using(alias).keys_among(source.model, keys)
         # Copies that the plugin saw created have a prediction of their own.
         known.update(self.decisions)
-        unknown = [ticket for ticket in batch if str(ticket.pk) not in known]
+        unknown = [ticket for ticket in batch if ticket_key(ticket) not in known]
         self.texts = {ticket.pk: source.text_at_creation(ticket) for ticket in unknown}
         self.hashes = {pk: text_hash(text) for pk, text in self.texts.items() if text}
         self.first_applied = predictions.first_applied(source.model, set(self.hashes.values()))
@@ -210,7 +212,7 @@ class LabelResolver:
     def _label_of(self, ticket: models.Model) -> tuple[int | None, str]:
         facts = self._facts_of(ticket)
         rule = next(rule for rule in _RULES if rule.holds(facts))
-        label, key = rule.label(facts), str(ticket.pk)
+        label, key = rule.label(facts), ticket_key(ticket)
         if label is None or key not in self.audited:
             return label, rule.name
         if key not in self.decisions:
@@ -220,7 +222,7 @@ class LabelResolver:
         return label, "audit" if was_unseen else rule.name
 
     def _facts_of(self, ticket: models.Model) -> _Facts:
-        key = str(ticket.pk)
+        key = ticket_key(ticket)
         applied = self.applied[key]
         current = self.source.label_of(ticket)
         if current is None and key in self.reviewed:
@@ -262,17 +264,15 @@ def _labels(source: TicketSource, only: models.Q, using: str | None) -> Iterator
         for ticket in batch:
             label, _provenance = resolver.label_of(ticket)
             if label is not None:
-                yield str(ticket.pk), label
+                yield ticket_key(ticket), label
 
 
 def _batches(
     source: TicketSource, using: str | None, only: models.Q | None = None
 ) -> Iterator[list[models.Model]]:
     """Yield the rows that may have a label, in pages."""
-    keys: Any = Override.objects.using(plugin_database()).for_model(source.model)
-    keys = keys.ticket_keys(source.model)
-    if plugin_database() != (using or router.db_for_read(source.model)):
-        keys = list(keys)
+    overrides = Override.objects.using(plugin_database())
+    keys = overrides.ticket_keys(source.model, using or router.db_for_read(source.model))
     rows = source.labelled_rows(using, decided_keys=keys)
     if only:
         rows = rows.filter(only)

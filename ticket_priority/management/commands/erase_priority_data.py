@@ -7,13 +7,13 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import connections
 
 from ticket_priority.exceptions import SourceError
 from ticket_priority.management.base import PluginCommand
 from ticket_priority.predictions import erasure
+from ticket_priority.sources.keys import read_keys
 from ticket_priority.sources.registry import find_source
 
 
@@ -75,10 +75,9 @@ def _ticket(given: str) -> tuple[Any, Any]:
     if not key:
         raise CommandError(f"{given!r} is no app_label.Model:PK")
     model = _model(label)
-    try:
-        return model, model._meta.pk.to_python(key)
-    except ValidationError as error:
-        raise CommandError(f"{key!r} cannot be a key of {label}.") from error
+    if not read_keys(model, [key]):
+        raise CommandError(f"{key!r} cannot be a key of {label}.")
+    return model, key
 
 
 def _model(label: str) -> Any:

@@ -1,0 +1,3 @@
+"""Hosts whose tickets have odd primary keys."""
+
+from __future__ import annotations
