@@ -18,7 +18,7 @@ from tests.foreign.oddity import Oddity
 from tests.foreign.table import ODDITIES
 from tests.support.classifiers import FaultyClassifier
 from ticket_priority.checks.sources import MIDDLEWARE
-from ticket_priority.classifiers import active
+from ticket_priority.classifiers import active, slots
 from ticket_priority.ml.artifacts import store as artifacts
 from ticket_priority.ml.artifacts.store import Artifact
 from ticket_priority.ml.types import CLASS_NAMES
@@ -135,13 +135,13 @@ def journey(
         oddity.prepare()
     # Nobody is throttled yet.
     cache.clear()
-    active.reset()
+    slots.reset()
     active.get_classifier()
     found = Journey(oddity, source, agent, configure)
     FaultyClassifier.fault = found.answer
     yield found
     FaultyClassifier.fault = None
-    active.reset()
+    slots.reset()
     if not oddity.commits:
         # What a step has left behind need not keep the constraints that the step has looked at.
         transaction.set_rollback(True)

@@ -38,7 +38,7 @@ State = Prediction.State
 @pytest.fixture(autouse=True)
 def source(active_model: ModelVersion) -> Iterator[Any]:
     """Attach the host as its own field does."""
-    (registered,) = REGISTERED
+    registered = next(found for found in REGISTERED if found.model is Ticket)
     yield registry.register(Ticket, text_fields=registered.text_fields, priority_field="priority")
     registry.unregister(Ticket)
 

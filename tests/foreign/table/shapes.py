@@ -40,14 +40,7 @@ SHAPES = (
     Oddity(name="child_of_a_model", model=models.ChildOfBasis),
     Oddity(name="tickets_of_a_child", model=models.Parent, tickets=models.Child),
     Oddity(name="inherited_priority_field", model=models.FromAbstract, registers_itself=True),
-    Oddity(
-        name="simple_history",
-        model=models.WithHistory,
-        registers_itself=True,
-        fails=steps(
-            "the copied field makes a source of the history", "create_async", "train_labels"
-        ),
-    ),
+    Oddity(name="simple_history", model=models.WithHistory, registers_itself=True),
     Oddity(name="odd_names", model=models.OddNames),
     Oddity(name="unmanaged", model=models.Unmanaged),
     Oddity(
