@@ -130,6 +130,24 @@ def test_lists_hold_visible_tickets_only(
         assert listed(superuser, path) == {str(row.pk) for row in (ticket, hers, his)}
 
 
+def test_two_sources_that_narrow_are_counted_in_one_query(
+    login: Login, cases: TicketSource, django_assert_num_queries: Any
+) -> None:
+    register(
+        Ticket, text_fields="subject", visible_to=lambda rows, user: rows.filter(assignee=user)
+    )
+    ann, bob = login(), login()
+    for client in (ann, ann, bob):
+        user = client.user  # type: ignore[attr-defined]
+        predict(quiet(Ticket, subject="x", assignee=user))
+        predict(quiet(Case, body="x", owner=user))
+    for client, number in ((ann, 4), (bob, 2)):
+        with django_assert_num_queries(3):  # token, count, page
+            found = client.get("/api/predictions/?page_size=3").json()
+        assert (found["count"], len(found["results"])) == (number, min(number, 3))
+    assert ann.get("/api/predictions/?source=uuid_host.case").json()["count"] == 2
+
+
 def test_a_prediction_of_a_hidden_ticket_is_not_found(
     login: Login, superuser: APIClient, cases: TicketSource
 ) -> None:

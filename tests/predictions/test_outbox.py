@@ -61,6 +61,42 @@ def test_the_queue_is_told_of_a_ticket(mode: str, active_model: ModelVersion, at
     assert OrmQ.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_one_waiting_message_is_enough(mode: str, active_model: ModelVersion) -> None:
+    from django_q.models import OrmQ
+
+    OrmQ.objects.all().delete()
+    for _turn in range(5):
+        Ticket.objects.create(**OUTAGE)
+    assert OrmQ.objects.count() == 1
+    with transaction.atomic():
+        Ticket.objects.create(**OUTAGE)
+        # A worker takes it before the commit, and so does not see the ticket.
+        OrmQ.objects.update(lock=timezone.now() + timedelta(hours=1))
+    assert OrmQ.objects.count() == 2
+    Ticket.objects.create(**OUTAGE)
+    assert OrmQ.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_workers_each_request_takes_some_of_what_waits(
+    active_model: ModelVersion, configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting() -> int:
+        return Prediction.objects.filter(state=State.PENDING).count()
+
+    configure(MODE="async")
+    for _turn in range(7):
+        Ticket.objects.create(**OUTAGE)
+    configure(QUEUE={"BACKEND": "ticket_priority.queues.inline.InlineQueue"}, MODE="sync")
+    monkeypatch.setattr("ticket_priority.predictions.workers.IN_REQUEST", 3)
+    active_model.activate()
+    assert waiting() == 4
+    for left in (1, 0, 0):
+        assert Ticket.objects.create(**OUTAGE).priority == Priority.HIGH
+        assert waiting() == left
+
+
 def test_another_broker_is_told_after_the_commit(
     mode: str,
     active_model: ModelVersion,
