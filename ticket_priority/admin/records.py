@@ -73,12 +73,11 @@ class TicketRowAdmin(ReadOnlyAdmin):
 class VersionFilter(admin.RelatedFieldListFilter):
     """By model version, whose names are read once a page, and not its figures."""
 
-    def field_choices(self, field: Any, request: Any, model_admin: Any) -> list[tuple[int, str]]:
+    def field_choices(self, field: Any, request: Any, model_admin: Any) -> Any:
         if not hasattr(request, _VERSIONS):
             names = ModelVersion.objects.values_list("pk", "name")
             setattr(request, _VERSIONS, list(names))
-        found: list[tuple[int, str]] = getattr(request, _VERSIONS)
-        return found
+        return getattr(request, _VERSIONS)
 
 
 @admin.register(Prediction)

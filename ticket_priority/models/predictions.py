@@ -162,7 +162,7 @@ class Prediction(Answer):
             models.Index(fields=["state", "claimed_at"], name="tp_prediction_state"),
             models.Index(fields=["reason"], name="tp_prediction_reason"),
             models.Index(
-                fields=["is_newest", "content_type", "state", "object_id"],
+                fields=["is_newest", "content_type", "state", "reason", "confidence", "object_id"],
                 name="tp_prediction_newest",
             ),
         ]
