@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="prediction",
             index=models.Index(
-                fields=["is_newest", "content_type", "state", "object_id"],
+                fields=["is_newest", "content_type", "state", "reason", "confidence", "object_id"],
                 name="tp_prediction_newest",
             ),
         ),

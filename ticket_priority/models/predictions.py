@@ -219,7 +219,7 @@ class Prediction(Answer):
             models.Index(fields=["text_hash"], name="tp_prediction_text"),
             models.Index(fields=["reason"], name="tp_prediction_reason"),
             models.Index(
-                fields=["is_newest", "content_type", "state", "object_id"],
+                fields=["is_newest", "content_type", "state", "reason", "confidence", "object_id"],
                 name="tp_prediction_newest",
             ),
         ]
