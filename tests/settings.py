@@ -21,6 +21,7 @@ HOSTS = [
     "tests.uuid_host",
     "tests.foreign",
     "tests.foreign.values",
+    "tests.foreign.keys",
     "tests.foreign.labels",
 ]
 INSTALLED_APPS = [*INSTALLED_APPS, *HOSTS]
@@ -29,7 +30,6 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.foreign.keys"]
 TICKET_PRIORITY = overlay(
     TICKET_PRIORITY,
     ARTIFACT_ROOT=TEST_DIR / "models",

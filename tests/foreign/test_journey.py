@@ -19,6 +19,7 @@ from tests.foreign.journey import SECRET, TEXT, Journey
 from tests.foreign.oddity import SOMETHING, Oddity
 from ticket_priority.models import ModelVersion, Prediction
 from ticket_priority.sources import registry
+from ticket_priority.sources.keys import ticket_key
 from ticket_priority.training.labels import labelled_texts
 
 pytestmark = pytest.mark.urls("tests.foreign.urls")
@@ -152,7 +153,7 @@ class TestLater:
 
     def test_erase(self, oddity: Oddity, journey: Journey) -> None:
         erased, gone, kept = (journey.create_decided() for _ in range(3))
-        call_command("erase_priority_data", f"--ticket={journey.source.label}:{erased.pk}")
+        call_command("erase_priority_data", f"--ticket={journey.source.label}:{ticket_key(erased)}")
         assert journey.predictions(erased) == journey.decisions(erased) == []
         assert journey.kept() == 4
         if not oddity.survives_delete:

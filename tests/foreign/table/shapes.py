@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.foreign import models
-from tests.foreign.oddity import ADMIN_STEPS, SOMETHING, Oddity, steps, steps_on
+from tests.foreign.oddity import ADMIN_STEPS, SOMETHING, Oddity, steps
 
 SHAPES = (
     Oddity(
@@ -15,27 +15,16 @@ SHAPES = (
     Oddity(
         name="base_manager_that_joins",
         model=models.JoiningBaseManager,
-        fails=steps_on(
-            "postgresql",
-            "a row of an outer join cannot be locked",
-            *("override_in_code", "override_by_the_api", "override_in_the_admin", "erase"),
-            *("delete", "admin_list", "api_list", "api_list_of_an_agent"),
-        ),
     ),
     Oddity(
         name="proxy",
         model=models.Proxy,
-        fails=steps(
-            "a worker finds no source by the content type of the concrete model",
-            *("create_async", "create_suggest", "create_with_a_hanging_model"),
-        ),
     ),
     Oddity(
         name="proxy_beside_its_model",
         model=models.Proxy,
         beside=(models.Basis,),
         checks=(SOMETHING,),
-        fails=steps("two sources have the same rows, unsaid", "train_labels", "check"),
     ),
     Oddity(name="child_of_a_model", model=models.ChildOfBasis),
     Oddity(name="tickets_of_a_child", model=models.Parent, tickets=models.Child),
