@@ -10,6 +10,7 @@ from django.db import OperationalError
 import ticket_priority
 from helpdesk.models import Ticket
 from tests.support.classifiers import FaultyClassifier
+from ticket_priority import classifiers
 from ticket_priority.logs import redacted_traceback
 from ticket_priority.models import ModelVersion
 from ticket_priority.predictions import outbox, shadow
@@ -72,12 +73,15 @@ def test_no_road_logs_a_word_of_a_ticket(
                 "CLASSIFIERS": {
                     "transformer": "tests.support.classifiers.FaultyClassifier",
                     "linear": "tests.support.classifiers.FaultyClassifier",
-                }
+                },
+                "BREAKER_FAILURES": 100,
             }
         )
         shadow.catch_up()
         ticket = Ticket.objects.create(**SECRET)
         outbox.drain()
+        # The drain has opened the breaker.
+        classifiers.reset()
         classify_instances([old])
     assert ticket.priority is None
     logged = [record.getMessage() for record in caplog.records]

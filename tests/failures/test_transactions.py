@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
+from django_q.models import OrmQ
 
 import ticket_priority
 from helpdesk.models import Ticket
@@ -62,6 +63,8 @@ class TestLost:
         words: tuple[str, ...],
     ) -> None:
         configure(MODE=mode)
+        # A message that waits already would not be sent once more.
+        OrmQ.objects.all().delete()
         with (
             before_statement(*words, fault=lose_connection),
             pytest.raises(LOST),
@@ -280,7 +283,6 @@ class TestAtomicRequests:
     def test_a_request_that_fails_leaves_nothing_and_tells_nobody(
         self, active_model: ModelVersion, configure: Callable[..., None], mode: str
     ) -> None:
-        from django_q.models import OrmQ
 
         configure(MODE=mode)
         OrmQ.objects.all().delete()

@@ -225,7 +225,9 @@ class ConfidenceFilter(TicketFilter):
 
     def numbers(self, tickets: Tickets) -> Counter[str]:
         unsure = self._unsure(Prediction.objects.filter(about(tickets, Prediction.objects.db)))
-        return Counter({LOW: unsure.count(), LOW_UNREVIEWED: unsure.exclude(_REVIEWED).count()})
+        unreviewed = models.Count("pk", filter=~_REVIEWED)
+        found = unsure.order_by().aggregate(low=models.Count("pk"), unreviewed=unreviewed)
+        return Counter({LOW: found["low"], LOW_UNREVIEWED: found["unreviewed"]})
 
 
 _REVIEWED: Final = models.Q(

@@ -105,6 +105,7 @@ COLUMNS = (
         name="check_constraint",
         model=models.ConstrainedPriority,
         state="suggested",
+        checks=("ticket_priority.W027",),
     ),
     Oddity(
         name="check_constraint_on_two_columns",
@@ -120,7 +121,7 @@ COLUMNS = (
         vendors=("sqlite", "postgresql"),
         without=steps("the urgent one would be there too", "train_labels", "admin_list"),
     ),
-    Oddity(name="not_null", checks=("W034",), model=models.NotNull, unset=1),
+    Oddity(name="not_null", checks=("ticket_priority.W034",), model=models.NotNull, unset=1),
     Oddity(
         name="not_null_without_a_default",
         model=models.NotNullWithoutDefault,
@@ -129,10 +130,15 @@ COLUMNS = (
         checks=(SOMETHING,),
         fails={"admin_list": "the value of a ticket that nobody has decided is shown as chosen"},
     ),
-    Oddity(name="callable_default", checks=("W034",), model=models.CallableDefault, unset=1),
+    Oddity(
+        name="callable_default",
+        checks=("ticket_priority.W034",),
+        model=models.CallableDefault,
+        unset=1,
+    ),
     Oddity(
         name="database_default",
-        checks=("W034",),
+        checks=("ticket_priority.W034",),
         model=models.DatabaseDefault,
         unset=1,
         fails=steps(

@@ -25,6 +25,7 @@ SHAPES = (
         model=models.Proxy,
         beside=(models.Basis,),
         checks=(SOMETHING,),
+        without=steps("the proxy's options are not used", "override_by_the_hosts_own_save"),
     ),
     Oddity(name="child_of_a_model", model=models.ChildOfBasis),
     Oddity(name="tickets_of_a_child", model=models.Parent, tickets=models.Child),
