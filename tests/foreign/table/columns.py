@@ -128,7 +128,7 @@ COLUMNS = (
         registers_itself=True,
         unset=ANY,
         checks=(SOMETHING,),
-        fails={"admin_list": "the value of a ticket that nobody has decided is shown as chosen"},
+        fails=steps("an undecided ticket is shown as decided", "admin_list"),
     ),
     Oddity(
         name="callable_default",
