@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import django_filters
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -25,10 +27,16 @@ from ticket_priority.sources.registry import find_source
 Rows = models.QuerySet[Any]
 
 _PRIORITIES: Final = [(priority.slug, priority.label) for priority in Priority]
+
+
+def _new_year(year: int) -> datetime:
+    return datetime(year, 1, 1, tzinfo=UTC if settings.USE_TZ else None)
+
+
 # Times near the ends of the calendar overflow when a database converts their time zone.
 _MOMENTS: Final = [
-    MinValueValidator(datetime(1970, 1, 1, tzinfo=UTC)),
-    MaxValueValidator(datetime(2999, 1, 1, tzinfo=UTC)),
+    MinValueValidator(partial(_new_year, 1970)),
+    MaxValueValidator(partial(_new_year, 2999)),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 from django.contrib.auth import get_permission_codename
@@ -64,7 +65,7 @@ class TicketSource(PriorityColumn):
 
     def text_of(self, instance: models.Model) -> str:
         """Return the ticket's normalised text; empty when every text field is."""
-        return join_fields(getattr(instance, name, None) for name in self.text_fields)
+        return join_fields(_value_in(instance, name) for name in self.text_fields)
 
     def text_at_creation(self, instance: models.Model) -> str:
         """Return the normalised text that the ticket was created with, if the host keeps it.
@@ -208,8 +209,14 @@ def is_column(model: type[models.Model], name: str) -> bool:
 
 
 def _text_in(instance: models.Model, name: str | None) -> str:
-    value = getattr(instance, name) if name else None
+    value = _value_in(instance, name) if name else None
     return "" if value is None else str(value)
+
+
+def _value_in(instance: models.Model, name: str) -> Any:
+    """Return what an attribute of a ticket holds; a method is called without arguments."""
+    value = getattr(instance, name, None)
+    return value() if isinstance(value, MethodType) else value
 
 
 def _loaded(path: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -155,8 +155,6 @@ COLUMNS = (
         name="text_of_a_method",
         model=models.TextMethods,
         options={"text_fields": ("body", "summary")},
-        checks=(SOMETHING,),
-        fails=steps("a method is read as text, and not called", "create_sync", "check"),
     ),
     Oddity(
         name="two_priority_fields",

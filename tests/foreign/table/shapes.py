@@ -38,7 +38,6 @@ SHAPES = (
         model=models.Dated,
         settings={"USE_TZ": False},
         options={"created_field": "created_at"},
-        fails=steps("a naive time is compared with an aware one", "api_list"),
     ),
     Oddity(
         name="tickets_in_another_database",
