@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import wraps
 from typing import Any, Final
 
 from django.conf import settings
@@ -327,7 +326,7 @@ class DjangoHelpdeskSource(TicketSource):
 def _for_new_rows(receiver: Callable[[Any, str], None]) -> Callable[..., None]:
     """Make a receiver of post_save that gets new rows and their database, and never raises."""
 
-    @wraps(receiver)
+    # Without `wraps`: Django would look for **kwargs in the signature of what is wrapped.
     def receive(sender: Any, instance: Any, created: bool, raw: bool, using: str, **_: Any) -> None:
         if raw or not created:
             return

@@ -65,7 +65,7 @@ def test_in_cloud_mode_the_check_says_that_there_is_nothing_to_classify(settings
     settings.ESCALATED = {**settings.ESCALATED, "MODE": "cloud"}
     (warning,) = checks.run_checks(tags=["ticket_priority"])
     assert warning.id == "ticket_priority.W060"
-    assert "nothing here to classify" in warning.msg
+    assert "none here to classify" in warning.msg
     assert "self_hosted" in warning.hint
 
 
@@ -75,7 +75,7 @@ def test_in_cloud_mode_the_commands_say_so_too(
     settings: Any, model: ModelVersion, command: str
 ) -> None:
     settings.ESCALATED = {**settings.ESCALATED, "MODE": "cloud"}
-    with pytest.raises(CommandError, match="live in the cloud"):
+    with pytest.raises(CommandError, match="stored in the cloud"):
         call_command(command)
 
 
