@@ -393,7 +393,6 @@ class TestLinear:
         assert f"of {NAME}" in out.getvalue()
 
 
-@pytest.mark.django_db
 @pytest.mark.django_db(transaction=True)
 def test_processes_that_install_it_at_once_share_one(
     artifact_root: Path, fresh_classifier: None, monkeypatch: pytest.MonkeyPatch
@@ -428,6 +427,7 @@ def test_processes_that_install_it_at_once_share_one(
     assert [path.name for path in artifact_root.iterdir()] == [version.directory]
 
 
+@pytest.mark.django_db
 class TestBetter:
     """The better starter, made of the linear one and the head that came along."""
 

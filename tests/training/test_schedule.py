@@ -327,7 +327,7 @@ class TestRealProcesses:
     def test_of_two_that_are_begun_at_once_one_trains(self, host: RetrainingHost) -> None:
         host.shell(
             "from ticket_priority.training import schedule as retraining\n"
-            "plan = retraining.get_settings().retraining\n"
+            "plan = retraining.get_settings().training.retraining\n"
             "print(retraining._start(plan), retraining._start(plan))"
         )
         wait_for(lambda: str(sorted(host.states())), "['refused', 'succeeded']", seconds=60)

@@ -128,7 +128,6 @@ COLUMNS = (
         registers_itself=True,
         unset=ANY,
         checks=(SOMETHING,),
-        fails=steps("an undecided ticket is shown as decided", "admin_list"),
     ),
     Oddity(
         name="callable_default",

@@ -278,13 +278,13 @@ def test_a_process_that_classifies_imports_numpy_and_safetensors_alone(written: 
 def test_without_the_extra_the_error_names_it(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    import ticket_priority.ml.serving
+    serving = importlib.import_module("ticket_priority.ml.serving")
 
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, package=None: None if name == missing else name
     )
     with pytest.raises(ImportError, match=rf"needs {missing}.*django-ticket-priority\[serving\]"):
-        exec_module(ticket_priority.ml.serving)
+        exec_module(serving)
 
 
 def test_the_configuration_says_what_was_learned(written: Path) -> None:

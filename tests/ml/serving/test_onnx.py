@@ -17,7 +17,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-import ticket_priority.ml.serving
 from tests.support import tampering
 from ticket_priority.exceptions import ArtifactError
 from ticket_priority.ml.artifacts.transformer import TransformerConfig
@@ -213,11 +212,12 @@ def test_a_process_that_classifies_never_imports_torch(artifact: Path) -> None:
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = importlib.import_module("ticket_priority.ml.serving")
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, package=None: None if name == "numpy" else name
     )
     with pytest.raises(ImportError, match=r"needs numpy.*django-ticket-priority\[serving\]"):
-        exec_module(ticket_priority.ml.serving)
+        exec_module(serving)
 
 
 def exec_module(module: Any) -> None:

@@ -538,7 +538,7 @@ def test_gradients_that_float16_cannot_hold_end_the_run(
 
 def test_the_gain_by_bf16_is_measured_and_leaves_the_threads_alone() -> None:
     threads = torch.get_num_threads()
-    assert 0.01 < hardware.bf16_gain(rounds=2) < 100
+    assert 0 < hardware.bf16_gain(rounds=2) < 100
     assert torch.get_num_threads() == threads
 
 

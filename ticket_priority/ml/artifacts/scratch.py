@@ -47,9 +47,9 @@ def in_use(mark: Path, owner: str = "") -> Iterator[None]:
         if fcntl is not None:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.write(_content(owner))
-        file.flush()
         try:
+            file.write(_content(owner))
+            file.flush()
             yield
         finally:
             mark.unlink(missing_ok=True)

@@ -235,6 +235,7 @@ def provisional(
     try:
         scratch.write(mark, owner)
     except OSError as error:
+        mark.unlink(missing_ok=True)
         raise _cannot_publish(root, error) from error
     try:
         yield
