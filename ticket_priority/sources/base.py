@@ -96,7 +96,8 @@ class TicketSource(PriorityColumn):
         """
         rows = self.queryset(using)
         if connections[using].features.has_select_for_update:
-            rows = rows.select_for_update()
+            # PostgreSQL locks no row of an outer join, which a base manager may add.
+            rows = rows.select_related(None).select_for_update()
         return rows.get(pk=pk)
 
     def labelled_rows(
